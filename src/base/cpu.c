@@ -1,0 +1,104 @@
+/* Owns detection of the processor. cpuid is asked for features and XGETBV for what the OS saves:
+ * a feature counts only when both agree (Intel SDM vol. 1, 14.3 and 15.2). Any thread. */
+#include "base/cpu.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+static uint64_t xcr0(void)
+{
+    uint32_t lo, hi;
+    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    return (uint64_t)hi << 32 | lo;
+}
+
+static void detect(ash_cpu *c)
+{
+    uint32_t a, b, cx, d, brand[12] = {0};
+    for (uint32_t i = 0; i < 3; i++)
+        __get_cpuid(0x80000002u + i, &brand[i * 4], &brand[i * 4 + 1], &brand[i * 4 + 2],
+                    &brand[i * 4 + 3]);
+    memcpy(c->name, brand, 48);
+    if (!__get_cpuid(1, &a, &b, &cx, &d) || !(cx & bit_OSXSAVE))
+        return;
+    uint64_t os = xcr0();
+    bool base = (cx & bit_AVX) && (cx & bit_FMA) && (cx & bit_F16C) && (os & 6) == 6;
+    if (!base || !__get_cpuid_count(7, 0, &a, &b, &cx, &d) || !(b & bit_AVX2))
+        return;
+    c->level = ASH_CPU_AVX2;
+    uint32_t need = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+    if ((os & 0xE6) != 0xE6 || (b & need) != need || !(cx & bit_AVX512VNNI))
+        return;
+    c->level = ASH_CPU_AVX512;
+    c->vbmi = cx & bit_AVX512VBMI;
+    if (__get_cpuid_count(7, 1, &a, &b, &cx, &d))
+        c->bf16 = a & (1u << 5);
+}
+#else
+static void detect(ash_cpu *c)
+{
+    snprintf(c->name, sizeof c->name, "unknown processor");
+}
+#endif
+
+static ash_cpu cpu;
+
+static void detect_once(void)
+{
+    detect(&cpu);
+}
+
+const ash_cpu *ash_cpu_get(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, detect_once);
+    return &cpu;
+}
+
+static const char *const level_names[] = {"scalar", "avx2", "avx512"};
+
+const char *ash_cpu_level_name(ash_cpu_level level)
+{
+    return level_names[level];
+}
+
+int ash_cpu_parse(const char *word, ash_cpu_level *out, ash_err *err)
+{
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(word, level_names[i]))
+            continue;
+        if ((ash_cpu_level)i > ash_cpu_get()->level)
+            return ash_err_set(err, ASH_EUNSUPPORTED, "this processor has no %s; its best is %s",
+                               word, level_names[ash_cpu_get()->level]);
+        *out = (ash_cpu_level)i;
+        return 0;
+    }
+    return ash_err_set(err, ASH_EINVAL, "'%s' is no kernel set: use scalar, avx2 or avx512", word);
+}
+
+/* The cgroup's CPU limit in CPUs, rounded up; 0 without one (cgroup v2 "cpu.max"). */
+static int cgroup_cpus(void)
+{
+    long long quota = 0, period = 0;
+    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "re");
+    if (!f)
+        return 0;
+    int got = fscanf(f, "%lld %lld", &quota, &period);
+    fclose(f);
+    return got == 2 && quota > 0 && period > 0 ? (int)((quota + period - 1) / period) : 0;
+}
+
+int ash_cpu_threads(void)
+{
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    int limit = cgroup_cpus();
+    if (limit && limit < n)
+        n = limit;
+    return n < 1 ? 1 : n;
+}

@@ -1,0 +1,28 @@
+/* What the processor and the operating system offer, asked once. Any thread. */
+#ifndef ASHLEY_BASE_CPU_H
+#define ASHLEY_BASE_CPU_H
+
+#include "base/err.h"
+
+typedef enum ash_cpu_level {
+    ASH_CPU_SCALAR, /* plain C: the float reference */
+    ASH_CPU_AVX2,   /* AVX2 + FMA + F16C */
+    ASH_CPU_AVX512, /* AVX-512 F BW DQ VL + VNNI; BF16 where bf16 says so */
+} ash_cpu_level;
+
+typedef struct ash_cpu {
+    ash_cpu_level level; /* the best that CPU and OS (XCR0) have */
+    bool bf16;           /* AVX512_BF16 */
+    bool vbmi;           /* AVX512_VBMI */
+    char name[64];       /* "AMD EPYC ..." */
+} ash_cpu;
+
+const ash_cpu *ash_cpu_get(void);
+/* Reads "scalar", "avx2", "avx512"; ASH_EINVAL for other words, ASH_EUNSUPPORTED for what this
+ * machine lacks. */
+int ash_cpu_parse(const char *word, ash_cpu_level *out, ash_err *err) ASH_MUST_CHECK;
+const char *ash_cpu_level_name(ash_cpu_level level);
+/* Threads worth starting: CPUs of the affinity mask, at most the cgroup's CPU quota rounded up. */
+int ash_cpu_threads(void);
+
+#endif

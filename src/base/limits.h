@@ -1,0 +1,56 @@
+/* Every cap on input and buffers, in one list. Over a cap is an error, never a silent cut. */
+#ifndef ASHLEY_BASE_LIMITS_H
+#define ASHLEY_BASE_LIMITS_H
+
+/* configuration */
+#define ASH_MAX_ENV_FILE (1u << 20)        /* bytes of .env */
+#define ASH_MAX_ENV_VALUE (64u << 10)      /* bytes of one value after expansion */
+#define ASH_MAX_ENV_KEYS 1024
+#define ASH_MAX_CATALOGUE_FILE (4u << 20)  /* bytes of pytorch_models.json */
+#define ASH_MAX_CATALOGUE_ENTRIES 1024
+#define ASH_MAX_PERSONA_FILE (1u << 20)
+#define ASH_MAX_PERSONAS 1024
+#define ASH_MAX_PRELOAD 64
+#define ASH_MAX_MODEL_ID 256               /* bytes of a model id as a client names it */
+
+/* JSON */
+#define ASH_MAX_JSON_DEPTH 64
+#define ASH_MAX_JSON_BODY (32u << 20)      /* an HTTP request body */
+
+/* HTTP */
+#define ASH_MAX_CONNECTIONS 2048
+#define ASH_MAX_URL 8192
+#define ASH_MAX_STREAM_BUFFER (256u << 10) /* bytes waiting for one client */
+#define ASH_MAX_STOPS 64
+#define ASH_MAX_STOP_BYTES 1024
+#define ASH_MAX_LOGIT_BIAS 1024
+#define ASH_MAX_TOP_LOGPROBS 20
+
+/* formats */
+#define ASH_MAX_DIMS 4
+#define ASH_MAX_TENSORS (1u << 20)
+#define ASH_MAX_TENSOR_NAME 64             /* GGUF: a name is shorter than this */
+#define ASH_MAX_GGUF_KV (1u << 16)
+#define ASH_MAX_GGUF_KEY 65535
+#define ASH_MAX_GGUF_STRING (64u << 20)    /* one string, e.g. a template or a merges list entry */
+#define ASH_MAX_GGUF_SPLITS 1024
+
+/* text */
+#define ASH_MAX_VOCAB (1u << 21)
+#define ASH_MAX_TOKEN_BYTES 4096           /* bytes of one piece */
+#define ASH_MAX_TEXT (64u << 20)           /* bytes tokenised in one call */
+#define ASH_MAX_TEMPLATE (1u << 20)        /* bytes of template source */
+#define ASH_MAX_TEMPLATE_STEPS 10000000u   /* interpreter steps of one rendering */
+#define ASH_MAX_TEMPLATE_DEPTH 100         /* nesting of parser and interpreter */
+#define ASH_MAX_TEMPLATE_OUTPUT (64u << 20)
+#define ASH_MAX_TEMPLATE_MEMORY (256u << 20)
+
+/* engine */
+#define ASH_MAX_SEQUENCES 256              /* sequences of one engine */
+#define ASH_MAX_BATCH 512                  /* tokens of one forward */
+
+/* upstream */
+#define ASH_MAX_UPSTREAM_BODY (64u << 20)
+#define ASH_MAX_SSE_LINE (8u << 20)
+
+#endif
