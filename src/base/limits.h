@@ -20,11 +20,12 @@
 /* HTTP */
 #define ASH_MAX_CONNECTIONS 2048
 #define ASH_MAX_URL 8192
-#define ASH_MAX_STREAM_BUFFER (256u << 10) /* bytes waiting for one client */
+#define ASH_MAX_STREAM_BUFFER (4u << 20)   /* bytes waiting for one client; over it the client is too slow */
 #define ASH_MAX_STOPS 64
 #define ASH_MAX_STOP_BYTES 1024
 #define ASH_MAX_LOGIT_BIAS 1024
 #define ASH_MAX_TOP_LOGPROBS 20
+#define ASH_MAX_CHOICES 16                 /* "n" of a request, prompts of a completion */
 
 /* formats */
 #define ASH_MAX_DIMS 4

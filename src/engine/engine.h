@@ -1,0 +1,145 @@
+/* One loaded model with its scheduler: the boundary between what answers and what computes.
+ *
+ * ash_engine_open maps, checks, packs and warms a checkpoint and starts the scheduler thread, which
+ * alone owns sequences and KV. Any thread submits jobs; the scheduler batches all of them (continuous
+ * batching: every step decodes one token of each running sequence and prefills a chunk of waiting
+ * prompts beside them) and reports through the job's callback. No allocation in a token step. */
+#ifndef ASHLEY_ENGINE_ENGINE_H
+#define ASHLEY_ENGINE_ENGINE_H
+
+#include <stdatomic.h>
+
+#include "base/buf.h"
+#include "base/cpu.h"
+#include "text/chat.h"
+#include "text/sampler.h"
+#include "text/tokenizer.h"
+
+typedef struct ash_engine ash_engine;
+
+/* The stages of a load that the engine does itself, in order. */
+typedef enum ash_load_stage {
+    ASH_LOAD_VERIFY,  /* headers, shapes and metadata checked */
+    ASH_LOAD_MAP,     /* file mapped, memory reserved */
+    ASH_LOAD_PACK,    /* weights read and packed; done/total are source bytes */
+    ASH_LOAD_WARM,    /* first steps run, so that no request pays for cold pages */
+    ASH_LOAD_PREFILL, /* `warm_prompt` computed into the prefix cache; done/total are tokens */
+} ash_load_stage;
+
+typedef struct ash_engine_opts {
+    const char *path;          /* a checkpoint file (of a split GGUF the first part); borrowed */
+    const char *template_text; /* Jinja text that replaces the checkpoint's own, or NULL; borrowed */
+    uint32_t ctx;              /* tokens a sequence may hold; 0 = the model's own, at most 8192 */
+    uint32_t max_sequences;    /* running at once; 0 = 32 */
+    uint64_t kv_bytes;         /* KV pool; 0 = room for max(ctx, 4096) * 4 tokens, at least one ctx */
+    int threads;               /* 0 = ash_cpu_threads() */
+    ash_cpu_level cpu;         /* kernel set, at most ash_cpu_get()->level */
+    bool bare;                 /* weights only: a checkpoint without tokenizer or template will do */
+    const char *warm_prompt;   /* system prompt to prefill while loading, or NULL; borrowed */
+    /* Called on the opening thread, often; must not block. May be NULL. */
+    void (*progress)(void *user, ash_load_stage stage, uint64_t done, uint64_t total);
+    void *user;
+    const atomic_bool *cancel; /* true ends the load with ASH_ECANCELED within 1 s; may be NULL */
+} ash_engine_opts;
+
+/* What a load will take; read from headers only, nothing is computed. */
+typedef struct ash_engine_plan {
+    uint64_t file_bytes;    /* all parts */
+    uint64_t weight_bytes;  /* packed */
+    uint64_t kv_bytes;      /* pool */
+    uint64_t scratch_bytes; /* activations, logits, sampler state */
+    uint32_t n_ctx;         /* as it will be served */
+} ash_engine_plan;
+
+typedef struct ash_model_info {
+    const char *architecture; /* "llama" */
+    const char *name;         /* general.name or the file's name */
+    const char *quantization; /* "Q4_1": the type most weight bytes have */
+    uint64_t n_params, file_bytes, weight_bytes, kv_bytes, scratch_bytes;
+    uint32_t n_ctx, n_ctx_train, n_vocab, n_layers, n_embd, n_heads, n_kv_heads;
+    const char *chat_template; /* its text, "" if none */
+    const char *template_from; /* "GGUF tokenizer.chat_template", "catalogue", "none" */
+} ash_model_info;
+
+int ash_engine_plan_read(const ash_engine_opts *opts, ash_engine_plan *out, ash_err *err) ASH_MUST_CHECK;
+/* Blocks while loading. On success *out is the caller's. Nothing is left behind on failure. */
+int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err) ASH_MUST_CHECK;
+/* Ends running jobs (their final event says ASH_FINISH_CANCELED), joins the scheduler, frees. NULL ok. */
+void ash_engine_close(ash_engine *e);
+
+/* Constant after open; borrowed, any thread. tokenizer and chat are NULL when the checkpoint has none. */
+const ash_model_info *ash_engine_info(const ash_engine *e);
+const ash_tokenizer *ash_engine_tokenizer(const ash_engine *e);
+const ash_chat_format *ash_engine_chat(const ash_engine *e);
+
+typedef enum ash_finish {
+    ASH_FINISH_NONE,
+    ASH_FINISH_STOP,     /* end of text, or a stop string */
+    ASH_FINISH_LENGTH,   /* max_tokens or the context is full */
+    ASH_FINISH_CANCELED, /* ash_engine_cancel or close */
+    ASH_FINISH_ERROR,    /* event.error says why */
+} ash_finish;
+
+typedef enum ash_event_kind {
+    ASH_EVENT_STARTED,  /* left the queue; prefill begins */
+    ASH_EVENT_PROGRESS, /* only with want_progress: prefill so far */
+    ASH_EVENT_TOKEN,    /* one token was sampled; text may be empty (held back for a stop string or
+                           half a code point) */
+    ASH_EVENT_DONE,     /* the last event of every job, exactly once; text may hold what was left */
+} ash_event_kind;
+
+typedef struct ash_usage {
+    uint32_t prompt_tokens, cached_tokens, completion_tokens;
+    double queue_ms, prefill_ms, decode_ms; /* prefill: started to first token */
+} ash_usage;
+
+typedef struct ash_event {
+    ash_event_kind kind;
+    ash_str text;             /* whole UTF-8 code points; borrowed during the call */
+    int32_t id;               /* TOKEN: what was sampled */
+    const ash_sample *sample; /* TOKEN with n_top_logprobs or want_logprobs: log-probabilities */
+    uint32_t total, cached, processed; /* PROGRESS, in tokens */
+    ash_finish finish;        /* DONE */
+    const char *stop_string;  /* DONE by a stop string: which; else NULL */
+    const ash_usage *usage;   /* DONE */
+    const ash_err *error;     /* DONE with ASH_FINISH_ERROR */
+} ash_event;
+
+typedef struct ash_job {
+    const int32_t *ids; /* the prompt, n_ids >= 1; copied */
+    size_t n_ids;
+    ash_sampler_params sampling; /* arrays in it are copied */
+    int64_t max_tokens;          /* < 0: to the end of the context; 0: prefill only */
+    const char *const *stops;    /* n_stops strings; copied */
+    size_t n_stops;
+    bool ignore_eos;
+    bool want_logprobs, want_progress;
+    bool skip_special;  /* special tokens are not written to the text (chats); else they are */
+    bool background;    /* yields to other jobs; never evicts a chat's prefix */
+    /* Called on the scheduler's thread; must be quick and must not call back into the engine except
+     * ash_engine_cancel. */
+    void (*on_event)(void *user, const ash_event *ev);
+    void *user;
+} ash_job;
+
+/* Queues a job; *id names it for ash_engine_cancel. ASH_ELIMIT with "n_prompt N, n_ctx M" in the
+ * message if the prompt does not fit the context. Any thread. */
+int ash_engine_submit(ash_engine *e, const ash_job *job, uint64_t *id, ash_err *err) ASH_MUST_CHECK;
+/* The job's DONE event follows soon (finish CANCELED), on the scheduler's thread. Unknown and
+ * finished ids are ignored. Any thread, also inside on_event. */
+void ash_engine_cancel(ash_engine *e, uint64_t id);
+
+/* Logits of a prompt, for checking an engine: float32 [n, n_vocab], rows of every position (all) or of
+ * the last one only. Runs alone on the scheduler's thread between steps; blocks the caller. */
+int ash_engine_eval(ash_engine *e, const int32_t *ids, size_t n, bool all, float *logits,
+                    ash_err *err) ASH_MUST_CHECK;
+
+typedef struct ash_engine_stats {
+    uint32_t running, queued;
+    uint32_t kv_blocks, kv_blocks_used, kv_blocks_cached; /* cached: kept for prefix reuse */
+    uint64_t prompt_tokens, cached_tokens, completion_tokens;
+    int64_t last_step_ns; /* monotonic; for liveness: 0 before the first */
+} ash_engine_stats;
+void ash_engine_get_stats(const ash_engine *e, ash_engine_stats *out);
+
+#endif
