@@ -67,10 +67,14 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
 /* Ends running jobs (their final event says ASH_FINISH_CANCELED), joins the scheduler, frees. NULL ok. */
 void ash_engine_close(ash_engine *e);
 
-/* Constant after open; borrowed, any thread. tokenizer and chat are NULL when the checkpoint has none. */
+/* Constant after open; borrowed, any thread. tokenizer and template are NULL when the checkpoint has
+ * none. Render with ash_chat_format(template, ...) of text/chat.h and the strings of the tokens below. */
 const ash_model_info *ash_engine_info(const ash_engine *e);
 const ash_tokenizer *ash_engine_tokenizer(const ash_engine *e);
-const ash_chat_format *ash_engine_chat(const ash_engine *e);
+const ash_template *ash_engine_template(const ash_engine *e);
+/* BOS and EOS as text for ash_chat_opts; "" where there is none. */
+const char *ash_engine_bos_text(const ash_engine *e);
+const char *ash_engine_eos_text(const ash_engine *e);
 
 typedef enum ash_finish {
     ASH_FINISH_NONE,
