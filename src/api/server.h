@@ -2,6 +2,7 @@
 #ifndef ASHLEY_API_SERVER_H
 #define ASHLEY_API_SERVER_H
 
+#include "base/policy.h"
 #include "provider/provider.h"
 #include "residency/manager.h"
 
@@ -11,14 +12,6 @@ typedef struct ash_api_persona {
     const json_t *sampling; /* object of sampling fields used where the request has none, or NULL */
     const json_t *extra;    /* the whole persona file (unknown fields kept) */
 } ash_api_persona;
-
-typedef enum ash_fallback {
-    ASH_FALLBACK_UNSET, /* catalogue entry without one */
-    ASH_FALLBACK_NEVER,
-    ASH_FALLBACK_ON_ERROR,
-    ASH_FALLBACK_ON_NOT_READY,
-    ASH_FALLBACK_ALWAYS,
-} ash_fallback;
 
 /* Everything is borrowed for the server's life. */
 typedef struct ash_server_opts {
