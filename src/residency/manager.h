@@ -8,6 +8,7 @@
 #define ASHLEY_RESIDENCY_MANAGER_H
 
 #include "base/json.h"
+#include "base/policy.h"
 #include "engine/engine.h"
 
 typedef struct ash_manager ash_manager;
@@ -29,6 +30,7 @@ typedef struct ash_model_spec {
     const char *path;          /* the checkpoint on this machine, or NULL */
     const char *absent_reason; /* path NULL: why, for people ("not downloaded: ...") */
     const char *absent_code;   /* path NULL: "not_downloaded", "unsupported_format", "consent_needed" */
+    const char *absent_hint;   /* path NULL: what to do, or NULL */
     const char *template_text; /* override or NULL */
     const char *repo, *format, *size, *description, *warning; /* shown, may be NULL */
     uint32_t ctx;              /* 0 = the model's own */
@@ -37,12 +39,13 @@ typedef struct ash_model_spec {
     const char *warm_prompt;   /* the default persona's system prompt, or NULL */
 } ash_model_spec;
 
+
 typedef struct ash_manager_opts {
     const ash_model_spec *specs;
     size_t n_specs;           /* preload entries first, in their order */
     ash_cpu_level cpu;
     int threads;
-    int ready_policy;         /* 0 all, 1 required, 2 any */
+    ash_ready ready_policy; /* when ash_manager_ready says true */
 } ash_manager_opts;
 
 int ash_manager_open(const ash_manager_opts *opts, ash_manager **out, ash_err *err) ASH_MUST_CHECK;
@@ -87,6 +90,8 @@ void ash_manager_listen(ash_manager *m, void (*fn)(void *user, const char *id), 
 
 /* Whether the preload is done as the policy says. */
 bool ash_manager_ready(const ash_manager *m);
+/* Adds a step of the program's start ("config", "listen", ...) to the boot report. */
+void ash_manager_note_step(ash_manager *m, const char *step, double ms);
 /* Boot report: steps with milliseconds, entries with state, reason and times (new reference). */
 json_t *ash_manager_report(const ash_manager *m);
 /* Calls fn for every loaded engine, under a lease. For metrics. */

@@ -1,0 +1,166 @@
+/* Owns the progress object that every door of the program shows: /models, its SSE, the 503 body, the
+ * page and the terminal. Refuses to go backwards. Called with the manager's lock held. */
+#include <math.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "residency/state.h"
+
+const char *const ash_stage_names[ASH_N_STAGES] = {"fetch", "verify", "map",
+                                                   "pack",  "warm",   "prefill"};
+
+/* Share of a load's time each stage usually takes; fetch has no share when the file is there. */
+static const double stage_share[ASH_N_STAGES] = {0.0, 0.02, 0.02, 0.76, 0.10, 0.10};
+
+static const double STALL_SECONDS = 5.0; /* without bytes, then the speed is 0 */
+
+static const char *const state_names[] = {"unloaded", "downloading", "downloaded", "loading",
+                                          "loaded",   "sleeping",    "failed"};
+
+const char *ash_model_state_name(ash_model_state s)
+{
+    return state_names[s];
+}
+
+void ash_entry_begin_load(ash_entry *e)
+{
+    atomic_store(&e->progress.stage, 1);
+    atomic_store(&e->progress.done, 0);
+    atomic_store(&e->progress.total, 0);
+    atomic_store(&e->progress.bytes_done, 0);
+    atomic_store(&e->progress.bytes_total, 0);
+    e->started_at = ash_clock_wall();
+    e->load_begin_ns = e->last_bytes_ns = ash_clock_ns();
+    e->last_bytes = 0;
+    e->rate = e->stalled_since = e->shown_progress = 0.0;
+    memset(e->stage_ms, 0, sizeof e->stage_ms);
+}
+
+static double overall(ash_entry *e)
+{
+    int stage = atomic_load(&e->progress.stage);
+    double total = (double)atomic_load(&e->progress.total), sum = 0.0;
+    double part = total > 0.0 ? (double)atomic_load(&e->progress.done) / total : 0.0;
+    for (int i = 0; i < stage; i++) sum += stage_share[i];
+    sum += stage_share[stage] * fmin(part, 1.0);
+    return fmin(sum, 0.999);
+}
+
+bool ash_entry_sample(ash_entry *e, int64_t now_ns)
+{
+    uint64_t bytes = atomic_load(&e->progress.bytes_done);
+    double before = e->shown_progress, elapsed = (double)(now_ns - e->last_bytes_ns) * 1e-9;
+    bool stalled = e->stalled_since > 0.0;
+    if (bytes > e->last_bytes && elapsed > 0.05) {
+        double now_rate = (double)(bytes - e->last_bytes) / elapsed;
+        e->rate = e->rate > 0.0 ? 0.7 * e->rate + 0.3 * now_rate : now_rate;
+        e->last_bytes = bytes;
+        e->last_bytes_ns = now_ns;
+        e->stalled_since = 0.0;
+    } else if (elapsed > STALL_SECONDS && bytes < atomic_load(&e->progress.bytes_total)) {
+        e->rate = 0.0;
+        if (!stalled)
+            e->stalled_since = ash_clock_wall() - elapsed;
+    }
+    e->shown_progress = fmax(e->shown_progress, overall(e));
+    return e->shown_progress != before || stalled != (e->stalled_since > 0.0);
+}
+
+static json_t *stages_json(void)
+{
+    json_t *a = json_array();
+    for (int i = 1; i < ASH_N_STAGES; i++) json_array_append_new(a, json_string(ash_stage_names[i]));
+    return a;
+}
+
+static json_t *can_json(const ash_entry *e)
+{
+    json_t *a = json_array();
+    if (e->queued || e->state == ASH_MODEL_LOADING)
+        json_array_append_new(a, json_string("cancel"));
+    else if (e->state == ASH_MODEL_LOADED)
+        json_array_append_new(a, json_string("unload"));
+    else if (e->spec.path)
+        json_array_append_new(a, json_string(e->state == ASH_MODEL_FAILED ? "retry" : "load"));
+    return a;
+}
+
+static json_t *error_json(const ash_entry *e)
+{
+    if (e->state != ASH_MODEL_FAILED)
+        return json_null();
+    return json_pack("{s:s, s:s, s:s?}", "code", e->error_code ? e->error_code : "load_failed",
+                     "message", e->error.msg, "hint", e->error_hint);
+}
+
+static json_t *queue_position(const ash_manager *m, const ash_entry *e)
+{
+    if (!e->queued)
+        return json_null();
+    int before = 1;
+    for (size_t i = 0; i < m->n; i++)
+        before += m->entries[i].queued && m->entries[i].queue_seq < e->queue_seq;
+    return json_integer(before);
+}
+
+/* Seconds left by the measured rate, for the bytes that are still to be read. */
+static void add_eta(json_t *o, const ash_entry *e, uint64_t done, uint64_t total)
+{
+    bool known = e->state == ASH_MODEL_LOADING && e->rate > 0.0 && total > 0;
+    double left = known ? (double)(total - (done < total ? done : total)) / e->rate : 0.0;
+    if (known && e->shown_progress > 0.05) /* what follows the reading, at its usual share */
+        left += (1.0 - fmax(e->shown_progress, 0.8)) * (double)(ash_clock_ns() - e->load_begin_ns) *
+                1e-9 / e->shown_progress;
+    json_object_set_new(o, "eta_seconds", known ? json_real(ceil(left * 10.0) / 10.0) : json_null());
+    json_object_set_new(o, "eta_basis", known ? json_string("measured rate") : json_null());
+}
+
+static void set_number(json_t *o, const char *key, bool known, double v)
+{
+    json_object_set_new(o, key, known ? json_real(v) : json_null());
+}
+
+static void set_text(json_t *o, const char *key, const char *text)
+{
+    json_object_set_new(o, key, text ? json_string(text) : json_null());
+}
+
+json_t *ash_entry_json(const ash_manager *m, ash_entry *e)
+{
+    bool loading = e->state == ASH_MODEL_LOADING, loaded = e->state == ASH_MODEL_LOADED;
+    uint64_t done = atomic_load(&e->progress.bytes_done);
+    uint64_t total = atomic_load(&e->progress.bytes_total);
+    json_t *o = json_object();
+    if (!o)
+        return NULL;
+    if (loading)
+        ash_entry_sample(e, ash_clock_ns());
+    set_text(o, "model", e->spec.id);
+    set_text(o, "state", e->queued && !loading ? "loading" : ash_model_state_name(e->state));
+    set_text(o, "stage", loading ? ash_stage_names[atomic_load(&e->progress.stage)] : NULL);
+    json_object_set_new(o, "stages", stages_json());
+    set_number(o, "progress", true, loaded ? 1.0 : loading ? e->shown_progress : 0.0);
+    json_object_set_new(o, "bytes_done", json_integer((json_int_t)done));
+    json_object_set_new(o, "bytes_total", json_integer((json_int_t)total));
+    set_number(o, "bytes_per_second", true, loading ? floor(e->rate) : 0.0);
+    set_number(o, "stalled_since", loading && e->stalled_since > 0.0, e->stalled_since);
+    add_eta(o, e, done, total);
+    json_object_set_new(o, "queue_position", queue_position(m, e));
+    set_number(o, "started_at", e->started_at > 0.0, e->started_at);
+    json_object_set_new(o, "error", error_json(e));
+    json_object_set_new(o, "can", can_json(e));
+    json_object_set_new(o, "required", json_boolean(e->spec.preload && e->spec.required));
+    json_object_set_new(o, "preload", json_boolean(e->spec.preload));
+    json_object_set_new(o, "pin", json_boolean(e->spec.pin));
+    set_text(o, "repo", e->spec.repo);
+    set_text(o, "format", e->spec.format);
+    set_text(o, "size", e->spec.size);
+    set_text(o, "description", e->spec.description);
+    set_text(o, "warning", e->spec.warning);
+    json_object_set_new(o, "n_ctx", loaded ? json_integer(ash_engine_info(e->engine)->n_ctx)
+                                           : e->spec.ctx ? json_integer(e->spec.ctx) : json_null());
+    json_object_set_new(o, "resident_bytes",
+                        json_integer(loaded ? (json_int_t)e->resident_bytes : 0));
+    set_number(o, "load_ms", loaded, e->load_ms);
+    return o;
+}

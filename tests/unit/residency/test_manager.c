@@ -1,0 +1,357 @@
+/* The manager over engines that are only pretended, so that order, waiting, cancelling, failing and
+ * unloading are tested without a model. The functions of engine/engine.h that it calls are below. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "residency/manager.h"
+
+/* ---- the pretended engine --------------------------------------------------------------------- */
+
+struct ash_engine {
+    ash_model_info info;
+};
+
+static atomic_int loads, closes, gate_open; /* "slow" loads wait until gate_open */
+static char load_order[64];
+static pthread_mutex_t order_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+int ash_engine_plan_read(const ash_engine_opts *opts, ash_engine_plan *out, ash_err *err)
+{
+    *out = (ash_engine_plan){.weight_bytes = 1000, .kv_bytes = 100, .scratch_bytes = 10};
+    if (strstr(opts->path, "huge"))
+        out->weight_bytes = (uint64_t)1 << 60;
+    return 0;
+}
+
+int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
+{
+    pthread_mutex_lock(&order_mutex);
+    size_t n = strlen(load_order);
+    if (n < sizeof load_order - 1)
+        load_order[n] = opts->path[0];
+    pthread_mutex_unlock(&order_mutex);
+    atomic_fetch_add(&loads, 1);
+    opts->progress(opts->user, ASH_LOAD_VERIFY, 0, 1);
+    opts->progress(opts->user, ASH_LOAD_PACK, 400, 1000);
+    while (strstr(opts->path, "slow") && !atomic_load(&gate_open)) {
+        if (atomic_load(opts->cancel))
+            return ash_err_set(err, ASH_ECANCELED, "cancelled");
+        usleep(1000);
+    }
+    if (strstr(opts->path, "bad"))
+        return ash_err_set(err, ASH_EFORMAT, "%s: tensor 'x' is cut", opts->path);
+    opts->progress(opts->user, ASH_LOAD_PACK, 1000, 1000);
+    opts->progress(opts->user, ASH_LOAD_WARM, 1, 1);
+    ash_engine *e = calloc(1, sizeof *e);
+    e->info = (ash_model_info){.n_ctx = 77, .weight_bytes = 1000, .kv_bytes = 100};
+    *out = e;
+    return 0;
+}
+
+void ash_engine_close(ash_engine *e)
+{
+    if (e)
+        atomic_fetch_add(&closes, 1);
+    free(e);
+}
+
+const ash_model_info *ash_engine_info(const ash_engine *e)
+{
+    return &e->info;
+}
+
+/* ---- helpers ---------------------------------------------------------------------------------- */
+
+typedef struct waited {
+    atomic_int calls;
+    ash_engine *engine;
+    ash_err err;
+} waited;
+
+static void on_lease(void *user, ash_engine *e, const ash_err *err)
+{
+    waited *w = user;
+    w->engine = e;
+    if (err)
+        w->err = *err;
+    atomic_fetch_add(&w->calls, 1);
+}
+
+static void until_called(waited *w)
+{
+    for (int i = 0; i < 10000 && !atomic_load(&w->calls); i++) usleep(1000);
+    assert_int_equal(atomic_load(&w->calls), 1);
+}
+
+static void until_state(ash_manager *m, const char *id, ash_model_state s)
+{
+    for (int i = 0; i < 10000 && ash_manager_state(m, id) != s; i++) usleep(1000);
+    assert_int_equal(ash_manager_state(m, id), s);
+}
+
+static ash_manager *open_manager(const ash_model_spec *specs, size_t n, ash_ready policy)
+{
+    ash_manager *m;
+    ash_err err = ASH_ERR_INIT;
+    ash_manager_opts o = {.specs = specs, .n_specs = n, .ready_policy = policy};
+    atomic_store(&loads, 0);
+    atomic_store(&closes, 0);
+    atomic_store(&gate_open, 0);
+    memset(load_order, 0, sizeof load_order);
+    assert_int_equal(ash_manager_open(&o, &m, &err), 0);
+    assert_int_equal(ash_manager_start(m, &err), 0);
+    return m;
+}
+
+#define SPEC(name, file, pre) \
+    {.id = name, .path = file, .preload = pre, .required = pre, .pin = pre, .keep_alive_ms = -1}
+
+/* ---- tests ------------------------------------------------------------------------------------ */
+
+static void test_preload_then_acquire_waits_for_nothing(void **state)
+{
+    ash_model_spec specs[] = {SPEC("a", "a", true), SPEC("b", "b", true), SPEC("c", "c", false)};
+    ash_manager *m = open_manager(specs, 3, ASH_READY_REQUIRED);
+    until_state(m, "b", ASH_MODEL_LOADED);
+    assert_true(ash_manager_ready(m));
+    assert_string_equal(load_order, "ab");
+    assert_int_equal(ash_manager_state(m, "c"), ASH_MODEL_UNLOADED);
+    waited w = {0};
+    uint64_t ticket;
+    assert_int_equal(ash_manager_acquire(m, "a", 1, on_lease, &w, &ticket, NULL), 0);
+    assert_int_equal(atomic_load(&w.calls), 1); /* before acquire returned */
+    assert_non_null(w.engine);
+    ash_manager_release(m, w.engine);
+    ash_manager_close(m);
+    assert_int_equal(atomic_load(&closes), 2);
+}
+
+static void test_one_load_serves_all_who_wait(void **state)
+{
+    ash_model_spec specs[] = {SPEC("s", "slow", false)};
+    ash_manager *m = open_manager(specs, 1, ASH_READY_REQUIRED);
+    waited w[5] = {0};
+    uint64_t t[5];
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(ash_manager_acquire(m, "s", 60000, on_lease, &w[i], &t[i], NULL), 0);
+    ash_manager_abandon(m, t[2]); /* one leaves; the load goes on */
+    assert_int_equal(atomic_load(&w[2].calls), 1);
+    assert_int_equal(w[2].err.code, ASH_ECANCELED);
+    until_state(m, "s", ASH_MODEL_LOADING);
+    atomic_store(&gate_open, 1);
+    for (int i = 0; i < 5; i++) {
+        until_called(&w[i]);
+        if (i == 2)
+            continue;
+        assert_non_null(w[i].engine);
+        assert_ptr_equal(w[i].engine, w[0].engine);
+        ash_manager_release(m, w[i].engine);
+    }
+    assert_int_equal(atomic_load(&loads), 1);
+    ash_manager_close(m);
+}
+
+static void test_load_budget_ends_the_wait_not_the_load(void **state)
+{
+    ash_model_spec specs[] = {SPEC("s", "slow", false)};
+    ash_manager *m = open_manager(specs, 1, ASH_READY_REQUIRED);
+    waited w = {0};
+    uint64_t ticket;
+    assert_int_equal(ash_manager_acquire(m, "s", 20, on_lease, &w, &ticket, NULL), 0);
+    until_called(&w);
+    assert_null(w.engine);
+    assert_int_equal(w.err.code, ASH_ETIMEDOUT);
+    assert_int_equal(ash_manager_state(m, "s"), ASH_MODEL_LOADING);
+    atomic_store(&gate_open, 1);
+    until_state(m, "s", ASH_MODEL_LOADED);
+    ash_manager_close(m);
+}
+
+static void test_one_bad_entry_never_stops_the_rest(void **state)
+{
+    ash_model_spec specs[] = {
+        SPEC("bad", "bad.gguf", true), SPEC("huge", "huge", true),
+        {.id = "gone", .absent_reason = "not downloaded", .absent_code = "not_downloaded",
+         .absent_hint = "fetch it", .preload = true, .required = true, .keep_alive_ms = -1},
+        SPEC("good", "good", true)};
+    ash_manager *m = open_manager(specs, 4, ASH_READY_ANY);
+    until_state(m, "good", ASH_MODEL_LOADED);
+    assert_int_equal(ash_manager_state(m, "bad"), ASH_MODEL_FAILED);
+    assert_int_equal(ash_manager_state(m, "gone"), ASH_MODEL_FAILED);
+    assert_true(ash_manager_ready(m));
+    json_t *p = ash_manager_progress(m, "bad"), *g = ash_manager_progress(m, "gone"),
+           *h = ash_manager_progress(m, "huge");
+    json_t *pe = json_object_get(p, "error"), *ge = json_object_get(g, "error"),
+           *he = json_object_get(h, "error");
+    assert_string_equal(json_string_value(json_object_get(pe, "code")), "corrupt_file");
+    assert_non_null(strstr(json_string_value(json_object_get(pe, "message")), "tensor 'x' is cut"));
+    assert_string_equal(json_string_value(json_object_get(ge, "code")), "not_downloaded");
+    assert_string_equal(json_string_value(json_object_get(ge, "hint")), "fetch it");
+    assert_string_equal(json_string_value(json_object_get(he, "code")), "does_not_fit");
+    json_decref(p);
+    json_decref(g);
+    json_decref(h);
+    waited w = {0};
+    uint64_t ticket;
+    ash_err err = ASH_ERR_INIT;
+    assert_int_equal(ash_manager_acquire(m, "bad", 10, on_lease, &w, &ticket, &err), ASH_EFORMAT);
+    assert_int_equal(ash_manager_acquire(m, "gone", 10, on_lease, &w, &ticket, &err), ASH_ENOENT);
+    assert_int_equal(ash_manager_acquire(m, "nobody", 10, on_lease, &w, &ticket, &err), ASH_ENOENT);
+    assert_int_equal(atomic_load(&w.calls), 0);
+    json_t *report = ash_manager_report(m);
+    assert_true(json_is_true(json_object_get(report, "done")));
+    assert_int_equal(json_array_size(json_object_get(report, "models")), 4);
+    json_decref(report);
+    ash_manager_close(m);
+    m = open_manager(specs, 4, ASH_READY_REQUIRED);
+    until_state(m, "good", ASH_MODEL_LOADED);
+    assert_false(ash_manager_ready(m));
+    ash_manager_close(m);
+}
+
+static void test_nearest_name(void **state)
+{
+    ash_model_spec specs[] = {SPEC("smollm2-135m-instruct", "a", false), SPEC("deepseek-r1", "b", false)};
+    ash_manager *m = open_manager(specs, 2, ASH_READY_REQUIRED);
+    const char *near;
+    assert_true(ash_manager_knows(m, "deepseek-r1", &near));
+    assert_false(ash_manager_knows(m, "smolm2-135m-instruct", &near));
+    assert_string_equal(near, "smollm2-135m-instruct");
+    assert_false(ash_manager_knows(m, "gpt-4o", &near));
+    assert_null(near);
+    ash_manager_close(m);
+}
+
+static void test_unload_waits_for_the_last_lease(void **state)
+{
+    ash_model_spec specs[] = {SPEC("a", "a", true)};
+    ash_manager *m = open_manager(specs, 1, ASH_READY_REQUIRED);
+    until_state(m, "a", ASH_MODEL_LOADED);
+    waited w = {0};
+    uint64_t ticket;
+    assert_int_equal(ash_manager_acquire(m, "a", 0, on_lease, &w, &ticket, NULL), 0);
+    assert_int_equal(ash_manager_unload(m, "a", NULL), 0);
+    usleep(20000);
+    assert_int_equal(ash_manager_state(m, "a"), ASH_MODEL_LOADED);
+    ash_manager_release(m, w.engine);
+    until_state(m, "a", ASH_MODEL_UNLOADED);
+    assert_int_equal(ash_manager_load(m, "a", NULL), 0);
+    until_state(m, "a", ASH_MODEL_LOADED);
+    assert_int_equal(atomic_load(&loads), 2);
+    ash_manager_close(m);
+}
+
+static void test_idle_model_goes_after_its_keep_alive(void **state)
+{
+    ash_model_spec specs[] = {{.id = "a", .path = "a", .keep_alive_ms = 30}};
+    ash_manager *m = open_manager(specs, 1, ASH_READY_REQUIRED);
+    waited w = {0};
+    uint64_t ticket;
+    assert_int_equal(ash_manager_acquire(m, "a", 0, on_lease, &w, &ticket, NULL), 0);
+    until_called(&w);
+    usleep(100000);
+    assert_int_equal(ash_manager_state(m, "a"), ASH_MODEL_LOADED); /* in use */
+    ash_manager_release(m, w.engine);
+    until_state(m, "a", ASH_MODEL_UNLOADED);
+    for (int i = 0; i < 1000 && !atomic_load(&closes); i++) usleep(1000);
+    assert_int_equal(atomic_load(&closes), 1);
+    ash_manager_close(m);
+}
+
+static void test_cancel_and_shutdown_end_a_load(void **state)
+{
+    ash_model_spec specs[] = {SPEC("s", "slow", false), SPEC("t", "t", false)};
+    ash_manager *m = open_manager(specs, 2, ASH_READY_REQUIRED);
+    waited w = {0}, x = {0};
+    uint64_t ticket;
+    assert_int_equal(ash_manager_acquire(m, "s", 0, on_lease, &w, &ticket, NULL), 0);
+    until_state(m, "s", ASH_MODEL_LOADING);
+    assert_int_equal(ash_manager_cancel(m, "s", NULL), 0);
+    until_called(&w);
+    assert_int_equal(w.err.code, ASH_ECANCELED);
+    until_state(m, "s", ASH_MODEL_UNLOADED);
+    assert_int_equal(ash_manager_acquire(m, "s", 0, on_lease, &x, &ticket, NULL), 0);
+    until_state(m, "s", ASH_MODEL_LOADING);
+    ash_manager_close(m);
+    until_called(&x);
+    assert_int_equal(x.err.code, ASH_ECANCELED);
+}
+
+static void test_progress_never_goes_back(void **state)
+{
+    ash_model_spec specs[] = {SPEC("s", "slow", true)};
+    ash_manager *m = open_manager(specs, 1, ASH_READY_REQUIRED);
+    double before = 0.0, first = -1.0;
+    for (int i = 0; i < 50; i++) {
+        json_t *p = ash_manager_progress(m, "s");
+        double now = json_number_value(json_object_get(p, "progress"));
+        assert_true(now >= before && now <= 1.0);
+        first = now > 0.0 && first < 0.0 ? now : first;
+        before = now;
+        json_decref(p);
+        usleep(1000);
+        if (i == 25)
+            atomic_store(&gate_open, 1);
+    }
+    assert_true(first > 0.0 && first < 1.0);
+    until_state(m, "s", ASH_MODEL_LOADED);
+    json_t *p = ash_manager_progress(m, "s");
+    assert_true(json_number_value(json_object_get(p, "progress")) == 1.0);
+    assert_int_equal(json_integer_value(json_object_get(p, "n_ctx")), 77);
+    json_decref(p);
+    ash_manager_close(m);
+}
+
+typedef struct heard {
+    atomic_int calls;
+} heard;
+
+static void on_change(void *user, const char *id)
+{
+    atomic_fetch_add(&((heard *)user)->calls, 1);
+}
+
+static void test_listener_hears_every_change(void **state)
+{
+    ash_manager *m;
+    heard h = {0};
+    ash_model_spec specs[] = {SPEC("a", "a", true)};
+    ash_manager_opts o = {.specs = specs, .n_specs = 1};
+    assert_int_equal(ash_manager_open(&o, &m, NULL), 0);
+    ash_manager_listen(m, on_change, &h);
+    uint64_t version = ash_manager_version(m);
+    assert_int_equal(ash_manager_start(m, NULL), 0);
+    until_state(m, "a", ASH_MODEL_LOADED);
+    for (int i = 0; i < 1000 && !atomic_load(&h.calls); i++) usleep(1000);
+    assert_true(atomic_load(&h.calls) >= 1);
+    assert_true(ash_manager_version(m) > version);
+    ash_manager_close(m);
+}
+
+int main(void)
+{
+    ash_log_set_level(ASH_LOG_NONE);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_preload_then_acquire_waits_for_nothing),
+        cmocka_unit_test(test_one_load_serves_all_who_wait),
+        cmocka_unit_test(test_load_budget_ends_the_wait_not_the_load),
+        cmocka_unit_test(test_one_bad_entry_never_stops_the_rest),
+        cmocka_unit_test(test_nearest_name),
+        cmocka_unit_test(test_unload_waits_for_the_last_lease),
+        cmocka_unit_test(test_idle_model_goes_after_its_keep_alive),
+        cmocka_unit_test(test_cancel_and_shutdown_end_a_load),
+        cmocka_unit_test(test_progress_never_goes_back),
+        cmocka_unit_test(test_listener_hears_every_change),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
