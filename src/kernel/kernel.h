@@ -1,0 +1,93 @@
+/* One table of function pointers per instruction set: all the arithmetic of a model.
+ *
+ * Kernels allocate nothing, lock nothing, know no thread and no model. Every table is complete; the
+ * scalar one is the float reference: weights widened to float, activations float. The others turn
+ * activations into int8 or bfloat16 first and stay within the bounds of tests/unit/kernel. Within one
+ * table a row's result depends on that row alone: bit for bit the same whatever else is in the batch,
+ * so that a text does not change with the company it is computed in.
+ *
+ * Sizes are elements, arrays float unless said; pointers do not alias unless said, and need no
+ * alignment beyond their type's but for packed weights and KV blocks (64 bytes). */
+#ifndef ASHLEY_KERNEL_KERNEL_H
+#define ASHLEY_KERNEL_KERNEL_H
+
+#include "base/cpu.h"
+#include "kernel/pack.h"
+
+/* What a matmul wants its activations as. */
+typedef enum ash_act_form {
+    ASH_ACT_F32,  /* x */
+    ASH_ACT_BF16, /* h */
+    ASH_ACT_I8,   /* q, d, ds, ns */
+    ASH_ACT_COUNT,
+} ash_act_form;
+
+/* n rows of activations: x [n, cols]; rows of h and q begin every `ld` elements, of d, ds and ns every
+ * ld / 32; ld is a multiple of 64. */
+typedef struct ash_act {
+    int64_t n, cols, ld;
+    const float *x;
+    uint16_t *h; /* bfloat16, zero from cols up to a multiple of 32 */
+    int8_t *q;   /* x = d q in blocks of 32, q in -127..127 */
+    float *d;
+    float *ds;   /* d times the block's sum of q */
+    int32_t *ns; /* minus the block's sum of q */
+} ash_act;
+
+/* y[i * ldy + r] = sum over k of W[r, k] x[i, k], for rows r of groups [g0, g1) that exist and all i.
+ * scratch: ash_kernel_scratch() bytes of the calling thread's own. */
+typedef void (*ash_matmul_fn)(const ash_packed *w, const ash_act *a, int64_t g0, int64_t g1, float *y,
+                              int64_t ldy, void *scratch);
+
+enum {
+    ASH_KV_TOKENS = 32,  /* tokens of a KV block */
+    ASH_SPAN_BLOCKS = 4, /* blocks that attention takes in one step */
+    ASH_SPAN = ASH_KV_TOKENS * ASH_SPAN_BLOCKS,
+    ASH_TILE = 48, /* most query vectors of one attention step */
+};
+
+/* Up to ASH_TILE query vectors of one KV head against up to ASH_SPAN tokens of one sequence.
+ * K of a block is [k_dim][32 tokens], V is [32 tokens][v_dim], half floats. Query vector i sees the
+ * tokens [lo[i], hi[i]) of the span (empty if hi <= lo), others may hold anything. The state of a
+ * query vector (max, sum, acc) starts as (-INFINITY, 0, zeros); out = acc / sum in the end. */
+typedef struct ash_span {
+    int m, k_dim, v_dim;
+    float scale;                     /* of the scores */
+    const float *q[ASH_TILE];        /* [k_dim] each */
+    int lo[ASH_TILE], hi[ASH_TILE];
+    float *max[ASH_TILE], *sum[ASH_TILE];
+    float *acc[ASH_TILE];            /* [v_dim] each */
+    const uint16_t *k[ASH_SPAN_BLOCKS], *v[ASH_SPAN_BLOCKS]; /* NULL past the last token wanted */
+    float *p;                        /* scratch [m][ASH_SPAN] */
+} ash_span;
+
+typedef struct ash_kernel {
+    ash_cpu_level level;
+    ash_act_form act[ASH_FORM_COUNT]; /* what matmul[form] reads */
+    ash_matmul_fn matmul[ASH_FORM_COUNT];
+    /* One row of activations, n = cols, to int8 (n % 32 == 0; d, ds, ns are [n / 32]) or to bfloat16
+     * (h [n rounded up to 32]). A block with an infinity or NaN gives d = NaN and q = 0. */
+    void (*quantise)(const float *x, int64_t n, int8_t *q, float *d, float *ds, int32_t *ns);
+    void (*to_bf16)(const float *x, int64_t n, uint16_t *h);
+    void (*to_f16)(const float *x, int64_t n, uint16_t *h);
+    /* y = x / sqrt(mean(x x) + eps) * w; y may be x. */
+    void (*rms_norm)(float *y, const float *x, const float *w, int64_t n, float eps);
+    void (*add)(float *x, const float *d, int64_t n);      /* x += d */
+    void (*silu_mul)(float *g, const float *u, int64_t n); /* g = g / (1 + exp(-g)) * u */
+    /* Rotates n pairs by the angles whose cosines are c [n] and sines s [n]: pairs (x[2i], x[2i+1]), or
+     * (x[i], x[n + i]). */
+    void (*rope_adjacent)(float *x, const float *c, const float *s, int64_t n);
+    void (*rope_halves)(float *x, const float *c, const float *s, int64_t n);
+    /* One step of attention: adds a span to the states of s->m query vectors. */
+    void (*span)(const ash_span *s);
+    /* (max, sum, acc) += (*max2, *sum2, acc2 [v_dim]), exactly as span would have added it. */
+    void (*merge)(float *max, float *sum, float *acc, float max2, float sum2, const float *acc2,
+                  int64_t v_dim);
+} ash_kernel;
+
+/* The table of a level, which this CPU must have (ash_cpu_get). Never NULL. */
+const ash_kernel *ash_kernel_get(ash_cpu_level level);
+/* Bytes of scratch a matmul wants for matrices of up to max_cols columns. */
+int64_t ash_kernel_scratch(const ash_kernel *k, int64_t max_cols);
+
+#endif

@@ -1,0 +1,32 @@
+/* The memory of one forward, reserved by ash_nn_open; private to nn. */
+#ifndef ASHLEY_NN_SCRATCH_H
+#define ASHLEY_NN_SCRATCH_H
+
+#include "nn/nn.h"
+
+/* One thread's. */
+typedef struct ash_worker {
+    void *matmul;                       /* ash_kernel_scratch bytes */
+    float *p;                           /* [ASH_TILE][ASH_SPAN] */
+    float *acc;                         /* [ASH_TILE][max_head_dim] */
+    float max[ASH_TILE], sum[ASH_TILE];
+} ash_worker;
+
+/* Rows of one sequence with adjacent positions. */
+typedef struct ash_row_tile {
+    int row, n;
+} ash_row_tile;
+
+struct ash_nn_scratch {
+    uint64_t bytes;        /* of this mapping */
+    ash_act act;           /* of the widest matrix and most rows; x unset */
+    ash_row_tile *tiles;   /* [max_rows] */
+    float *parts;          /* attention states of single spans: max, sum, acc [max_head_dim] */
+    int64_t max_parts;
+    ash_worker *workers;   /* [threads] */
+};
+
+/* fn over [0, n) rows that cost `cost` elements each: on the pool if that is worth waking it. */
+void ash_nn_rows(ash_nn *nn, int64_t n, int64_t cost, ash_pool_fn fn, void *arg);
+
+#endif
