@@ -26,7 +26,8 @@ typedef struct ash_tensor {
 
 typedef struct ash_tensor_file {
     const char *path; /* as opened, for messages */
-    ash_map map;      /* read-only, MAP_SHARED: clean pages that the kernel may drop */
+    ash_map map;      /* read-only, MAP_SHARED: clean pages that the kernel may drop.
+                         fd -1: the caller's memory, left alone at release */
 } ash_tensor_file;
 
 typedef struct ash_tensor_index {

@@ -1,0 +1,112 @@
+/* Owns the list of a checkpoint's tensors and the maps of its files. Refuses two of one name.
+ * Immutable after seal: any thread. */
+#include "format/tensor_index.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/hash.h"
+#include "base/rng.h"
+
+void ash_tensor_index_init(ash_tensor_index *idx, size_t max_bytes)
+{
+    *idx = (ash_tensor_index){0};
+    ash_arena_init(&idx->arena, max_bytes);
+}
+
+void ash_tensor_index_release(ash_tensor_index *idx)
+{
+    for (size_t i = 0; i < idx->n_files; i++)
+        if (idx->files[i].map.fd >= 0)
+            ash_fs_unmap(&idx->files[i].map);
+    ash_arena_release(&idx->arena);
+    size_t max = idx->arena.max;
+    ash_tensor_index_init(idx, max);
+}
+
+/* The slot that holds `name` or the empty one where it belongs. */
+static size_t slot_of(const ash_tensor_index *idx, const char *name)
+{
+    size_t i = ash_hash_bytes(name, strlen(name), idx->seed) & (idx->n_slots - 1);
+    while (idx->slots[i] && strcmp(idx->tensors[idx->slots[i] - 1].name, name) != 0)
+        i = (i + 1) & (idx->n_slots - 1);
+    return i;
+}
+
+int ash_tensor_index_seal(ash_tensor_index *idx, ash_err *err)
+{
+    idx->seed[0] = ash_rng_entropy();
+    idx->seed[1] = ash_rng_entropy();
+    idx->n_slots = ash_hash_slots(idx->n_tensors);
+    idx->slots = ash_arena_calloc(&idx->arena, idx->n_slots, sizeof *idx->slots);
+    if (!idx->slots)
+        return ash_err_nomem(err, "index of tensors");
+    for (size_t i = 0; i < idx->n_tensors; i++) {
+        const ash_tensor *t = &idx->tensors[i];
+        size_t s = slot_of(idx, t->name);
+        if (idx->slots[s]) {
+            const ash_tensor *first = &idx->tensors[idx->slots[s] - 1];
+            return ash_err_set(err, ASH_EFORMAT, "tensor '%s' occurs twice: in '%s' and in '%s'",
+                               t->name, idx->files[first->file].path, idx->files[t->file].path);
+        }
+        idx->slots[s] = (uint32_t)i + 1;
+    }
+    return 0;
+}
+
+const ash_tensor *ash_tensor_find(const ash_tensor_index *idx, const char *name)
+{
+    if (!idx->n_slots)
+        return NULL;
+    uint32_t at = idx->slots[slot_of(idx, name)];
+    return at ? &idx->tensors[at - 1] : NULL;
+}
+
+const uint8_t *ash_tensor_data(const ash_tensor_index *idx, const ash_tensor *t)
+{
+    const ash_map *map = &idx->files[t->file].map;
+    return t->bytes && map->data ? map->data + t->offset : NULL;
+}
+
+uint64_t ash_tensor_count(const ash_tensor *t)
+{
+    uint64_t n = 1;
+    for (uint32_t i = 0; i < t->n_dims; i++) n *= t->dims[i];
+    return n;
+}
+
+const char *ash_tensor_shape(const ash_tensor *t, char out[96])
+{
+    int at = snprintf(out, 96, "[");
+    for (uint32_t i = 0; i < t->n_dims && i < ASH_MAX_DIMS; i++)
+        at += snprintf(out + at, 96 - (size_t)at, "%s%llu", i ? ", " : "",
+                       (unsigned long long)t->dims[i]);
+    snprintf(out + at, 96 - (size_t)at, "]");
+    return out;
+}
+
+static void advise(const ash_tensor_index *idx, const ash_tensor *t, uint64_t from, uint64_t n,
+                   int advice)
+{
+    const ash_map *map = &idx->files[t->file].map;
+    if (!map->data || map->fd < 0 || from >= t->bytes)
+        return;
+    if (n > t->bytes - from)
+        n = t->bytes - from;
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t begin = (t->offset + from) / page * page;
+    uint64_t end = t->offset + from + n;
+    (void)madvise((void *)(map->data + begin), end - begin, advice);
+}
+
+void ash_tensor_want(const ash_tensor_index *idx, const ash_tensor *t, uint64_t from, uint64_t n)
+{
+    advise(idx, t, from, n, MADV_WILLNEED);
+}
+
+void ash_tensor_drop(const ash_tensor_index *idx, const ash_tensor *t, uint64_t from, uint64_t n)
+{
+    advise(idx, t, from, n, MADV_DONTNEED);
+}
