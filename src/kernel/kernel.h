@@ -50,7 +50,7 @@ enum {
  * K of a block is [k_dim][32 tokens], V is [32 tokens][v_dim], half floats. Query vector i sees the
  * tokens [lo[i], hi[i]) of the span (empty if hi <= lo), others may hold anything. The state of a
  * query vector (max, sum, acc) starts as (-INFINITY, 0, zeros); out = acc / sum in the end. */
-typedef struct ash_span {
+typedef struct ash_attn_span {
     int m, k_dim, v_dim;
     float scale;                     /* of the scores */
     const float *q[ASH_TILE];        /* [k_dim] each */
@@ -59,7 +59,7 @@ typedef struct ash_span {
     float *acc[ASH_TILE];            /* [v_dim] each */
     const uint16_t *k[ASH_SPAN_BLOCKS], *v[ASH_SPAN_BLOCKS]; /* NULL past the last token wanted */
     float *p;                        /* scratch [m][ASH_SPAN] */
-} ash_span;
+} ash_attn_span;
 
 typedef struct ash_kernel {
     ash_cpu_level level;
@@ -79,7 +79,7 @@ typedef struct ash_kernel {
     void (*rope_adjacent)(float *x, const float *c, const float *s, int64_t n);
     void (*rope_halves)(float *x, const float *c, const float *s, int64_t n);
     /* One step of attention: adds a span to the states of s->m query vectors. */
-    void (*span)(const ash_span *s);
+    void (*span)(const ash_attn_span *s);
     /* (max, sum, acc) += (*max2, *sum2, acc2 [v_dim]), exactly as span would have added it. */
     void (*merge)(float *max, float *sum, float *acc, float max2, float sum2, const float *acc2,
                   int64_t v_dim);

@@ -64,7 +64,7 @@ static item item_of(const job *j, int64_t index)
     return it;
 }
 
-static void set_queries(const job *j, const item *it, ash_span *s)
+static void set_queries(const job *j, const item *it, ash_attn_span *s)
 {
     const ash_kv_shape *shape = &j->kv->shape;
     s->k_dim = shape->k_dim;
@@ -77,7 +77,7 @@ static void set_queries(const job *j, const item *it, ash_span *s)
     }
 }
 
-static void set_tokens(const job *j, const item *it, int span, ash_span *s)
+static void set_tokens(const job *j, const item *it, int span, ash_attn_span *s)
 {
     const ash_kv_shape *shape = &j->kv->shape;
     const ash_row *last = &j->rows[it->t.row + it->t.n - 1];
@@ -101,7 +101,7 @@ static void set_tokens(const job *j, const item *it, int span, ash_span *s)
     }
 }
 
-static void finish(const job *j, const item *it, const ash_span *s)
+static void finish(const job *j, const item *it, const ash_attn_span *s)
 {
     int64_t dim = s->v_dim;
     for (int i = 0; i < s->m; i++) {
@@ -115,7 +115,7 @@ static void attend(void *arg, int64_t begin, int64_t end, int worker)
 {
     const job *j = arg;
     ash_worker *w = &j->nn->scratch->workers[worker];
-    ash_span s = {.p = w->p};
+    ash_attn_span s = {.p = w->p};
     for (int64_t index = begin; index < end; index++) {
         item it = item_of(j, index);
         set_queries(j, &it, &s);
@@ -146,7 +146,7 @@ static float *part_of(const job *j, int64_t row, int64_t head, int64_t span)
 static void attend_parts(void *arg, int64_t begin, int64_t end, int worker)
 {
     const job *j = arg;
-    ash_span s = {.p = j->nn->scratch->workers[worker].p};
+    ash_attn_span s = {.p = j->nn->scratch->workers[worker].p};
     for (int64_t index = begin; index < end; index++) {
         item it = item_of(j, index / j->parts);
         set_queries(j, &it, &s);

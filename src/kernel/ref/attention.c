@@ -17,7 +17,7 @@ void ash_ref_merge(float *max, float *sum, float *acc, float max2, float sum2, c
     for (int64_t i = 0; i < v_dim; i++) acc[i] = acc[i] * a + acc2[i] * b;
 }
 
-static float score(const ash_span *s, int i, int t)
+static float score(const ash_attn_span *s, int i, int t)
 {
     const uint16_t *k = s->k[t / ASH_KV_TOKENS] + t % ASH_KV_TOKENS;
     float sum = 0;
@@ -25,7 +25,7 @@ static float score(const ash_span *s, int i, int t)
     return sum * s->scale;
 }
 
-static void span_one(const ash_span *s, int i)
+static void span_one(const ash_attn_span *s, int i)
 {
     float top = -INFINITY, sum = 0, *p = s->p;
     for (int t = s->lo[i]; t < s->hi[i]; t++) {
@@ -47,7 +47,7 @@ static void span_one(const ash_span *s, int i)
     }
 }
 
-void ash_ref_span(const ash_span *s)
+void ash_ref_span(const ash_attn_span *s)
 {
     for (int i = 0; i < s->m; i++) span_one(s, i);
 }

@@ -15,7 +15,7 @@ void ash_ref_add(float *x, const float *d, int64_t n);
 void ash_ref_silu_mul(float *g, const float *u, int64_t n);
 void ash_ref_rope_adjacent(float *x, const float *c, const float *s, int64_t n);
 void ash_ref_rope_halves(float *x, const float *c, const float *s, int64_t n);
-void ash_ref_span(const ash_span *s);
+void ash_ref_span(const ash_attn_span *s);
 void ash_ref_merge(float *max, float *sum, float *acc, float max2, float sum2, const float *acc2,
                    int64_t v_dim);
 
