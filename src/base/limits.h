@@ -6,6 +6,7 @@
 #define ASH_MAX_ENV_FILE (1u << 20)        /* bytes of .env */
 #define ASH_MAX_ENV_VALUE (64u << 10)      /* bytes of one value after expansion */
 #define ASH_MAX_ENV_KEYS 1024
+#define ASH_MAX_CONFIG_MEMORY (96u << 20)  /* heap of one configuration, catalogue or set of personas */
 #define ASH_MAX_CATALOGUE_FILE (4u << 20)  /* bytes of pytorch_models.json */
 #define ASH_MAX_CATALOGUE_ENTRIES 1024
 #define ASH_MAX_PERSONA_FILE (1u << 20)

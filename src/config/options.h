@@ -91,8 +91,8 @@ typedef struct ash_config {
     const char *https_proxy, *no_proxy;
     const char *hub_dir;   /* resolved from the HF keys: where the hub cache is; NULL without a home */
     const char *env_file;  /* the file that was read, or NULL */
-    const char *const *notices; /* lines for the log at start-up: unknown keys with the nearest known */
-    size_t n_notices;           /* name, keys without effect yet, entries named twice */
+    const char **notices;       /* lines for the log at start-up: unknown keys with the nearest known */
+    size_t n_notices;           /* name, keys without effect yet */
 } ash_config;
 
 /* A flag as the command line gave it. */
@@ -104,7 +104,7 @@ typedef struct ash_config_flag {
 
 typedef struct ash_config_sources {
     const char *env_file;        /* must exist; NULL: ./.env if there is one */
-    const char *const *environ;  /* NULL-terminated "KEY=value"; NULL: the process's own */
+    const char *const *vars;     /* NULL-terminated "KEY=value"; NULL: the process's own */
     const ash_config_flag *flags;
     size_t n_flags;
 } ash_config_sources;
