@@ -87,7 +87,7 @@ class Stage:
                 return False
             if not self.must(["meson", "setup", folder, "-Dtests=true", *options], 300, env=env):
                 return False
-        return self.must(["ninja", "-C", folder], 900)
+        return self.must(["ninja", "-C", folder, "-k", "0"], 900)
 
     def meson_test(self, folder, *options, limit=900, wrapper=()):
         """Runs meson's tests and counts the cases within them where the runner is cmocka."""
@@ -177,7 +177,7 @@ STAGES = [gates, setup, unit, asan, fuzz, tsan, clang, http, web]
 def show_failure(s):
     s.log.flush()
     with open(s.log.name, encoding="utf-8", errors="replace") as f:
-        lines = f.read().splitlines()
+        lines = [x for x in f.read().splitlines() if not re.match(r"\[\d+/\d+\] (Comp|Link|Gen)", x)]
     told = [n for n, line in enumerate(lines)
             if re.search(r"\berror:|\[  FAILED  \]|^FAIL|Sanitizer|^stages:|Traceback|not ok", line)]
     if told and told[0] < len(lines) - 60:
