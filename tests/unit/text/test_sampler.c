@@ -305,7 +305,7 @@ static void test_check(void **state)
 #define REFUSE(field, value) \
     p = ash_sampler_params_default(), p.field = value, refuse(p, "'" #field "' ")
     REFUSE(temperature, -0.1);
-    REFUSE(temperature, NAN);
+    REFUSE(temperature, (double)NAN);
     REFUSE(temperature, 101);
     REFUSE(top_p, 0);
     REFUSE(top_p, 1.01);
