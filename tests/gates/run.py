@@ -214,7 +214,7 @@ def gate_layout(path, text):
 
 
 def gate_links(path, text):
-    """a link in a Markdown file leads to a file that is there"""
+    """a link or a path in a Markdown file leads to a file that is there"""
     if not path.endswith(".md"):
         return
     fenced = False
@@ -223,6 +223,10 @@ def gate_links(path, text):
             fenced = not fenced
         if fenced:
             continue
+        for target in re.findall(r"`((?:src|tests|scripts|bench|fuzz|docs|web|include|personas)/[\w./-]+)",
+                                 line):
+            if not os.path.exists(os.path.join(ROOT, target.rstrip("./"))):
+                yield n, f"names {target}: no such file"
         for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`]*`", "", line)):
             if re.match(r"[a-z]+:|#", target):
                 continue
@@ -275,7 +279,7 @@ SAMPLES = {
         [("src/base/a.c", "x" * 111 + "\n"), ("src/base/a.c", "\tx\n"), ("src/base/a.c", "x \n"),
          ("src/base/a.c", "x")],
         [("src/base/a.c", "x" * 110 + "\n")]),
-    gate_links: ([("README.md", "[a](no/such/file.md)\n")],
+    gate_links: ([("README.md", "[a](no/such/file.md)\n"), ("README.md", "see `src/no/such.c`\n")],
                  [("README.md", "[a](scripts/run) [b](https://example.com) `[c](d)`\n")]),
     gate_binary_size: ([("no/such/file", "x" * 1_500_001)], [("scripts/run", "")]),
 }
