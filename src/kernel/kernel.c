@@ -2,8 +2,10 @@
 #include "kernel/kernel.h"
 
 #include "kernel/ref/ref.h"
+#include "kernel/x86/x86.h"
 
 static const ash_kernel ref = {
+    .name = "scalar",
     .level = ASH_CPU_SCALAR,
     .act = {ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_F32},
     .matmul = {ash_ref_matmul, ash_ref_matmul, ash_ref_matmul, ash_ref_matmul, ash_ref_matmul,
@@ -20,11 +22,72 @@ static const ash_kernel ref = {
     .merge = ash_ref_merge,
 };
 
+#if defined(__x86_64__)
+static const ash_kernel avx512 = {
+    .name = "avx512",
+    .level = ASH_CPU_AVX512,
+    .act = {ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_I8, ASH_ACT_I8, ASH_ACT_I8},
+    .matmul = {ash_avx512_matmul_f32, ash_avx512_matmul_f16, ash_avx512_matmul_bf16,
+               ash_avx512_matmul_u4z, ash_avx512_matmul_u4m, ash_avx512_matmul_u8z},
+    .quantise = ash_avx512_quantise,
+    .to_bf16 = ash_ref_to_bf16,
+    .to_f16 = ash_avx512_to_f16,
+    .rms_norm = ash_avx512_rms_norm,
+    .add = ash_avx512_add,
+    .silu_mul = ash_avx512_silu_mul,
+    .rope_adjacent = ash_avx512_rope_adjacent,
+    .rope_halves = ash_avx512_rope_halves,
+    .span = ash_avx512_span,
+    .merge = ash_avx512_merge,
+};
+
+static const ash_kernel avx512bf16 = {
+    .name = "avx512+bf16",
+    .level = ASH_CPU_AVX512,
+    .act = {ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_BF16, ASH_ACT_I8, ASH_ACT_I8, ASH_ACT_I8},
+    .matmul = {ash_avx512_matmul_f32, ash_avx512_matmul_f16, ash_avx512bf16_matmul_bf16,
+               ash_avx512_matmul_u4z, ash_avx512_matmul_u4m, ash_avx512_matmul_u8z},
+    .quantise = ash_avx512_quantise,
+    .to_bf16 = ash_avx512bf16_to_bf16,
+    .to_f16 = ash_avx512_to_f16,
+    .rms_norm = ash_avx512_rms_norm,
+    .add = ash_avx512_add,
+    .silu_mul = ash_avx512_silu_mul,
+    .rope_adjacent = ash_avx512_rope_adjacent,
+    .rope_halves = ash_avx512_rope_halves,
+    .span = ash_avx512_span,
+    .merge = ash_avx512_merge,
+};
+
 const ash_kernel *ash_kernel_get(ash_cpu_level level)
 {
-    (void)level;
+    if (level < ASH_CPU_AVX512)
+        return &ref;
+    return ash_cpu_get()->bf16 ? &avx512bf16 : &avx512;
+}
+
+const ash_kernel *ash_kernel_variant(int index)
+{
+    const ash_cpu *cpu = ash_cpu_get();
+    const ash_kernel *all[4] = {&ref};
+    int n = 1;
+    if (cpu->level >= ASH_CPU_AVX512)
+        all[n++] = &avx512;
+    if (cpu->level >= ASH_CPU_AVX512 && cpu->bf16)
+        all[n++] = &avx512bf16;
+    return index < n ? all[index] : NULL;
+}
+#else
+const ash_kernel *ash_kernel_variant(int index)
+{
+    return index == 0 ? &ref : NULL;
+}
+
+const ash_kernel *ash_kernel_get(ash_cpu_level level)
+{
     return &ref;
 }
+#endif
 
 int64_t ash_kernel_scratch(const ash_kernel *k, int64_t max_cols)
 {

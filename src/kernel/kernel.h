@@ -62,6 +62,7 @@ typedef struct ash_attn_span {
 } ash_attn_span;
 
 typedef struct ash_kernel {
+    const char *name; /* "avx512+bf16" */
     ash_cpu_level level;
     ash_act_form act[ASH_FORM_COUNT]; /* what matmul[form] reads */
     ash_matmul_fn matmul[ASH_FORM_COUNT];
@@ -87,6 +88,8 @@ typedef struct ash_kernel {
 
 /* The table of a level, which this CPU must have (ash_cpu_get). Never NULL. */
 const ash_kernel *ash_kernel_get(ash_cpu_level level);
+/* Every table this CPU can run, the scalar one first; NULL from some index on. For tests and benches. */
+const ash_kernel *ash_kernel_variant(int index);
 /* Bytes of scratch a matmul wants for matrices of up to max_cols columns. */
 int64_t ash_kernel_scratch(const ash_kernel *k, int64_t max_cols);
 

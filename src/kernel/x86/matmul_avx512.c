@@ -1,0 +1,155 @@
+/* Owns the AVX-512 matmuls on quantised weights: vpdpbusd on 16 rows times 4 columns.
+ *
+ * A tile is R groups of 16 rows times N rows of activations, R N <= 12: as many integer sums and as many
+ * float ones stay in the 32 registers. Per block of 32 columns a sum takes 8 vpdpbusd, one multiplication
+ * and one FMA (two with minima); what unsigned quants add is in the value that the sum starts from. The
+ * order of float operations for one result is the same in every tile. Any thread. */
+#include "kernel/x86/avx512.h"
+
+enum { TILE_ROWS = 6 };
+
+/* What a tile reads: R groups of weights from `w`, N rows of activations from row i. */
+typedef struct tile {
+    const uint8_t *w;
+    int64_t group_bytes, blocks, ld, lds; /* rows of q are ld apart, of d, ds and ns lds */
+    const int8_t *q;
+    const float *d, *ds;
+    const int32_t *ns;
+} tile;
+
+/* sums[r][n] of one block; `shift` is log2 of the zero point. */
+INLINE void dot_u4(const tile *t, int64_t b, const int R, const int N, const int shift,
+                   __m512i sums[2][TILE_ROWS])
+{
+    const __m512i low = _mm512_set1_epi8(15);
+    const uint8_t *w = t->w + b * 256;
+    const int8_t *q = t->q + b * 32;
+    UNROLL for (int n = 0; n < N; n++)
+    {
+        __m512i start = _mm512_setzero_si512();
+        if (shift)
+            start = _mm512_slli_epi32(_mm512_set1_epi32(t->ns[n * t->lds + b]), (unsigned)shift);
+        UNROLL for (int r = 0; r < R; r++) sums[r][n] = start;
+    }
+    UNROLL for (int c = 0; c < 4; c++)
+    {
+        __m512i v[2], u[2];
+        UNROLL for (int r = 0; r < R; r++)
+        {
+            v[r] = _mm512_loadu_si512(w + r * t->group_bytes + c * 64);
+            u[r] = _mm512_and_si512(v[r], low);
+        }
+        UNROLL for (int n = 0; n < N; n++)
+        {
+            __m512i x = broadcast4(q + n * t->ld + c * 4);
+            UNROLL for (int r = 0; r < R; r++) sums[r][n] = _mm512_dpbusd_epi32(sums[r][n], u[r], x);
+        }
+        UNROLL for (int r = 0; r < R; r++) u[r] = _mm512_and_si512(_mm512_srli_epi16(v[r], 4), low);
+        UNROLL for (int n = 0; n < N; n++)
+        {
+            __m512i x = broadcast4(q + n * t->ld + c * 4 + 16);
+            UNROLL for (int r = 0; r < R; r++) sums[r][n] = _mm512_dpbusd_epi32(sums[r][n], u[r], x);
+        }
+    }
+}
+
+INLINE void dot_u8(const tile *t, int64_t b, const int R, const int N, const int shift,
+                   __m512i sums[2][TILE_ROWS])
+{
+    const uint8_t *w = t->w + b * 512;
+    const int8_t *q = t->q + b * 32;
+    UNROLL for (int n = 0; n < N; n++)
+    {
+        __m512i start = _mm512_slli_epi32(_mm512_set1_epi32(t->ns[n * t->lds + b]), (unsigned)shift);
+        UNROLL for (int r = 0; r < R; r++) sums[r][n] = start;
+    }
+    UNROLL for (int c = 0; c < 8; c++)
+    {
+        __m512i u[2];
+        UNROLL for (int r = 0; r < R; r++) u[r] = _mm512_loadu_si512(w + r * t->group_bytes + c * 64);
+        UNROLL for (int n = 0; n < N; n++)
+        {
+            __m512i x = broadcast4(q + n * t->ld + c * 4);
+            UNROLL for (int r = 0; r < R; r++) sums[r][n] = _mm512_dpbusd_epi32(sums[r][n], u[r], x);
+        }
+    }
+}
+
+/* left: rows of W from the tile's first on. */
+INLINE void run_tile(const tile *t, const ash_form form, const int R, const int N, float *y,
+                     int64_t ldy, int64_t left)
+{
+    const int quants = form == ASH_FORM_U8Z ? 512 : 256;
+    const uint8_t *d = t->w + t->blocks * quants, *m = d + t->blocks * 32;
+    __m512 acc[2][TILE_ROWS];
+    ZERO_TILE(acc, R, N);
+    for (int64_t b = 0; b < t->blocks; b++) {
+        __m512i sums[2][TILE_ROWS];
+        if (form == ASH_FORM_U8Z)
+            dot_u8(t, b, R, N, 7, sums);
+        else
+            dot_u4(t, b, R, N, form == ASH_FORM_U4Z ? 3 : 0, sums);
+        UNROLL for (int r = 0; r < R; r++)
+        {
+            __m512 scale = load_halves(d + r * t->group_bytes + b * 32);
+            UNROLL for (int n = 0; n < N; n++)
+            {
+                __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][n]), scale);
+                acc[r][n] = _mm512_fmadd_ps(v, _mm512_set1_ps(t->d[n * t->lds + b]), acc[r][n]);
+            }
+            if (form == ASH_FORM_U4M) {
+                __m512 min = load_halves(m + r * t->group_bytes + b * 32);
+                UNROLL for (int n = 0; n < N; n++)
+                    acc[r][n] = _mm512_fmadd_ps(min, _mm512_set1_ps(t->ds[n * t->lds + b]), acc[r][n]);
+            }
+        }
+    }
+    STORE_TILE(acc, R, N, y, ldy, left)
+}
+
+INLINE void run_rows(const tile *t, const ash_form form, const int R, int n, float *y, int64_t ldy,
+                     int64_t left)
+{
+    switch (n) {
+    case 1: run_tile(t, form, R, 1, y, ldy, left); break;
+    case 2: run_tile(t, form, R, 2, y, ldy, left); break;
+    case 3: run_tile(t, form, R, 3, y, ldy, left); break;
+    case 4: run_tile(t, form, R, 4, y, ldy, left); break;
+    case 5: run_tile(t, form, R, 5, y, ldy, left); break;
+    default: run_tile(t, form, R, 6, y, ldy, left);
+    }
+}
+
+INLINE void run(const ash_packed *w, const ash_act *a, int64_t g0, int64_t g1, float *y, int64_t ldy,
+                const ash_form form)
+{
+    int64_t tiles = (a->n + TILE_ROWS - 1) / TILE_ROWS, nb = a->cols / 32, lds = a->ld / 32;
+    for (int64_t g = g0; g < g1; g += 2) {
+        for (int64_t i = 0; i < tiles; i++) { /* of even size: no left-over of one row */
+            int64_t row = a->n * i / tiles, n = a->n * (i + 1) / tiles - row;
+            tile t = {w->data + g * w->group_bytes, w->group_bytes, nb, a->ld, lds, a->q + row * a->ld,
+                      a->d + row * lds, a->ds + row * lds, a->ns + row * lds};
+            float *out = y + row * ldy + g * ASH_GROUP;
+            int64_t left = w->rows - g * ASH_GROUP;
+            if (g + 1 < g1)
+                run_rows(&t, form, 2, (int)n, out, ldy, left);
+            else
+                run_rows(&t, form, 1, (int)n, out, ldy, left);
+        }
+    }
+}
+
+ASH_MATMUL(ash_avx512_matmul_u4z)
+{
+    run(w, a, g0, g1, y, ldy, ASH_FORM_U4Z);
+}
+
+ASH_MATMUL(ash_avx512_matmul_u4m)
+{
+    run(w, a, g0, g1, y, ldy, ASH_FORM_U4M);
+}
+
+ASH_MATMUL(ash_avx512_matmul_u8z)
+{
+    run(w, a, g0, g1, y, ldy, ASH_FORM_U8Z);
+}

@@ -1,0 +1,202 @@
+/* Attention over the KV pool against the textbook in double precision, on every table: mixed batches,
+ * windows, odd head sizes, split contexts; and bit for bit the same however rows are batched. */
+#include "../kernel/kernel_test.h"
+
+#include "nn/attention.h"
+
+typedef struct setup {
+    ash_kv_shape shape;
+    int heads, seqs, tokens; /* tokens of each sequence */
+    int32_t window;
+    int threads;
+} setup;
+
+typedef struct fixture {
+    setup s;
+    ash_nn *nn;
+    ash_kv *kv;
+    int32_t *tables; /* [seqs][blocks] */
+    int per_seq;
+    float *q, *k, *v; /* [seqs * tokens][...], layer 1 */
+    ash_row *rows;    /* [seqs * tokens] */
+    int total;
+} fixture;
+
+static void open_fixture(fixture *f, const setup *s, ash_cpu_level level)
+{
+    ash_err err = ASH_ERR_INIT;
+    *f = (fixture){.s = *s};
+    ash_nn_options o = {.level = level, .threads = s->threads, .max_rows = 4096, .max_in = 64,
+                        .max_heads = s->heads, .max_head_dim = 256, .max_context = s->tokens};
+    assert_int_equal(ash_nn_open(&o, &f->nn, &err), 0);
+    f->per_seq = (s->tokens + 31) / 32;
+    int blocks = f->per_seq * s->seqs;
+    assert_int_equal(ash_kv_open(&s->shape, blocks, &f->kv, &err), 0);
+    /* Blocks in a scattered order, full of NaN: what is not stored must not count. */
+    f->tables = must_alloc((size_t)blocks * sizeof *f->tables);
+    for (int i = 0; i < blocks; i++) {
+        int32_t b = ash_kv_take(f->kv);
+        f->tables[(i * 7 + 3) % blocks] = b;
+        memset(ash_kv_block(f->kv, b), 0xff, (size_t)f->kv->block_bytes);
+    }
+    ash_rng r;
+    ash_rng_init(&r, 99);
+    f->total = s->seqs * s->tokens;
+    f->q = rand_vector(&r, (int64_t)f->total * s->heads * s->shape.k_dim, 2);
+    f->k = rand_vector(&r, (int64_t)f->total * s->shape.kv_heads * s->shape.k_dim, 2);
+    f->v = rand_vector(&r, (int64_t)f->total * s->shape.kv_heads * s->shape.v_dim, 2);
+    f->rows = must_alloc((size_t)f->total * sizeof *f->rows);
+    for (int i = 0; i < f->total; i++)
+        f->rows[i] = (ash_row){f->tables + i / s->tokens * f->per_seq, i % s->tokens};
+    ash_kv_store(f->nn, f->kv, 1, f->rows, f->total, f->k, f->v);
+}
+
+static void close_fixture(fixture *f)
+{
+    ash_kv_close(f->kv);
+    ash_nn_close(f->nn);
+    free(f->tables);
+    free(f->q);
+    free(f->k);
+    free(f->v);
+    free(f->rows);
+}
+
+static double half(float x)
+{
+    return (double)ash_f16_to_f32(ash_f16_from_f32(x));
+}
+
+/* Component c of head h of row i. */
+static double textbook(const fixture *f, int i, int h, int c, float scale)
+{
+    const ash_kv_shape *s = &f->s.shape;
+    int seq = i / f->s.tokens * f->s.tokens, pos = i % f->s.tokens, kv = h / (f->s.heads / s->kv_heads);
+    int lo = f->s.window && pos >= f->s.window ? pos - f->s.window + 1 : 0;
+    double top = -INFINITY, sum = 0, out = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        for (int t = lo; t <= pos; t++) {
+            const float *k = f->k + ((int64_t)(seq + t) * s->kv_heads + kv) * s->k_dim;
+            const float *q = f->q + ((int64_t)i * f->s.heads + h) * s->k_dim;
+            double dot = 0;
+            for (int e = 0; e < s->k_dim; e++) dot += (double)q[e] * half(k[e]);
+            dot *= (double)scale;
+            if (pass == 0) {
+                top = fmax(top, dot);
+                continue;
+            }
+            double p = exp(dot - top);
+            sum += p;
+            out += p * half(f->v[((int64_t)(seq + t) * s->kv_heads + kv) * s->v_dim + c]);
+        }
+    }
+    return out / sum;
+}
+
+static void check_values(const fixture *f, const float *out, float scale)
+{
+    int dim = f->s.shape.v_dim;
+    for (int i = 0; i < f->total; i += 1 + f->total / 40) {
+        for (int h = 0; h < f->s.heads; h++) {
+            int c = (i + 5 * h) % dim;
+            double want = textbook(f, i, h, c, scale);
+            double got = (double)out[((int64_t)i * f->s.heads + h) * dim + c];
+            /* float sums of k_dim + tokens terms of size up to 4 k_dim scale and 2 */
+            if (!(fabs(got - want) <= 3e-5))
+                fail_msg("%s row %d head %d: %g, expected %g", f->nn->k->name, i, h, got, want);
+        }
+    }
+}
+
+static void run_setup(const setup *s, ash_cpu_level level)
+{
+    fixture f;
+    open_fixture(&f, s, level);
+    int width = s->heads * s->shape.v_dim, q_width = s->heads * s->shape.k_dim;
+    size_t size = (size_t)f.total * (size_t)width * sizeof(float);
+    float *all = must_alloc(size), *parts = must_alloc(size);
+    ash_attention a = {.heads = s->heads, .scale = 0.1f, .window = s->window};
+    ash_attention_run(f.nn, &a, f.kv, 1, f.rows, f.total, f.q, all);
+    check_values(&f, all, a.scale);
+    /* the same rows in pieces of other sizes, single ones included */
+    for (int i = 0, n = 1; i < f.total; i += n, n = n % 9 + 1) {
+        n = n < f.total - i ? n : f.total - i;
+        ash_attention_run(f.nn, &a, f.kv, 1, f.rows + i, n, f.q + (int64_t)i * q_width,
+                          parts + (int64_t)i * width);
+    }
+    assert_memory_equal(all, parts, size);
+    free(all);
+    free(parts);
+    close_fixture(&f);
+}
+
+static void run_levels(const setup *s)
+{
+    for (int level = ASH_CPU_SCALAR; level <= (int)ash_cpu_get()->level; level++)
+        run_setup(s, (ash_cpu_level)level);
+}
+
+static void test_shapes(void **state)
+{
+    static const setup all[] = {
+        {{2, 3, 64, 64}, 9, 2, 70, 0, 2},   /* SmolLM2 */
+        {{2, 1, 16, 16}, 1, 1, 5, 0, 1},    {{2, 2, 128, 128}, 8, 1, 140, 0, 3},
+        {{2, 1, 24, 40}, 5, 3, 45, 0, 2},   /* no multiple of a register */
+        {{2, 1, 192, 128}, 60, 1, 33, 0, 2}, /* more heads of one KV head than a tile holds */
+        {{2, 2, 7, 5}, 2, 1, 40, 0, 2},
+    };
+    for (int i = 0; i < (int)(sizeof all / sizeof *all); i++) run_levels(&all[i]);
+}
+
+static void test_window(void **state)
+{
+    static const int32_t windows[] = {1, 2, 31, 32, 33, 127, 128, 129, 200};
+    for (int i = 0; i < 9; i++) {
+        setup s = {{2, 1, 16, 16}, 2, 2, 300, windows[i], 2};
+        run_levels(&s);
+    }
+}
+
+static void test_long(void **state)
+{
+    setup s = {{2, 2, 32, 32}, 4, 1, 900, 0, 2}; /* rows alone are split over the context */
+    run_levels(&s);
+}
+
+static void test_pool(void **state)
+{
+    ash_kv_shape shape = {2, 3, 64, 32};
+    assert_int_equal(ash_kv_block_bytes(&shape), 2 * 3 * (64 + 32) * 32 * 2);
+    ash_kv_shape bad[] = {{0, 1, 1, 1}, {1, -1, 1, 1}, {1, 1, 0, 1}, {1, 1, 1, 1 << 30}};
+    for (int i = 0; i < 4; i++) assert_int_equal(ash_kv_block_bytes(&bad[i]), 0);
+    ash_kv *kv;
+    ash_err err = ASH_ERR_INIT;
+    assert_int_equal(ash_kv_open(&bad[0], 4, &kv, &err), ASH_EINVAL);
+    assert_int_equal(ash_kv_open(&shape, 0, &kv, &err), ASH_EINVAL);
+    assert_int_equal(ash_kv_open(&shape, 3, &kv, &err), 0);
+    for (int i = 0; i < 3; i++) assert_int_equal(ash_kv_take(kv), i);
+    assert_int_equal(ash_kv_take(kv), -1);
+    memset(ash_kv_block(kv, 1), 7, (size_t)kv->block_bytes);
+    ash_kv_copy(kv, 2, 1);
+    assert_memory_equal(ash_kv_block(kv, 2), ash_kv_block(kv, 1), (size_t)kv->block_bytes);
+    ash_kv_share(kv, 0);
+    ash_kv_drop(kv, 0);
+    assert_int_equal(kv->free, 0);
+    ash_kv_drop(kv, 2);
+    ash_kv_drop(kv, 0);
+    assert_int_equal(kv->free, 2);
+    assert_int_equal(ash_kv_take(kv), 0);
+    assert_int_equal(ash_kv_take(kv), 2);
+    ash_kv_close(kv);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_pool),
+        cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_window),
+        cmocka_unit_test(test_long),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
