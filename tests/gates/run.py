@@ -235,6 +235,25 @@ def gate_links(path, text):
                 yield n, f"link to {target}: no such file"
 
 
+CONFIG_PAGE = "docs/CONFIGURATION.md"
+
+
+def gate_config_page(path, text):
+    """docs/CONFIGURATION.md names every key of src/config/keys.c, each once as working or as not yet"""
+    if path != CONFIG_PAGE and path != "src/config/keys.c":
+        return
+    if path == CONFIG_PAGE:
+        with open(os.path.join(ROOT, "src/config/keys.c"), encoding="utf-8") as f:
+            table, page = f.read(), text
+    else:
+        with open(os.path.join(ROOT, CONFIG_PAGE), encoding="utf-8") as f:
+            table, page = text, f.read()
+    working, _, not_yet = page.partition("without effect in this version")
+    for m in re.finditer(r'^    \{"([A-Z_]+)",.*?\.built = (true|false)', table, re.M | re.S):
+        if f"`{m.group(1)}`" not in (working if m.group(2) == "true" else not_yet):
+            yield 1, f"{m.group(1)} (built = {m.group(2)}) is not where {CONFIG_PAGE} should have it"
+
+
 def gate_binary_size(path, text):
     """no tracked file is larger than 1.5 MB: models and libraries are fetched, not committed"""
     full = os.path.join(ROOT, path)
@@ -281,6 +300,10 @@ SAMPLES = {
         [("src/base/a.c", "x" * 110 + "\n")]),
     gate_links: ([("README.md", "[a](no/such/file.md)\n"), ("README.md", "see `src/no/such.c`\n")],
                  [("README.md", "[a](scripts/run) [b](https://example.com) `[c](d)`\n")]),
+    gate_config_page: (
+        [(CONFIG_PAGE, "| `PRELOAD_MODELS` |\n"),
+         ("src/config/keys.c", '    {"NO_SUCH_KEY", NULL, .built = true},\n')],
+        [("src/config/keys.c", '    {"ASHLEY_PORT", NULL, .built = true},\n')]),
     gate_binary_size: ([("no/such/file", "x" * 1_500_001)], [("scripts/run", "")]),
 }
 
