@@ -1,6 +1,10 @@
 // Starts the page.
-import { h, render } from 'preact';
-import htm from 'htm';
+import { render } from 'preact';
+import { html } from './html.js';
+import { App } from './app.js';
+import { loadChats } from './chats.js';
+import { watchModels } from './models.js';
 
-const html = htm.bind(h);
-render(html`<main><h1>Ashley</h1></main>`, document.getElementById('app'));
+loadChats();
+render(html`<${App} />`, document.getElementById('app'));
+watchModels();

@@ -17,7 +17,7 @@ static void test_page_is_there(void **state)
     assert_non_null(script);
     assert_string_equal(script->content_type, "text/javascript; charset=utf-8");
     assert_non_null(ash_asset_find("/assets/style.css"));
-    assert_non_null(ash_asset_find("/assets/lib/dompurify.js"));
+    assert_non_null(ash_asset_find("/assets/highlighter.js"));
     assert_non_null(ash_asset_find("/assets/licenses.txt"));
 }
 
@@ -32,7 +32,7 @@ static void test_only_exact_paths(void **state)
 static void test_every_asset(void **state)
 {
     size_t total = 0;
-    assert_true(ash_n_assets > 10);
+    assert_true(ash_n_assets >= 6);
     for (size_t i = 0; i < ash_n_assets; i++) {
         const ash_asset *a = &ash_assets[i];
         if (i > 0) assert_true(strcmp(ash_assets[i - 1].path, a->path) < 0);
@@ -42,7 +42,7 @@ static void test_every_asset(void **state)
         assert_int_equal(a->data[1], 0x8b);
         assert_int_equal(strlen(a->etag), 18);
         assert_true(a->etag[0] == '"' && a->etag[17] == '"');
-        total += a->size;
+        if (strcmp(a->path, "/assets/licenses.txt")) total += a->size;
     }
     assert_true(total <= 80000);
 }

@@ -1,0 +1,221 @@
+// Which models and personas there are and what state each is in: the list from /v1/models, changes
+// live from /models/sse, by asking again where that does not work.
+import { createParser } from 'eventsource-parser';
+import { percent, timeLeft } from './format.js';
+import { observable } from './state.js';
+import { apiKey, prefs } from './prefs.js';
+import { getJson, lostServer, online, request, withKey } from './api.js';
+
+/** {loaded: whether the list ever came, list: [model]} */
+export const models = observable({ loaded: false, list: [] });
+
+// The server's words for a state, sorted into what the page does with it.
+const STATES = {
+  loaded: 'ready',
+  ready: 'ready',
+  loading: 'loading',
+  downloading: 'loading',
+  queued: 'loading',
+  failed: 'failed',
+  unloaded: 'unloaded',
+  downloaded: 'unloaded',
+  sleeping: 'unloaded',
+};
+// Failures that are no accident: the files are not on this machine or not for it.
+const ABSENT = [
+  'not_downloaded',
+  'unsupported_format',
+  'unsupported',
+  'consent_needed',
+  'not_found',
+];
+
+const STAGES = {
+  fetch: 'downloading',
+  verify: 'checking files',
+  map: 'opening files',
+  pack: 'arranging weights',
+  warm: 'warming up',
+  prefill: 'reading the persona',
+};
+
+const text = (value) => (typeof value === 'string' ? value : '');
+const number = (value) => (typeof value === 'number' && Number.isFinite(value) ? value : null);
+
+/** One entry of /v1/models, /models or one progress object, with nothing assumed about it. */
+function normalise(entry, before = {}) {
+  const status = entry.status && typeof entry.status === 'object' ? entry.status : {};
+  const meta = entry.meta && typeof entry.meta === 'object' ? entry.meta : before.meta || {};
+  const nested = status.progress && typeof status.progress === 'object' ? status.progress : {};
+  const p = { ...status, ...nested, ...entry };
+  const error = p.error && typeof p.error === 'object' ? p.error : null;
+  const value = text(p.state) || text(status.value) || before.value || 'unloaded';
+  const reason =
+    text(error?.message) || text(p.reason) || (typeof p.error === 'string' ? p.error : '');
+  let state = STATES[value] || 'unloaded';
+  if (state === 'failed' && ABSENT.includes(error?.code || status.code)) state = 'absent';
+  return {
+    id: text(entry.id) || text(entry.model),
+    owner: text(entry.owned_by) || before.owner || '',
+    meta,
+    value,
+    state,
+    description: text(entry.description) || text(meta.description) || before.description || '',
+    size: number(entry.resident_bytes) || number(entry.bytes_total) || before.size || null,
+    context: number(meta.n_ctx) || number(entry.n_ctx) || before.context || null,
+    stage: text(p.stage),
+    progress: number(p.progress),
+    eta: number(p.eta_seconds),
+    speed: number(p.bytes_per_second),
+    stalled: Boolean(p.stalled_since),
+    queue: number(p.queue_position),
+    reason,
+    hint: text(error?.hint),
+    can: Array.isArray(p.can) ? p.can : null,
+  };
+}
+
+export const isPersona = (model) => model.owner === 'persona';
+export const isLocal = (model) =>
+  !isPersona(model) && !['upstream', 'openai'].includes(model.owner);
+export const displayName = (model) => text(model.meta.name) || model.id;
+export const findModel = (id) => models.get().list.find((m) => m.id === id) || null;
+
+/** What a persona says first; one of its greetings if it has several. */
+export function greetingOf(model) {
+  const all = [model.meta.first_message, ...(model.meta.greetings || [])].filter((g) =>
+    text(g).trim(),
+  );
+  return all[0] || '';
+}
+
+/** The local model whose state matters for a choice: a persona's own, else the choice itself. */
+export function modelBehind(id) {
+  const chosen = findModel(id);
+  if (!chosen || !isPersona(chosen)) return chosen;
+  return findModel(text(chosen.meta.model)) || chosen;
+}
+
+/** "Loading: warming up, 83 %, about 4 s left" */
+export function describe(model) {
+  if (model.state === 'ready') return 'Ready';
+  if (model.state === 'absent')
+    return model.value === 'failed' ? 'Not on this machine' : 'Not here';
+  if (model.state === 'failed') return 'Failed';
+  if (model.state === 'unloaded') return 'Loads when first used';
+  const words = [];
+  if (model.queue > 0) words.push(`${model.queue} before it in the queue`);
+  else if (model.stage) words.push(STAGES[model.stage] || model.stage);
+  if (model.progress !== null) words.push(percent(model.progress));
+  if (model.stalled) words.push('no data is coming');
+  else if (model.eta !== null) words.push(`about ${timeLeft(model.eta)} left`);
+  return `Loading${words.length ? `: ${words.join(', ')}` : ''}`;
+}
+
+export const canDo = (model, action) => !model.can || model.can.includes(action);
+
+/** load, unload or cancel; the state that follows comes back by the watcher. */
+export async function manage(action, id) {
+  await withKey(() => request(`/models/${action}`, { method: 'POST', body: { model: id } }));
+  if (!streaming) refresh().catch(() => {});
+}
+
+/** The choice to begin with: the last one if it is still there, else what would answer soonest. */
+export function startingChoice(list) {
+  const last = prefs.get().model;
+  if (last !== null && (last === '' || list.some((m) => m.id === last))) return last;
+  const by = (test) => list.find(test)?.id;
+  return (
+    by((m) => isLocal(m) && m.state === 'ready') ??
+    by((m) => isLocal(m) && m.state === 'loading') ??
+    by((m) => isLocal(m) && m.state === 'unloaded') ??
+    by(isPersona) ??
+    ''
+  );
+}
+
+async function refresh() {
+  const body = await withKey(() => getJson('/v1/models'));
+  const entries = Array.isArray(body?.data) ? body.data : [];
+  models.set({ loaded: true, list: entries.map((e) => normalise(e)).filter((m) => m.id) });
+}
+
+function applyProgress(progress) {
+  const { list } = models.get();
+  const at = list.findIndex((m) => m.id === progress?.model);
+  if (at < 0) return void (progress?.model && refresh().catch(() => {}));
+  const next = [...list];
+  next[at] = { ...normalise(progress, list[at]), id: list[at].id };
+  models.set({ loaded: true, list: next });
+}
+
+let streaming = false;
+const SILENCE = 45_000; // the server sends at least a comment every 15 s
+
+/** Follows /models/sse until it ends; throws when it cannot be opened. */
+async function follow() {
+  const abort = new AbortController();
+  let timer;
+  const alive = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => abort.abort(), SILENCE);
+  };
+  alive();
+  // EventSource cannot send a key, so the stream is read here.
+  const response = await request('/models/sse', { signal: abort.signal });
+  const parser = createParser({
+    onEvent(event) {
+      try {
+        applyProgress(JSON.parse(event.data));
+      } catch {
+        /* one unreadable event is no reason to stop */
+      }
+    },
+  });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  try {
+    streaming = true;
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      alive();
+      parser.feed(value);
+    }
+  } finally {
+    streaming = false;
+    clearTimeout(timer);
+    abort.abort();
+  }
+}
+
+const sleep = (ms) =>
+  new Promise((resolve) => {
+    setTimeout(resolve, ms);
+  });
+
+const untilOnline = () =>
+  new Promise((resolve) => {
+    if (online.get()) return resolve();
+    const stop = online.subscribe((yes) => yes && (stop(), resolve()));
+  });
+
+/** For as long as the page is open. */
+export async function watchModels() {
+  let usable = true; // a server without /models/sse is asked again instead
+  for (;;) {
+    await untilOnline();
+    try {
+      await refresh();
+      if (usable) await follow();
+      else await sleep(models.get().list.some((m) => m.state === 'loading') ? 1500 : 8000);
+    } catch (error) {
+      if (error.status === 404 || error.status === 501) usable = false;
+      else if (error.kind === 'key')
+        await new Promise((resolve) => {
+          const stop = apiKey.subscribe(() => (stop(), resolve()));
+        });
+      else if (error.kind !== 'offline' && !error.status) lostServer();
+    }
+    await sleep(500);
+  }
+}
