@@ -1,0 +1,21 @@
+/* Errors as clients see them: one shape, {"error":{message,type,code,param,...}} (interfaces.md). */
+#ifndef ASHLEY_API_ERRORS_H
+#define ASHLEY_API_ERRORS_H
+
+#include "api/http.h"
+#include "base/arena.h"
+#include "provider/provider.h"
+
+/* Fills *e; the type follows from the status. code and param are borrowed or NULL. Returns e->status. */
+int ash_errors_set(ash_api_error *e, int status, const char *code, const char *param, const char *fmt,
+                   ...) ASH_PRINTF(5, 6);
+/* From a library error. A message that starts with a quoted field name gives `param` (copied to a). */
+void ash_errors_from(ash_api_error *e, const ash_err *err, ash_arena *a);
+/* "invalid_request_error", ... of an HTTP status. */
+const char *ash_errors_type(int status);
+/* Appends {"error":{...}}. Secrets known to the log are masked. */
+int ash_errors_body(const ash_api_error *e, ash_buf *out);
+/* Answers the exchange with it, Retry-After included. */
+void ash_errors_send(ash_exchange *x, const ash_api_error *e);
+
+#endif

@@ -1,0 +1,25 @@
+/* From a request's JSON body to an ash_request: types, ranges, two names for one setting. */
+#ifndef ASHLEY_API_PARAMS_H
+#define ASHLEY_API_PARAMS_H
+
+#include "api/errors.h"
+
+/* Parses a body: one JSON object. On failure *e is a 400 that tells the byte, line and column. On
+ * success *out is the caller's. */
+int ash_params_parse(ash_str body, json_t **out, ash_api_error *e) ASH_MUST_CHECK;
+
+/* Reads body (borrowed, must outlive req) into *req; arrays and strings made on the way live in `a`.
+ * Sets every field but id, model, background and budgets. null counts as absent, unknown fields are
+ * ignored, of two names for one setting llama.cpp's wins.
+ * 0, or the HTTP status of *e: 400 with `param` for a wrong type or range, 501 for what is not built. */
+int ash_params_read(const json_t *body, ash_request_kind kind, ash_arena *a, ash_request *req,
+                    ash_api_error *e) ASH_MUST_CHECK;
+
+/* Reads a time as the configuration writes it: "500ms", "30s", "10m", "1h", bare seconds. false if it
+ * is none or over a year. */
+bool ash_params_time(const char *text, int64_t *ms);
+
+/* How many choices an answer to req has: n times its prompts. */
+int ash_params_choices(const ash_request *req);
+
+#endif
