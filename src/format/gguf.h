@@ -72,6 +72,9 @@ const ash_gguf_kv *ash_gguf_kv_at(const ash_gguf *g, size_t i); /* i < count */
 const ash_gguf_kv *ash_gguf_find(const ash_gguf *g, const char *key); /* NULL if absent */
 const char *ash_gguf_type_name(ash_gguf_type t); /* "uint32", ...; "unknown" otherwise */
 
+/* Up to 64 bytes of s as printable ASCII for a message, cut with "..."; returns out. */
+const char *ash_gguf_show(ash_str s, char out[80]);
+
 /* Getters. An absent key leaves *out as it is and returns 0, so preset the default; the `need` forms
  * return ASH_ENOENT "FILE: key 'K' is missing". Any integer type is taken (also a bool for 0 and 1,
  * and a real without fraction); out of [lo, hi] or of another type is ASH_EFORMAT: "FILE: key 'K'

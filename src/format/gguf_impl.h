@@ -16,8 +16,6 @@ struct ash_gguf {
 
 /* Bytes of one value of a scalar type; 0 for strings, arrays and ids that are no type. */
 size_t ash_gguf_scalar_size(uint32_t type);
-/* Up to 64 bytes of s as printable text for a message, cut with "..."; returns out. */
-const char *ash_gguf_show(ash_str s, char out[80]);
 /* A file's name for a message: the path, or its last part where the path is long. */
 const char *ash_gguf_label(const char *path);
 uint64_t ash_gguf_load(const uint8_t *p, size_t size); /* little endian, size <= 8 */

@@ -39,12 +39,12 @@ enum {
  * `untrusted` lists sorted, non-overlapping byte ranges of the text in which no special token is
  * honoured: one counts only if it lies wholly outside of them. All else is tokenised as one whole
  * text in which such a token does not exist; merges cross the ranges' borders. Without
- * ASH_ENCODE_SPECIAL the whole text counts as untrusted. Special are all control tokens, and the
+ * ASH_ENCODE_SPECIAL the whole text counts as untrusted. Special here are all control tokens, and the
  * user-defined ones that look like markup ("<think>", "[INST]"); other user-defined tokens (such as
  * DeepSeek's single letters or runs of spaces) are ordinary vocabulary and always match.
  *
  * Invalid UTF-8 is read as U+FFFD, one for each maximal subpart. Costs O(n log n) at worst (one long
- * word) and about 24 bytes of scratch per byte of the longest word. ASH_ELIMIT over ASH_MAX_TEXT
+ * word) and about 24 to 40 bytes of scratch per byte of the longest word. ASH_ELIMIT over ASH_MAX_TEXT
  * bytes or more than out->max ids (told early when the text cannot fit); ASH_ENOMEM; ASH_EINVAL bad
  * ranges. */
 int ash_tokenizer_encode(const ash_tokenizer *t, const char *text, size_t n, unsigned flags,
@@ -56,8 +56,8 @@ size_t ash_tokenizer_n_vocab(const ash_tokenizer *t);
 /* The bytes that the token stands for (" world", one byte of a code point, "<|im_end|>"); borrowed.
  * False for ids out of range; empty and unused tokens give an empty string. */
 bool ash_tokenizer_piece(const ash_tokenizer *t, int32_t id, ash_str *out);
-/* A control or unknown token, or markup as above: not part of the text that a user should see or
- * could write. False for ids out of range. */
+/* A control or unknown token: not part of the text that a user should see. User-defined markup such as
+ * "<think>" is no special token here: it is text of the answer. False for ids out of range. */
 bool ash_tokenizer_is_special(const ash_tokenizer *t, int32_t id);
 /* The id ends an answer: EOS, EOT, EOM and the well-known turn ends whatever the file's eos says. */
 bool ash_tokenizer_is_eog(const ash_tokenizer *t, int32_t id);

@@ -1,0 +1,261 @@
+/* Owns the list of tokens: their text, the bytes they stand for, types, scores, and the table by
+ * text. Refuses lists of unequal length, tokens over ASH_MAX_TOKEN_BYTES, scores that are no number.
+ * Empty and duplicate tokens are allowed: the lowest id answers for a text. Immutable after reading. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/rng.h"
+#include "base/utf8.h"
+#include "text/tokenizer_impl.h"
+
+#define MAX_VOCAB_TEXT ((size_t)1 << 30)
+#define META_SPACE "\xe2\x96\x81" /* U+2581, a space in SentencePiece vocabularies */
+
+uint32_t tok_byte_letter(uint8_t b)
+{
+    if ((b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE)
+        return b;
+    if (b <= 0x20)
+        return 0x100u + b;
+    return b == 0xAD ? 0x143 : 0x121u + (b - 0x7Fu);
+}
+
+/* The byte that a letter stands for; -1 if it is none of the 256. */
+static int letter_byte(uint32_t cp)
+{
+    if (cp >= 0x100 && cp <= 0x120)
+        return (int)(cp - 0x100);
+    if (cp >= 0x121 && cp <= 0x142)
+        return (int)(cp - 0x121 + 0x7F);
+    if (cp == 0x143)
+        return 0xAD;
+    return cp < 0x100 && tok_byte_letter((uint8_t)cp) == cp ? (int)cp : -1;
+}
+
+/* "<0x0A>" as a byte; -1 for another text. */
+static int byte_token(ash_str s)
+{
+    static const char digits[] = "0123456789ABCDEF";
+    if (s.n != 6 || memcmp(s.p, "<0x", 3) != 0 || s.p[5] != '>' || !s.p[3] || !s.p[4])
+        return -1;
+    const char *hi = strchr(digits, s.p[3]), *lo = strchr(digits, s.p[4]);
+    return hi && lo ? (int)((hi - digits) * 16 + (lo - digits)) : -1;
+}
+
+/* Byte-level text to bytes; text with any other letter stands for itself. Returns the length. */
+static size_t bpe_piece(ash_str s, char *out)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < s.n;) {
+        uint32_t cp;
+        bool ok;
+        i += ash_utf8_decode(s.p + i, s.n - i, &cp, &ok);
+        int b = ok ? letter_byte(cp) : -1;
+        if (b < 0) {
+            memcpy(out, s.p, s.n);
+            return s.n;
+        }
+        out[n++] = (char)b;
+    }
+    return n;
+}
+
+static size_t spm_piece(ash_str s, uint8_t type, char *out)
+{
+    int b = type == TOKEN_BYTE ? byte_token(s) : -1;
+    if (b >= 0) {
+        out[0] = (char)b;
+        return 1;
+    }
+    size_t n = 0;
+    for (size_t i = 0; i < s.n;) {
+        if (s.n - i >= 3 && memcmp(s.p + i, META_SPACE, 3) == 0) {
+            out[n++] = ' ';
+            i += 3;
+        } else {
+            out[n++] = s.p[i++];
+        }
+    }
+    return n;
+}
+
+/* Older converters fill ids that have no token with "[PAD100015]", typed user-defined. */
+static bool is_filler(ash_str s, size_t id)
+{
+    char name[32];
+    int n = snprintf(name, sizeof name, "[PAD%zu]", id);
+    return s.n == (size_t)n && memcmp(s.p, name, s.n) == 0;
+}
+
+static int read_types(tok_vocab *v, const ash_gguf *g, ash_arena *arena, ash_err *err)
+{
+    ash_gguf_array types = {0};
+    int rc = ash_gguf_get_array(g, "tokenizer.ggml.token_type", ASH_GGUF_I64, &types, err);
+    if (rc)
+        return rc;
+    if (types.data && types.n != v->n)
+        return ash_err_set(err, ASH_EFORMAT,
+                           "%s: key 'tokenizer.ggml.token_type' has %llu entries for %zu tokens",
+                           ash_gguf_path(g), (unsigned long long)types.n, v->n);
+    v->type = ash_arena_alloc(arena, v->n);
+    if (!v->type)
+        return ash_err_nomem(err, "token types");
+    for (size_t i = 0; i < v->n; i++) {
+        int64_t type = types.data ? ash_gguf_array_i64(&types, i) : TOKEN_NORMAL;
+        if (type < 0 || type > TOKEN_BYTE)
+            return ash_err_set(err, ASH_EFORMAT,
+                               "%s: key 'tokenizer.ggml.token_type': token %zu has the unknown type "
+                               "%lld", ash_gguf_path(g), i, (long long)type);
+        v->type[i] = (uint8_t)(type ? type : TOKEN_NORMAL);
+    }
+    return 0;
+}
+
+static int read_scores(tok_vocab *v, const ash_gguf *g, ash_arena *arena, ash_err *err)
+{
+    ash_gguf_array scores;
+    int rc = ash_gguf_need_array(g, "tokenizer.ggml.scores", ASH_GGUF_F64, &scores, err);
+    if (rc)
+        return rc;
+    if (scores.n != v->n)
+        return ash_err_set(err, ASH_EFORMAT,
+                           "%s: key 'tokenizer.ggml.scores' has %llu entries for %zu tokens",
+                           ash_gguf_path(g), (unsigned long long)scores.n, v->n);
+    v->score = ash_arena_calloc(arena, v->n, sizeof *v->score);
+    if (!v->score)
+        return ash_err_nomem(err, "token scores");
+    for (size_t i = 0; i < v->n; i++) {
+        v->score[i] = (float)ash_gguf_array_f64(&scores, i);
+        if (isnan(v->score[i]))
+            return ash_err_set(err, ASH_EFORMAT,
+                               "%s: key 'tokenizer.ggml.scores': token %zu has no number",
+                               ash_gguf_path(g), i);
+    }
+    return 0;
+}
+
+/* Room for the text of all tokens; pieces are never longer than the text. */
+static int reserve_text(tok_vocab *v, const ash_gguf_array *tokens, const ash_gguf *g,
+                        ash_arena *arena, ash_err *err)
+{
+    uint64_t total = tokens->bytes - 8 * tokens->n;
+    if (tokens->n == 0 || tokens->n > ASH_MAX_VOCAB || total > MAX_VOCAB_TEXT)
+        return ash_err_set(err, tokens->n ? ASH_ELIMIT : ASH_EFORMAT,
+                           "%s: key 'tokenizer.ggml.tokens' has %llu tokens of %llu bytes; 1 to %u "
+                           "of at most %zu are read", ash_gguf_path(g),
+                           (unsigned long long)tokens->n, (unsigned long long)total, ASH_MAX_VOCAB,
+                           MAX_VOCAB_TEXT);
+    v->n = (size_t)tokens->n;
+    v->text = ash_arena_alloc(arena, (size_t)total + 1);
+    v->piece = ash_arena_alloc(arena, (size_t)total + 1);
+    v->text_at = ash_arena_calloc(arena, v->n + 1, sizeof *v->text_at);
+    v->piece_at = ash_arena_calloc(arena, v->n + 1, sizeof *v->piece_at);
+    if (!v->text || !v->piece || !v->text_at || !v->piece_at)
+        return ash_err_nomem(err, "vocabulary");
+    return 0;
+}
+
+/* Special tokens of a byte-level vocabulary are written as they are, the others in letters. */
+static size_t make_piece(const tok_vocab *v, tok_model model, size_t id, char *out)
+{
+    ash_str s = tok_vocab_text(v, (int32_t)id);
+    if (v->type[id] == TOKEN_UNUSED)
+        return 0;
+    if (model == TOK_SPM)
+        return spm_piece(s, v->type[id], out);
+    if (v->type[id] == TOKEN_NORMAL)
+        return bpe_piece(s, out);
+    memcpy(out, s.p, s.n);
+    return s.n;
+}
+
+static int fill_text(tok_vocab *v, tok_model model, const ash_gguf_array *tokens, const ash_gguf *g,
+                     ash_err *err)
+{
+    uint64_t at = 0;
+    for (size_t i = 0; i < v->n; i++) {
+        ash_str s;
+        if (!ash_gguf_array_next_str(tokens, &at, &s) ||
+            s.n > tokens->bytes - 8 * tokens->n - v->text_at[i])
+            return ash_err_set(err, ASH_EFORMAT, "%s: key 'tokenizer.ggml.tokens' ends at token %zu",
+                               ash_gguf_path(g), i);
+        if (s.n > ASH_MAX_TOKEN_BYTES)
+            return ash_err_set(err, ASH_ELIMIT,
+                               "%s: key 'tokenizer.ggml.tokens': token %zu has %zu bytes; at most %d",
+                               ash_gguf_path(g), i, s.n, ASH_MAX_TOKEN_BYTES);
+        memcpy(v->text + v->text_at[i], s.p, s.n);
+        v->text_at[i + 1] = v->text_at[i] + (uint32_t)s.n;
+        if (is_filler(s, i))
+            v->type[i] = TOKEN_UNUSED;
+        size_t n = make_piece(v, model, i, v->piece + v->piece_at[i]);
+        v->piece_at[i + 1] = v->piece_at[i] + (uint32_t)n;
+    }
+    return 0;
+}
+
+static int index_text(tok_vocab *v, ash_arena *arena, ash_err *err)
+{
+    v->seed[0] = ash_rng_entropy();
+    v->seed[1] = ash_rng_entropy();
+    v->n_slots = ash_hash_slots(v->n);
+    v->slots = ash_arena_calloc(arena, v->n_slots, sizeof *v->slots);
+    if (!v->slots)
+        return ash_err_nomem(err, "index of tokens");
+    for (size_t i = 0; i < v->n; i++) {
+        ash_str s = tok_vocab_text(v, (int32_t)i);
+        if (!s.n)
+            continue;
+        size_t k = ash_hash_bytes(s.p, s.n, v->seed) & (v->n_slots - 1);
+        while (v->slots[k] && !ash_str_eq(tok_vocab_text(v, (int32_t)v->slots[k] - 1), s))
+            k = (k + 1) & (v->n_slots - 1);
+        if (!v->slots[k])
+            v->slots[k] = (uint32_t)i + 1;
+    }
+    return 0;
+}
+
+int32_t tok_vocab_find(const tok_vocab *v, const char *p, size_t n)
+{
+    size_t k = ash_hash_bytes(p, n, v->seed) & (v->n_slots - 1);
+    for (; v->slots[k]; k = (k + 1) & (v->n_slots - 1)) {
+        int32_t id = (int32_t)v->slots[k] - 1;
+        ash_str s = tok_vocab_text(v, id);
+        if (s.n == n && memcmp(s.p, p, n) == 0)
+            return id;
+    }
+    return -1;
+}
+
+static void find_bytes(tok_vocab *v, tok_model model)
+{
+    for (int b = 0; b < 256; b++) {
+        char text[8];
+        size_t n;
+        if (model == TOK_BPE)
+            n = ash_utf8_encode(tok_byte_letter((uint8_t)b), text);
+        else
+            n = (size_t)snprintf(text, sizeof text, "<0x%02X>", (unsigned)b);
+        v->byte_id[b] = tok_vocab_find(v, text, n);
+    }
+}
+
+int tok_vocab_read(tok_vocab *v, tok_model model, const ash_gguf *g, ash_arena *arena, ash_err *err)
+{
+    ash_gguf_array tokens;
+    int rc = ash_gguf_need_array(g, "tokenizer.ggml.tokens", ASH_GGUF_STRING, &tokens, err);
+    if (!rc)
+        rc = reserve_text(v, &tokens, g, arena, err);
+    if (!rc)
+        rc = read_types(v, g, arena, err);
+    if (!rc && model == TOK_SPM)
+        rc = read_scores(v, g, arena, err);
+    if (!rc)
+        rc = fill_text(v, model, &tokens, g, err);
+    if (!rc)
+        rc = index_text(v, arena, err);
+    if (!rc)
+        find_bytes(v, model);
+    return rc;
+}
