@@ -1,0 +1,72 @@
+/* Architectures: how a family of models computes logits from tokens. Each is four functions.
+ *
+ *   match    is this checkpoint of the family?
+ *   plan     sizes, from the headers only: bytes of weights, of a KV block, of scratch
+ *   bind     the weights' memory is there: point at it, read the small vectors
+ *   forward  one batch
+ *
+ * An ash_net is made by plan and immutable once it is bound and packed (engine/model.c packs);
+ * everything a forward writes is in ash_run, one forward at a time. */
+#ifndef ASHLEY_ARCH_ARCH_H
+#define ASHLEY_ARCH_ARCH_H
+
+#include "arch/bind.h"
+#include "arch/hparams.h"
+#include "nn/kv.h"
+
+typedef struct ash_arch ash_arch;
+
+/* What every architecture's model begins with. */
+typedef struct ash_net {
+    const ash_arch *arch;
+    ash_hparams hp;
+    ash_kv_shape kv;       /* what a KV pool must be made for */
+    ash_binding binding;   /* where each tensor goes; binding.bytes are the weights */
+    uint64_t row_bytes;    /* scratch of a forward for each row of its batch */
+    ash_arena arena;       /* owns what plan allocated, the tensor table too */
+} ash_net;
+
+/* One token to compute. Rows of one sequence stand together with ascending positions; nothing else is
+ * asked of their order. A row's result does not depend on the rest of the batch. */
+typedef struct ash_batch_row {
+    int32_t token;        /* 0 <= token < n_vocab */
+    int32_t pos;          /* from 0; all before it are in the KV pool or in this batch */
+    const int32_t *table; /* KV blocks of its sequence, entries up to pos / 32; borrowed */
+    bool wants_logits;    /* only such rows go through the vocabulary's matrix */
+} ash_batch_row;
+
+typedef struct ash_batch {
+    const ash_batch_row *rows;
+    int n;         /* 1 .. max_rows of run->nn */
+    float *logits; /* [rows that want them][n_vocab], in the rows' order */
+} ash_batch;
+
+/* What forwards write: one at a time each. */
+typedef struct ash_run {
+    ash_nn *nn;    /* opened with ash_net_nn_options or larger */
+    ash_kv *kv;
+    void *scratch; /* row_bytes times max_rows, 64-byte aligned */
+} ash_run;
+
+struct ash_arch {
+    const char *name; /* general.architecture */
+    bool (*match)(const ash_gguf *g);
+    /* Reads and checks metadata and shapes, touches no weight. *out is the caller's (ash_net_close);
+     * it borrows g until it is packed. Errors name key or tensor. */
+    int (*plan)(const ash_gguf *g, ash_net **out, ash_err *err);
+    /* region: binding.bytes, 64-byte aligned, zeroed; borrowed until close. */
+    int (*bind)(ash_net *net, void *region, ash_err *err);
+    void (*forward)(const ash_net *net, ash_run *run, const ash_batch *batch);
+    void (*close)(ash_net *net);
+};
+
+/* The architecture of a checkpoint. ASH_EUNSUPPORTED names it and those that are known. */
+int ash_arch_find(const ash_gguf *g, const ash_arch **out, ash_err *err) ASH_MUST_CHECK;
+void ash_net_close(ash_net *net); /* NULL is fine */
+/* What nn must be opened for, for batches of max_rows and sequences of max_context. */
+ash_nn_options ash_net_nn_options(const ash_net *net, ash_cpu_level level, int threads, int max_rows,
+                                  int64_t max_context);
+
+extern const ash_arch ash_arch_llama;
+
+#endif

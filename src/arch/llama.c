@@ -1,0 +1,288 @@
+/* The Llama family (Touvron et al. 2023; Llama 2, 3, SmolLM, Mistral without its window): pre-norm
+ * decoder, grouped-query attention with rotary positions, SwiGLU. GGUF stores the rows of q and k so
+ * that rotated pairs are adjacent. Without "output.weight" the head is the embedding: one copy.
+ *
+ * Owns the model's fields; weights are the engine's memory. Immutable once bound: any thread. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "arch/arch.h"
+#include "nn/act.h"
+#include "nn/attention.h"
+#include "nn/norm.h"
+#include "nn/rope.h"
+
+enum { ARENA_MAX = 64 << 20 };
+
+typedef struct llama_layer {
+    const float *attn_norm; /* [embd] */
+    ash_linear q;           /* [heads * k_dim, embd] */
+    ash_linear k;           /* [kv_heads * k_dim, embd] */
+    ash_linear v;           /* [kv_heads * v_dim, embd] */
+    ash_linear o;           /* [embd, heads * v_dim] */
+    const float *ffn_norm;  /* [embd] */
+    ash_linear gate, up;    /* [ff, embd] */
+    ash_linear down;        /* [embd, ff] */
+} llama_layer;
+
+typedef struct llama {
+    ash_net net;
+    ash_linear embed; /* [vocab, embd] */
+    ash_linear head;  /* [vocab, embd]; no rows: tied, embed it is */
+    const float *out_norm;   /* [embd] */
+    const float *rope_freqs; /* [rope dims / 2], or NULL */
+    ash_rope rope;
+    llama_layer *layers;
+} llama;
+
+#define MODEL(field) offsetof(llama, field)
+#define LAYER(field) offsetof(llama_layer, field)
+
+/* name, kind, optional, out, in, field */
+static const ash_bind_rule rules[] = {
+    {"token_embd.weight", ASH_BIND_MATRIX, false, ASH_DIM_VOCAB, ASH_DIM_EMBD, MODEL(embed)},
+    {"output.weight", ASH_BIND_MATRIX, true, ASH_DIM_VOCAB, ASH_DIM_EMBD, MODEL(head)},
+    {"output_norm.weight", ASH_BIND_VECTOR, false, ASH_DIM_EMBD, ASH_DIM_NONE, MODEL(out_norm)},
+    {"rope_freqs.weight", ASH_BIND_VECTOR, true, ASH_DIM_FREQ, ASH_DIM_NONE, MODEL(rope_freqs)},
+    {"blk.%u.attn_norm.weight", ASH_BIND_VECTOR, false, ASH_DIM_EMBD, ASH_DIM_NONE, LAYER(attn_norm)},
+    {"blk.%u.attn_q.weight", ASH_BIND_MATRIX, false, ASH_DIM_Q, ASH_DIM_EMBD, LAYER(q)},
+    {"blk.%u.attn_k.weight", ASH_BIND_MATRIX, false, ASH_DIM_K, ASH_DIM_EMBD, LAYER(k)},
+    {"blk.%u.attn_v.weight", ASH_BIND_MATRIX, false, ASH_DIM_V, ASH_DIM_EMBD, LAYER(v)},
+    {"blk.%u.attn_output.weight", ASH_BIND_MATRIX, false, ASH_DIM_EMBD, ASH_DIM_ATTN, LAYER(o)},
+    {"blk.%u.attn_q.bias", ASH_BIND_VECTOR, true, ASH_DIM_Q, ASH_DIM_NONE, LAYER(q.bias)},
+    {"blk.%u.attn_k.bias", ASH_BIND_VECTOR, true, ASH_DIM_K, ASH_DIM_NONE, LAYER(k.bias)},
+    {"blk.%u.attn_v.bias", ASH_BIND_VECTOR, true, ASH_DIM_V, ASH_DIM_NONE, LAYER(v.bias)},
+    {"blk.%u.attn_output.bias", ASH_BIND_VECTOR, true, ASH_DIM_EMBD, ASH_DIM_NONE, LAYER(o.bias)},
+    {"blk.%u.ffn_norm.weight", ASH_BIND_VECTOR, false, ASH_DIM_EMBD, ASH_DIM_NONE, LAYER(ffn_norm)},
+    {"blk.%u.ffn_gate.weight", ASH_BIND_MATRIX, false, ASH_DIM_FF, ASH_DIM_EMBD, LAYER(gate)},
+    {"blk.%u.ffn_up.weight", ASH_BIND_MATRIX, false, ASH_DIM_FF, ASH_DIM_EMBD, LAYER(up)},
+    {"blk.%u.ffn_down.weight", ASH_BIND_MATRIX, false, ASH_DIM_EMBD, ASH_DIM_FF, LAYER(down)},
+    {"blk.%u.ffn_gate.bias", ASH_BIND_VECTOR, true, ASH_DIM_FF, ASH_DIM_NONE, LAYER(gate.bias)},
+    {"blk.%u.ffn_up.bias", ASH_BIND_VECTOR, true, ASH_DIM_FF, ASH_DIM_NONE, LAYER(up.bias)},
+    {"blk.%u.ffn_down.bias", ASH_BIND_VECTOR, true, ASH_DIM_EMBD, ASH_DIM_NONE, LAYER(down.bias)},
+};
+
+/* Widths of what a forward keeps for each row, in floats. The feed-forward uses the attention's place
+ * again: q, k, v and the heads' output are no longer wanted then. */
+typedef struct widths {
+    int64_t embd, q, k, v, attn, ff, freq, shared;
+} widths;
+
+static widths widths_of(const ash_hparams *hp)
+{
+    widths w = {.embd = hp->n_embd,
+                .q = hp->n_heads * hp->k_dim,
+                .k = hp->n_kv_heads * hp->k_dim,
+                .v = hp->n_kv_heads * hp->v_dim,
+                .attn = hp->n_heads * hp->v_dim,
+                .ff = hp->n_ff,
+                .freq = hp->rope.dims};
+    int64_t attention = w.q + w.k + w.v + w.attn;
+    w.shared = attention > 2 * w.ff ? attention : 2 * w.ff;
+    return w;
+}
+
+static bool llama_match(const ash_gguf *g)
+{
+    const ash_gguf_kv *kv = ash_gguf_find(g, "general.architecture");
+    ash_str name = {0};
+    return kv && kv->type == ASH_GGUF_STRING &&
+           !ash_gguf_get_str(g, "general.architecture", &name, NULL) && ash_str_eqc(name, "llama");
+}
+
+static void llama_close(ash_net *net)
+{
+    llama *m = (llama *)net;
+    ash_rope_release(&m->rope);
+    ash_arena_release(&net->arena);
+    free(m);
+}
+
+static int plan_into(llama *m, const ash_gguf *g, ash_err *err)
+{
+    ash_hparams *hp = &m->net.hp;
+    int rc = ash_hparams_read(g, "llama", hp, err);
+    if (rc)
+        return rc;
+    hp->rope.pairs = ASH_ROPE_ADJACENT;
+    m->layers = ash_arena_calloc(&m->net.arena, (size_t)hp->n_layers, sizeof *m->layers);
+    if (!m->layers)
+        return ash_err_nomem(err, "layers");
+    widths w = widths_of(hp);
+    ash_bind_target t = {.rules = rules,
+                         .n_rules = sizeof rules / sizeof *rules,
+                         .model = m,
+                         .layers = m->layers,
+                         .layer_size = sizeof *m->layers,
+                         .n_layers = hp->n_layers};
+    t.dims[ASH_DIM_VOCAB] = hp->n_vocab;
+    t.dims[ASH_DIM_EMBD] = w.embd;
+    t.dims[ASH_DIM_Q] = w.q;
+    t.dims[ASH_DIM_K] = w.k;
+    t.dims[ASH_DIM_V] = w.v;
+    t.dims[ASH_DIM_ATTN] = w.attn;
+    t.dims[ASH_DIM_FF] = w.ff;
+    t.dims[ASH_DIM_FREQ] = w.freq / 2;
+    if ((rc = ash_bind_plan(&t, ash_gguf_tensors(g), &m->net.arena, &m->net.binding, err)))
+        return rc;
+    m->net.kv = (ash_kv_shape){.layers = (int)hp->n_layers, .kv_heads = (int)hp->n_kv_heads,
+                               .k_dim = (int)hp->k_dim, .v_dim = (int)hp->v_dim};
+    int64_t floats = 3 * w.embd + w.freq + w.shared;
+    m->net.row_bytes = (uint64_t)floats * sizeof(float) + sizeof(ash_row) + sizeof(int32_t);
+    return 0;
+}
+
+static int llama_plan(const ash_gguf *g, ash_net **out, ash_err *err)
+{
+    *out = NULL;
+    llama *m = calloc(1, sizeof *m);
+    if (!m)
+        return ash_err_nomem(err, "model");
+    m->net.arch = &ash_arch_llama;
+    ash_arena_init(&m->net.arena, ARENA_MAX);
+    int rc = plan_into(m, g, err);
+    if (rc) {
+        llama_close(&m->net);
+        return rc;
+    }
+    *out = &m->net;
+    return 0;
+}
+
+static int llama_bind(ash_net *net, void *region, ash_err *err)
+{
+    llama *m = (llama *)net;
+    int rc = ash_bind_place(&net->binding, region, err);
+    if (rc)
+        return rc;
+    net->hp.rope.freq_factors = m->rope_freqs;
+    return ash_rope_init(&m->rope, &net->hp.rope, err);
+}
+
+/* ---- forward -------------------------------------------------------------------------------- */
+
+/* The scratch of one forward of n rows. */
+typedef struct state {
+    int n;
+    float *x;          /* [n, embd] residual stream */
+    float *h;          /* [n, embd] normed */
+    float *d;          /* [n, embd] what a half-layer adds */
+    float *cs;         /* [n, rope dims] cosines, sines */
+    float *q, *k, *v;  /* [n, heads * k_dim], [n, kv_heads * k_dim], [n, kv_heads * v_dim] */
+    float *attn;       /* [n, heads * v_dim] */
+    float *gate, *up;  /* [n, ff], in the place of q, k, v, attn */
+    ash_row *rows;     /* [n] */
+    int32_t *pos;      /* [n] */
+} state;
+
+static state lay_out(const ash_net *net, void *scratch, int n)
+{
+    widths w = widths_of(&net->hp);
+    state s = {.n = n, .rows = scratch};
+    s.x = (float *)(s.rows + n);
+    s.h = s.x + n * w.embd;
+    s.d = s.h + n * w.embd;
+    s.cs = s.d + n * w.embd;
+    s.q = s.cs + n * w.freq;
+    s.k = s.q + n * w.q;
+    s.v = s.k + n * w.k;
+    s.attn = s.v + n * w.v;
+    s.gate = s.q;
+    s.up = s.gate + n * w.ff;
+    s.pos = (int32_t *)(s.q + n * w.shared);
+    return s;
+}
+
+typedef struct lookup {
+    const ash_linear *embed;
+    const ash_batch *batch;
+    float *x;
+} lookup;
+
+static void embed_rows(void *arg, int64_t begin, int64_t end, int worker)
+{
+    const lookup *l = arg;
+    for (int64_t i = begin; i < end; i++)
+        ash_linear_row(l->embed, l->batch->rows[i].token, l->x + i * l->embed->w.cols);
+}
+
+/* d = attention(h): h is normed x. */
+static void attention(const llama *m, ash_run *run, int layer, const state *s)
+{
+    const ash_hparams *hp = &m->net.hp;
+    const llama_layer *l = &m->layers[layer];
+    ash_linear_run(run->nn, (const ash_linear *[]){&l->q, &l->k, &l->v}, 3, s->h, s->n,
+                   (float *[]){s->q, s->k, s->v});
+    ash_rope_run(run->nn, &m->rope, s->cs, s->q, s->n, (int)hp->n_heads);
+    ash_rope_run(run->nn, &m->rope, s->cs, s->k, s->n, (int)hp->n_kv_heads);
+    ash_kv_store(run->nn, run->kv, layer, s->rows, s->n, s->k, s->v);
+    ash_attention a = {.heads = (int)hp->n_heads, .scale = 1 / sqrtf((float)hp->k_dim)};
+    ash_attention_run(run->nn, &a, run->kv, layer, s->rows, s->n, s->q, s->attn);
+    ash_linear_run(run->nn, (const ash_linear *[]){&l->o}, 1, s->attn, s->n, (float *[]){s->d});
+}
+
+/* d = down(silu(gate h) * up h). */
+static void feed_forward(const llama *m, ash_run *run, int layer, const state *s)
+{
+    const llama_layer *l = &m->layers[layer];
+    ash_linear_run(run->nn, (const ash_linear *[]){&l->gate, &l->up}, 2, s->h, s->n,
+                   (float *[]){s->gate, s->up});
+    ash_act_silu_mul(run->nn, s->gate, s->up, s->n, m->net.hp.n_ff);
+    ash_linear_run(run->nn, (const ash_linear *[]){&l->down}, 1, s->gate, s->n, (float *[]){s->d});
+}
+
+/* Moves the rows that want logits to the front of x and d; how many they are. */
+static int gather_wanted(const ash_batch *batch, int64_t embd, state *s)
+{
+    int n = 0;
+    for (int i = 0; i < batch->n; i++) {
+        if (!batch->rows[i].wants_logits)
+            continue;
+        for (int64_t j = 0; n < i && j < embd; j++) {
+            s->x[n * embd + j] = s->x[i * embd + j];
+            s->d[n * embd + j] = s->d[i * embd + j];
+        }
+        n++;
+    }
+    return n;
+}
+
+static void llama_forward(const ash_net *net, ash_run *run, const ash_batch *batch)
+{
+    const llama *m = (const llama *)net;
+    const ash_hparams *hp = &net->hp;
+    int64_t embd = hp->n_embd;
+    state s = lay_out(net, run->scratch, batch->n);
+    for (int i = 0; i < s.n; i++) {
+        s.rows[i] = (ash_row){.table = batch->rows[i].table, .pos = batch->rows[i].pos};
+        s.pos[i] = batch->rows[i].pos;
+    }
+    lookup e = {&m->embed, batch, s.x};
+    ash_pool_run(run->nn->pool, s.n, 16, embed_rows, &e);
+    ash_rope_angles(&m->rope, s.pos, s.n, s.cs);
+
+    for (int layer = 0; layer < hp->n_layers; layer++) {
+        const llama_layer *l = &m->layers[layer];
+        if (layer == 0)
+            ash_norm_rms(run->nn, s.h, s.x, l->attn_norm, s.n, embd, hp->rms_eps);
+        else /* x += d of the layer before */
+            ash_norm_rms_add(run->nn, s.h, s.x, s.d, l->attn_norm, s.n, embd, hp->rms_eps);
+        attention(m, run, layer, &s);
+        ash_norm_rms_add(run->nn, s.h, s.x, s.d, l->ffn_norm, s.n, embd, hp->rms_eps);
+        feed_forward(m, run, layer, &s);
+    }
+
+    int wanted = gather_wanted(batch, embd, &s);
+    if (!wanted)
+        return;
+    ash_norm_rms_add(run->nn, s.h, s.x, s.d, m->out_norm, wanted, embd, hp->rms_eps);
+    const ash_linear *head = m->head.w.rows ? &m->head : &m->embed;
+    ash_linear_run(run->nn, &head, 1, s.h, wanted, &batch->logits);
+}
+
+const ash_arch ash_arch_llama = {.name = "llama",
+                                 .match = llama_match,
+                                 .plan = llama_plan,
+                                 .bind = llama_bind,
+                                 .forward = llama_forward,
+                                 .close = llama_close};
