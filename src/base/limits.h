@@ -50,6 +50,7 @@
 /* engine */
 #define ASH_MAX_SEQUENCES 256              /* sequences of one engine */
 #define ASH_MAX_BATCH 512                  /* tokens of one forward */
+#define ASH_MAX_QUEUE 1024                 /* jobs of one engine that wait or run */
 
 /* upstream */
 #define ASH_MAX_UPSTREAM_BODY (64u << 20)

@@ -29,7 +29,8 @@ typedef enum ash_load_stage {
 typedef struct ash_engine_opts {
     const char *path;          /* a checkpoint file (of a split GGUF the first part); borrowed */
     const char *template_text; /* Jinja text that replaces the checkpoint's own, or NULL; borrowed */
-    uint32_t ctx;              /* tokens a sequence may hold; 0 = the model's own, at most 8192 */
+    uint32_t ctx;              /* tokens a sequence may hold, also more than trained on; 0 = the
+                                  model's own, at most 8192 */
     uint32_t max_sequences;    /* running at once; 0 = 32 */
     uint64_t kv_bytes;         /* KV pool; 0 = room for max(ctx, 4096) * 4 tokens, at least one ctx */
     int threads;               /* 0 = ash_cpu_threads() */

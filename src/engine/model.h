@@ -1,0 +1,51 @@
+/* A checkpoint in memory: packed weights, tokenizer, template and what is told about them.
+ *
+ * open reads the headers and sizes everything; load takes the memory and fills it. A loaded model is
+ * immutable: any thread. */
+#ifndef ASHLEY_ENGINE_MODEL_H
+#define ASHLEY_ENGINE_MODEL_H
+
+#include "arch/arch.h"
+#include "engine/engine.h"
+
+/* Memory of an engine, from headers and options. */
+typedef struct ash_sizes {
+    uint32_t n_ctx;         /* tokens of a sequence */
+    uint32_t max_sequences; /* running at once */
+    int max_rows;           /* of a forward */
+    int32_t kv_blocks;      /* of ASH_KV_TOKENS tokens */
+    ash_nn_options nn;
+    uint64_t run_bytes;     /* the architecture's scratch of max_rows */
+    uint64_t logits_bytes;  /* [max_sequences][n_vocab] floats */
+    ash_engine_plan plan;
+} ash_sizes;
+
+typedef struct ash_model {
+    ash_gguf *gguf; /* owned; NULL once loaded */
+    ash_net *net;   /* owned */
+    ash_sizes sizes;
+    ash_tokenizer *tokenizer; /* owned, or NULL */
+    ash_template *template;   /* owned, or NULL */
+    ash_model_info info;      /* strings in the arena */
+    const char *bos_text, *eos_text;
+    int64_t n_usable;  /* ids that may be sampled: those the tokenizer knows */
+    size_t max_piece;  /* bytes of the longest token; 0 without a tokenizer */
+    ash_arena arena;
+    void *map;         /* owned: the weights' mapping */
+    uint64_t map_bytes;
+} ash_model;
+
+/* Maps opts->path and plans. Errors as ash_gguf_open, ash_arch_find, ash_hparams_read, ash_bind_plan. */
+int ash_model_open(const ash_engine_opts *opts, ash_model **out, ash_err *err) ASH_MUST_CHECK;
+/* Reads tokenizer and template, takes the weights' memory once and packs in the files' order on the
+ * pool, giving back source pages behind: resident at most packed + ~32 MiB. Calls opts->progress;
+ * ASH_ECANCELED soon after opts->cancel. Afterwards the file is closed. On failure close it. */
+int ash_model_load(ash_model *m, const ash_engine_opts *opts, ash_pool *pool,
+                   ash_err *err) ASH_MUST_CHECK;
+void ash_model_close(ash_model *m); /* NULL is fine */
+
+/* Tells opts->progress, then ASH_ECANCELED if opts->cancel is set. */
+int ash_model_progress(const ash_engine_opts *opts, ash_load_stage stage, uint64_t done, uint64_t total,
+                       ash_err *err) ASH_MUST_CHECK;
+
+#endif

@@ -1,0 +1,54 @@
+/* The blocks of a KV pool: which are free, which belong to running sequences, and which keep the
+ * keys and values of a prefix that a later prompt may share.
+ *
+ * A block holds `block_tokens` positions. Once it is full it is published under the pair (chain
+ * it follows, its own tokens): the chain is named by the serial number of the block before it, which
+ * is never given twice, and the tokens are compared, so a match is exact and never rests on a hash.
+ * Blocks are shared by counting references; what nobody references stays findable until its place is
+ * needed, the least recently used first.
+ *
+ * A sequence references the whole chain before each block it holds (publishing hands out the block
+ * that is there already), and gives its blocks back last one first; so no block is evicted before those
+ * that follow it.
+ *
+ * Background work may evict what only background work has used, never a chat's prefix; a quarter of
+ * the pool is kept clear of unreferenced chat prefixes, so that background work can run at all.
+ *
+ * Knows numbers only, not where keys and values lie. One thread at a time (the scheduler's); nothing
+ * is allocated after open. */
+#ifndef ASHLEY_ENGINE_PREFIX_CACHE_H
+#define ASHLEY_ENGINE_PREFIX_CACHE_H
+
+#include "base/err.h"
+
+typedef struct ash_prefix_cache ash_prefix_cache;
+
+/* n_blocks >= 1, block_tokens >= 1. *out is the caller's, NULL on failure (ASH_EINVAL, ASH_ENOMEM). */
+int ash_prefix_cache_open(uint32_t n_blocks, uint32_t block_tokens, ash_prefix_cache **out,
+                          ash_err *err) ASH_MUST_CHECK;
+void ash_prefix_cache_close(ash_prefix_cache *c); /* NULL is fine */
+
+/* The longest published chain that goes on from `parent` (-1: the start; else the caller references it)
+ * with ids[0 .. max_blocks * block_tokens), as whole blocks: blocks[] gets their numbers, each
+ * referenced for the caller. Returns how many. */
+uint32_t ash_prefix_cache_extend(ash_prefix_cache *c, int32_t parent, const int32_t *ids,
+                                 uint32_t max_blocks, bool background, int32_t *blocks);
+/* A block for the caller alone (one reference), evicting if need be; -1 if there is none to have. */
+int32_t ash_prefix_cache_take(ash_prefix_cache *c, bool background);
+/* How many ash_prefix_cache_take would give now. O(1). */
+uint32_t ash_prefix_cache_room(const ash_prefix_cache *c, bool background);
+/* Makes a full block findable: it holds ids[0..block_tokens) after the chain that ends in `parent` (-1:
+ * at the start), which the caller references too. Returns the block to go on with: this one, or the
+ * equal one that was there already, then referenced in its place while `block` is free again. */
+int32_t ash_prefix_cache_publish(ash_prefix_cache *c, int32_t parent, int32_t block,
+                                 const int32_t *ids, bool background);
+/* Gives back the caller's reference to each of blocks[0..n), which are in the order of the sequence.
+ * Published ones stay findable. */
+void ash_prefix_cache_give(ash_prefix_cache *c, const int32_t *blocks, uint32_t n);
+/* Forgets every unreferenced prefix. */
+void ash_prefix_cache_clear(ash_prefix_cache *c);
+
+uint32_t ash_prefix_cache_used(const ash_prefix_cache *c);   /* blocks referenced */
+uint32_t ash_prefix_cache_cached(const ash_prefix_cache *c); /* kept only for reuse */
+
+#endif

@@ -1,0 +1,705 @@
+/* Owns the scheduler's thread, the queue, the running sequences and the KV block numbers. Refuses jobs
+ * over ASH_MAX_QUEUE. The lock covers the inbox, the list of all jobs and the statistics; it is never
+ * held over a forward or an event. */
+#include "engine/scheduler.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+
+enum {
+    BACKGROUND_TURN = 4,             /* background rows join every so many steps beside chats */
+    FAIR_ROWS = ASH_KV_TOKENS,       /* least rows of a prompt that takes part in a step */
+    ROW_STEP = 16,                   /* prompts advance by multiples of this, as kernels like it */
+};
+#define STEP_BESIDE_NS 45000000ll    /* a step that holds running streams back */
+#define STEP_ALONE_NS 250000000ll    /* a step that only a cancel would wait for */
+
+/* A call of ash_scheduler_eval, on its caller's stack. */
+typedef struct eval {
+    const int32_t *ids;
+    size_t n;
+    bool all;
+    float *logits;
+    ash_err *err;
+    int rc;
+    bool done;
+    struct eval *next;
+} eval;
+
+struct ash_scheduler {
+    const ash_model *model;
+    ash_run *run;
+    float *logits;
+
+    pthread_mutex_t lock;
+    pthread_cond_t wake;     /* the thread has something to do */
+    pthread_cond_t answered; /* an eval is done */
+    ash_sequence *inbox, **inbox_end; /* submitted, oldest first */
+    ash_sequence *all;       /* every job that is not done yet */
+    eval *evals, **evals_end;
+    uint64_t last_id;
+    uint32_t n_all;
+    bool stop;
+    bool canceled;           /* some job was; look for it */
+    ash_engine_stats stats;
+
+    /* the thread's own */
+    pthread_t thread;
+    ash_prefix_cache *cache;
+    ash_sequence *waiting;   /* chats before background, each oldest first */
+    ash_sequence **running;  /* [max_sequences], oldest first */
+    uint32_t n_running;
+    ash_batch_row *rows;     /* [max_rows] */
+    ash_sequence **drawn;    /* [max_sequences], those whose logits this step computes */
+    int n_rows, n_drawn;
+    int prompt_rows;         /* of this step */
+    int64_t row_ns;          /* smoothed cost of a prompt's row */
+    uint64_t steps;
+    uint64_t prompt_tokens, cached_tokens, completion_tokens;
+    int32_t *eval_blocks;    /* [blocks of n_ctx] */
+};
+
+/* ---- queue ---------------------------------------------------------------------------------- */
+
+static bool before(const ash_sequence *a, const ash_sequence *b)
+{
+    return a->background != b->background ? !a->background : a->id < b->id;
+}
+
+static void wait_in_queue(ash_scheduler *s, ash_sequence *q)
+{
+    ash_sequence **at = &s->waiting;
+    while (*at && before(*at, q)) at = &(*at)->next;
+    q->next = *at;
+    *at = q;
+}
+
+static void give_blocks(ash_scheduler *s, ash_sequence *q)
+{
+    ash_prefix_cache_give(s->cache, q->blocks, q->n_blocks);
+    q->n_blocks = q->n_published = q->n_kv = 0;
+}
+
+static void forget_running(ash_scheduler *s, const ash_sequence *q)
+{
+    for (uint32_t i = 0; i < s->n_running; i++)
+        if (s->running[i] == q) {
+            s->n_running--;
+            memmove(&s->running[i], &s->running[i + 1], (s->n_running - i) * sizeof *s->running);
+            return;
+        }
+}
+
+/* The job's end, from wherever it was but a list of this thread. */
+static void finish(ash_scheduler *s, ash_sequence *q, ash_finish why, const char *stop_string,
+                   const ash_err *err)
+{
+    give_blocks(s, q);
+    ash_sequence_finish(q, why, stop_string, err);
+    s->completion_tokens += q->usage.completion_tokens;
+    s->cached_tokens += q->usage.cached_tokens;
+    pthread_mutex_lock(&s->lock);
+    ash_sequence **at = &s->all;
+    while (*at != q) at = &(*at)->all_next;
+    *at = q->all_next;
+    s->n_all--;
+    pthread_mutex_unlock(&s->lock);
+    ash_sequence_close(q);
+}
+
+static void drop_canceled(ash_scheduler *s)
+{
+    for (ash_sequence **at = &s->waiting; *at;) {
+        ash_sequence *q = *at;
+        if (!atomic_load(&q->canceled)) {
+            at = &q->next;
+            continue;
+        }
+        *at = q->next;
+        finish(s, q, ASH_FINISH_CANCELED, NULL, NULL);
+    }
+    for (uint32_t i = 0; i < s->n_running;) {
+        ash_sequence *q = s->running[i];
+        if (!atomic_load(&q->canceled)) {
+            i++;
+            continue;
+        }
+        forget_running(s, q);
+        finish(s, q, ASH_FINISH_CANCELED, NULL, NULL);
+    }
+}
+
+/* ---- KV memory ------------------------------------------------------------------------------ */
+
+/* Back to the queue, to be computed again. */
+static void preempt(ash_scheduler *s, ash_sequence *q)
+{
+    forget_running(s, q);
+    if (!q->t_first)
+        q->usage.cached_tokens = 0; /* counted anew when it starts again */
+    give_blocks(s, q);
+    wait_in_queue(s, q);
+}
+
+/* Who gives way to q: the youngest in the background, else the youngest; nobody older than q gives way
+ * to it but background work to a chat. May be q itself. */
+static ash_sequence *victim_for(const ash_scheduler *s, const ash_sequence *q)
+{
+    ash_sequence *last = NULL;
+    for (uint32_t i = 0; i < s->n_running; i++)
+        if (!last || before(last, s->running[i]))
+            last = s->running[i];
+    return last && (last == q || before(q, last)) ? last : NULL;
+}
+
+/* Blocks for the first `tokens` positions of q; false if q itself had to give way. */
+static bool have_blocks(ash_scheduler *s, ash_sequence *q, uint32_t tokens)
+{
+    while ((uint64_t)q->n_blocks * ASH_KV_TOKENS < tokens) {
+        int32_t b = ash_prefix_cache_take(s->cache, q->background);
+        if (b >= 0) {
+            q->blocks[q->n_blocks++] = b;
+            continue;
+        }
+        ash_sequence *v = victim_for(s, q);
+        preempt(s, v ? v : q);
+        if (!v || v == q)
+            return false;
+    }
+    return true;
+}
+
+/* Makes q's full blocks findable and goes on with the shared copy where there was one. */
+static void publish(ash_scheduler *s, ash_sequence *q)
+{
+    while ((q->n_published + 1) * ASH_KV_TOKENS <= q->n_kv) {
+        uint32_t i = q->n_published++;
+        q->blocks[i] = ash_prefix_cache_publish(s->cache, i ? q->blocks[i - 1] : -1, q->blocks[i],
+                                                q->ids + (size_t)i * ASH_KV_TOKENS, q->background);
+    }
+}
+
+/* What another sequence has computed of q's prompt since q started: q shares it. The last known token
+ * is always computed, for its logits. */
+static void share_prefix(ash_scheduler *s, ash_sequence *q)
+{
+    if (q->n_kv != q->n_published * ASH_KV_TOKENS)
+        return;
+    uint32_t most = (q->n_ids - 1) / ASH_KV_TOKENS, had = q->n_published;
+    if (most <= had)
+        return;
+    uint32_t n = ash_prefix_cache_extend(s->cache, had ? q->blocks[had - 1] : -1,
+                                         q->ids + (size_t)had * ASH_KV_TOKENS, most - had,
+                                         q->background, s->eval_blocks);
+    for (uint32_t i = 0; i < n; i++) {
+        if (had + i < q->n_blocks)
+            ash_prefix_cache_give(s->cache, &q->blocks[had + i], 1);
+        else
+            q->n_blocks++;
+        q->blocks[had + i] = s->eval_blocks[i];
+    }
+    q->n_published += n;
+    q->n_kv = q->n_published * ASH_KV_TOKENS;
+    if (!q->t_first)
+        q->usage.cached_tokens += n * ASH_KV_TOKENS;
+}
+
+/* ---- starting ------------------------------------------------------------------------------- */
+
+static uint32_t blocks_for(uint32_t tokens)
+{
+    return (tokens + ASH_KV_TOKENS - 1) / ASH_KV_TOKENS;
+}
+
+/* Room for what is known of q and one token more; takes it from background work if q is a chat. A block
+ * for each that runs is left, or the next of them to fill one would send q back at once. */
+static bool claim_prompt(ash_scheduler *s, ash_sequence *q)
+{
+    share_prefix(s, q);
+    uint32_t want = blocks_for(q->n_ids < q->max_ids ? q->n_ids + 1 : q->n_ids);
+    while (ash_prefix_cache_room(s->cache, q->background) < want - q->n_blocks + s->n_running) {
+        ash_sequence *v = NULL;
+        for (uint32_t i = 0; i < s->n_running && !q->background; i++)
+            if (s->running[i]->background)
+                v = s->running[i];
+        if (!v) {
+            give_blocks(s, q);
+            return false;
+        }
+        preempt(s, v);
+    }
+    while (q->n_blocks < want)
+        q->blocks[q->n_blocks++] = ash_prefix_cache_take(s->cache, q->background);
+    return true;
+}
+
+/* A place among the running, a background job's if need be. */
+static bool claim_place(ash_scheduler *s, const ash_sequence *q)
+{
+    if (s->n_running < s->model->sizes.max_sequences)
+        return true;
+    ash_sequence *v = victim_for(s, q);
+    if (q->background || !v || !v->background)
+        return false;
+    preempt(s, v);
+    return true;
+}
+
+static void run_sequence(ash_scheduler *s, ash_sequence *q)
+{
+    uint32_t i = s->n_running++;
+    for (; i > 0 && s->running[i - 1]->id > q->id; i--) s->running[i] = s->running[i - 1];
+    s->running[i] = q;
+}
+
+/* First start of a job that holds its blocks. */
+static void start(ash_scheduler *s, ash_sequence *q)
+{
+    ash_err err = ASH_ERR_INIT;
+    s->prompt_tokens += q->n_prompt;
+    if (ash_sequence_start(q, &err)) {
+        finish(s, q, ASH_FINISH_ERROR, NULL, &err);
+        return;
+    }
+    run_sequence(s, q);
+    ash_sequence_progress(q);
+}
+
+static void start_waiting(ash_scheduler *s)
+{
+    while (s->waiting) {
+        ash_sequence *q = s->waiting;
+        s->waiting = q->next; /* a preempted one may be queued while q is tried */
+        if (claim_place(s, q) && claim_prompt(s, q)) {
+            if (q->started)
+                run_sequence(s, q);
+            else
+                start(s, q);
+            continue;
+        }
+        if (s->n_running) { /* its turn comes when one of them ends */
+            wait_in_queue(s, q);
+            return;
+        }
+        /* Nothing to wait for. A chat fits an empty pool, as that holds one context at least. */
+        ash_err err;
+        ash_err_set(&err, ASH_ENOSPC, "no KV memory for %u tokens beside the chats' prefixes", q->n_ids);
+        finish(s, q, ASH_FINISH_ERROR, NULL, &err);
+    }
+}
+
+/* ---- a step --------------------------------------------------------------------------------- */
+
+static uint32_t rows_left(const ash_sequence *q)
+{
+    return q->n_ids - q->n_kv;
+}
+
+static void add_rows(ash_scheduler *s, ash_sequence *q, uint32_t n)
+{
+    bool draws = n == rows_left(q) && q->n_ids < q->max_ids;
+    for (uint32_t i = 0; i < n; i++)
+        s->rows[s->n_rows++] = (ash_batch_row){.token = q->ids[q->n_kv + i],
+                                               .pos = (int32_t)(q->n_kv + i),
+                                               .table = q->blocks,
+                                               .wants_logits = draws && i == n - 1};
+    q->rows = n;
+    q->logits = NULL;
+    if (draws) {
+        q->logits = s->logits + s->n_drawn * s->model->net->hp.n_vocab;
+        s->drawn[s->n_drawn++] = q;
+    }
+}
+
+/* Whether q takes part: chats always do, background work beside them now and then. */
+static bool takes_part(const ash_scheduler *s, const ash_sequence *q, bool chats)
+{
+    return !q->background || !chats || s->steps % BACKGROUND_TURN == 0;
+}
+
+/* A prompt that goes on as an older one does waits for it, a block at a time, and shares the result. */
+static bool follows_another(const ash_scheduler *s, const ash_sequence *q, uint32_t index, bool chats)
+{
+    if (rows_left(q) <= ASH_KV_TOKENS || q->n_kv != q->n_published * ASH_KV_TOKENS)
+        return false;
+    for (uint32_t i = 0; i < index; i++) {
+        const ash_sequence *o = s->running[i];
+        if (rows_left(o) >= ASH_KV_TOKENS && o->n_kv == q->n_kv && takes_part(s, o, chats) &&
+            (!q->n_kv || o->blocks[q->n_published - 1] == q->blocks[q->n_published - 1]) &&
+            !memcmp(o->ids + o->n_kv, q->ids + q->n_kv, ASH_KV_TOKENS * sizeof *q->ids))
+            return true;
+    }
+    return false;
+}
+
+static bool is_prompt(const ash_scheduler *s, uint32_t i, bool chats)
+{
+    const ash_sequence *q = s->running[i];
+    return !q->rows && takes_part(s, q, chats) && !follows_another(s, q, i, chats);
+}
+
+/* Rows of prompts that this step may have. */
+static int prompt_budget(const ash_scheduler *s)
+{
+    int64_t most = s->model->sizes.max_rows - s->n_rows;
+    int64_t ns = s->n_rows ? STEP_BESIDE_NS : STEP_ALONE_NS;
+    int64_t rows = ns / (s->row_ns > 0 ? s->row_ns : 1) / ROW_STEP * ROW_STEP;
+    rows = rows < FAIR_ROWS ? FAIR_ROWS : rows;
+    return (int)(rows < most ? rows : most);
+}
+
+/* Shares the budget between the prompts, oldest first; a short one leaves its rest to the others. */
+static void add_prompts(ash_scheduler *s, bool chats)
+{
+    int budget = prompt_budget(s), left = budget;
+    int prompts = 0;
+    for (uint32_t i = 0; i < s->n_running; i++) share_prefix(s, s->running[i]);
+    for (uint32_t i = 0; i < s->n_running; i++) prompts += is_prompt(s, i, chats);
+    for (uint32_t i = 0; i < s->n_running && left > 0; i++) {
+        if (!is_prompt(s, i, chats))
+            continue;
+        ash_sequence *q = s->running[i];
+        int share = left / prompts-- / ROW_STEP * ROW_STEP;
+        share = share < FAIR_ROWS ? FAIR_ROWS : share;
+        share = share < left ? share : left;
+        int n = rows_left(q) < (uint32_t)share ? (int)rows_left(q) : share;
+        add_rows(s, q, (uint32_t)n);
+        left -= n;
+    }
+    s->prompt_rows = budget - left;
+}
+
+/* Lays out the batch: first who decodes, then prompts. */
+static void plan_step(ash_scheduler *s)
+{
+    bool chats = false;
+    s->n_rows = s->n_drawn = s->prompt_rows = 0;
+    for (uint32_t i = 0; i < s->n_running; i++) {
+        s->running[i]->rows = 0;
+        chats |= !s->running[i]->background;
+    }
+    /* Preempting changes the list: all blocks first. Older ones first, so that who gives way is still
+     * to come, or is background work, which then is not laid out below. */
+    for (uint32_t i = 0; i < s->n_running;) {
+        ash_sequence *q = s->running[i];
+        uint32_t n = s->n_running;
+        if (have_blocks(s, q, q->n_kv + (rows_left(q) == 1)) && s->n_running == n)
+            i++;
+        else
+            i = 0; /* someone gave way: look again, those served already cost nothing */
+    }
+    for (uint32_t i = 0; i < s->n_running; i++)
+        if (rows_left(s->running[i]) == 1 && takes_part(s, s->running[i], chats))
+            add_rows(s, s->running[i], 1);
+    add_prompts(s, chats);
+}
+
+static void draw_range(void *arg, int64_t begin, int64_t end, int worker)
+{
+    ash_scheduler *s = arg;
+    for (int64_t i = begin; i < end; i++) ash_sequence_draw(s->drawn[i]);
+}
+
+/* After the forward: tokens out, ends. */
+static void settle(ash_scheduler *s, ash_sequence *q)
+{
+    const char *stop_string = NULL;
+    ash_finish why = ASH_FINISH_NONE;
+    bool prefill = !q->t_first;
+    q->n_kv += q->rows;
+    publish(s, q);
+    if (prefill)
+        ash_sequence_progress(q);
+    if (q->logits && q->sample_rc)
+        why = ASH_FINISH_ERROR;
+    else if (q->logits)
+        why = ash_sequence_take(q, &stop_string);
+    else if (!rows_left(q))
+        why = ASH_FINISH_LENGTH; /* a prefill was all that was asked */
+    if (why == ASH_FINISH_NONE)
+        return;
+    ash_err err = q->err;
+    forget_running(s, q);
+    finish(s, q, why, stop_string, why == ASH_FINISH_ERROR ? &err : NULL);
+}
+
+static void note_time(ash_scheduler *s, int64_t ns)
+{
+    if (s->prompt_rows < FAIR_ROWS)
+        return;
+    int64_t row = ns / s->n_rows;
+    s->row_ns = s->row_ns ? (3 * s->row_ns + row) / 4 : row;
+}
+
+static void step(ash_scheduler *s)
+{
+    plan_step(s);
+    s->steps++;
+    if (!s->n_rows)
+        return;
+    int64_t t = ash_clock_ns();
+    const ash_batch batch = {.rows = s->rows, .n = s->n_rows, .logits = s->logits};
+    s->model->net->arch->forward(s->model->net, s->run, &batch);
+    note_time(s, ash_clock_ns() - t);
+    ash_pool_run(s->run->nn->pool, s->n_drawn, 1, draw_range, s);
+    for (uint32_t i = 0; i < s->n_running;) {
+        ash_sequence *q = s->running[i];
+        if (q->rows)
+            settle(s, q);
+        if (i < s->n_running && s->running[i] == q)
+            i++;
+    }
+}
+
+/* ---- eval ----------------------------------------------------------------------------------- */
+
+static void run_eval(ash_scheduler *s, eval *e)
+{
+    uint32_t want = blocks_for((uint32_t)e->n);
+    while (ash_prefix_cache_room(s->cache, false) < want)
+        preempt(s, s->running[s->n_running - 1]); /* an empty pool holds one context at least */
+    for (uint32_t i = 0; i < want; i++) s->eval_blocks[i] = ash_prefix_cache_take(s->cache, false);
+    float *out = e->logits;
+    for (size_t at = 0; at < e->n;) {
+        size_t n = e->n - at, most = (size_t)s->model->sizes.max_rows;
+        n = n < most ? n : most;
+        for (size_t i = 0; i < n; i++)
+            s->rows[i] = (ash_batch_row){.token = e->ids[at + i],
+                                         .pos = (int32_t)(at + i),
+                                         .table = s->eval_blocks,
+                                         .wants_logits = e->all || at + i == e->n - 1};
+        const ash_batch batch = {.rows = s->rows, .n = (int)n, .logits = out};
+        s->model->net->arch->forward(s->model->net, s->run, &batch);
+        if (e->all)
+            out += (int64_t)n * s->model->net->hp.n_vocab;
+        at += n;
+    }
+    ash_prefix_cache_give(s->cache, s->eval_blocks, want);
+}
+
+/* ---- thread --------------------------------------------------------------------------------- */
+
+static void answer(ash_scheduler *s, eval *e)
+{
+    pthread_mutex_lock(&s->lock);
+    e->done = true;
+    pthread_cond_broadcast(&s->answered);
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void note_stats(ash_scheduler *s)
+{
+    uint64_t completion = s->completion_tokens;
+    for (uint32_t i = 0; i < s->n_running; i++) completion += s->running[i]->usage.completion_tokens;
+    uint32_t waiting = 0;
+    for (ash_sequence *q = s->waiting; q; q = q->next) {
+        completion += q->usage.completion_tokens;
+        waiting++;
+    }
+    pthread_mutex_lock(&s->lock);
+    s->stats.running = s->n_running;
+    s->stats.queued = waiting;
+    s->stats.kv_blocks_used = ash_prefix_cache_used(s->cache);
+    s->stats.kv_blocks_cached = ash_prefix_cache_cached(s->cache);
+    s->stats.prompt_tokens = s->prompt_tokens;
+    s->stats.cached_tokens = s->cached_tokens;
+    s->stats.completion_tokens = completion;
+    s->stats.last_step_ns = ash_clock_ns();
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* Waits for work; what came in is the thread's from here on. False at the end. */
+static bool take_work(ash_scheduler *s, eval **evals)
+{
+    pthread_mutex_lock(&s->lock);
+    while (!s->stop && !s->inbox && !s->evals && !s->canceled && !s->waiting && !s->n_running)
+        pthread_cond_wait(&s->wake, &s->lock);
+    ash_sequence *in = s->inbox;
+    s->inbox = NULL;
+    s->inbox_end = &s->inbox;
+    *evals = s->evals;
+    s->evals = NULL;
+    s->evals_end = &s->evals;
+    bool stop = s->stop, canceled = s->canceled;
+    s->canceled = false;
+    pthread_mutex_unlock(&s->lock);
+    while (in) {
+        ash_sequence *next = in->next;
+        wait_in_queue(s, in);
+        in = next;
+    }
+    if (canceled || stop) {
+        if (stop)
+            for (ash_sequence *q = s->all; q; q = q->all_next) atomic_store(&q->canceled, true);
+        drop_canceled(s);
+    }
+    return !stop;
+}
+
+static void *thread_main(void *arg)
+{
+    ash_scheduler *s = arg;
+    eval *evals;
+    while (take_work(s, &evals)) {
+        while (evals) {
+            eval *e = evals;
+            evals = e->next; /* e is gone once it is answered */
+            run_eval(s, e);
+            answer(s, e);
+        }
+        start_waiting(s);
+        if (s->n_running)
+            step(s);
+        note_stats(s);
+    }
+    while (evals) {
+        eval *e = evals;
+        evals = e->next;
+        e->rc = ash_err_set(e->err, ASH_ECANCELED, "the engine was closed");
+        answer(s, e);
+    }
+    return NULL;
+}
+
+/* ---- public --------------------------------------------------------------------------------- */
+
+static int reserve(ash_scheduler *s, ash_err *err)
+{
+    const ash_sizes *z = &s->model->sizes;
+    s->running = calloc(z->max_sequences, sizeof *s->running);
+    s->drawn = calloc(z->max_sequences, sizeof *s->drawn);
+    s->rows = calloc((size_t)z->max_rows, sizeof *s->rows);
+    s->eval_blocks = calloc(blocks_for(z->n_ctx), sizeof *s->eval_blocks);
+    if (!s->running || !s->drawn || !s->rows || !s->eval_blocks)
+        return ash_err_nomem(err, "scheduler");
+    return ash_prefix_cache_open((uint32_t)z->kv_blocks, ASH_KV_TOKENS, &s->cache, err);
+}
+
+static void release(ash_scheduler *s)
+{
+    ash_prefix_cache_close(s->cache);
+    free(s->running);
+    free(s->drawn);
+    free(s->rows);
+    free(s->eval_blocks);
+    pthread_mutex_destroy(&s->lock);
+    pthread_cond_destroy(&s->wake);
+    pthread_cond_destroy(&s->answered);
+    free(s);
+}
+
+int ash_scheduler_open(const ash_model *m, ash_run *run, float *logits, int64_t row_ns,
+                       ash_scheduler **out, ash_err *err)
+{
+    *out = NULL;
+    ash_scheduler *s = calloc(1, sizeof *s);
+    if (!s)
+        return ash_err_nomem(err, "scheduler");
+    s->model = m;
+    s->run = run;
+    s->logits = logits;
+    s->row_ns = row_ns;
+    s->inbox_end = &s->inbox;
+    s->evals_end = &s->evals;
+    s->stats.kv_blocks = (uint32_t)m->sizes.kv_blocks;
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->wake, NULL);
+    pthread_cond_init(&s->answered, NULL);
+    int rc = reserve(s, err);
+    if (!rc && pthread_create(&s->thread, NULL, thread_main, s))
+        rc = ash_err_nomem(err, "the scheduler's thread");
+    if (rc) {
+        release(s);
+        return rc;
+    }
+    *out = s;
+    return 0;
+}
+
+void ash_scheduler_close(ash_scheduler *s)
+{
+    if (!s)
+        return;
+    pthread_mutex_lock(&s->lock);
+    s->stop = true;
+    pthread_cond_signal(&s->wake);
+    pthread_mutex_unlock(&s->lock);
+    pthread_join(s->thread, NULL);
+    release(s);
+}
+
+int ash_scheduler_submit(ash_scheduler *s, const ash_job *job, uint64_t *id, ash_err *err)
+{
+    ash_sequence *q;
+    int rc = ash_sequence_open(s->model, job, &q, err);
+    if (rc)
+        return rc;
+    pthread_mutex_lock(&s->lock);
+    if (s->stop)
+        rc = ash_err_set(err, ASH_ECANCELED, "the engine is closing");
+    else if (s->n_all >= ASH_MAX_QUEUE)
+        rc = ash_err_set(err, ASH_EAGAIN, "%u jobs wait or run already", s->n_all);
+    if (!rc) {
+        *id = q->id = ++s->last_id;
+        *s->inbox_end = q;
+        s->inbox_end = &q->next;
+        q->all_next = s->all;
+        s->all = q;
+        s->n_all++;
+        pthread_cond_signal(&s->wake);
+    }
+    pthread_mutex_unlock(&s->lock);
+    if (rc)
+        ash_sequence_close(q);
+    return rc;
+}
+
+void ash_scheduler_cancel(ash_scheduler *s, uint64_t id)
+{
+    pthread_mutex_lock(&s->lock);
+    for (ash_sequence *q = s->all; q; q = q->all_next)
+        if (q->id == id) {
+            atomic_store(&q->canceled, true);
+            s->canceled = true;
+            pthread_cond_signal(&s->wake);
+            break;
+        }
+    pthread_mutex_unlock(&s->lock);
+}
+
+int ash_scheduler_eval(ash_scheduler *s, const int32_t *ids, size_t n, bool all, float *logits,
+                       ash_err *err)
+{
+    int64_t n_vocab = s->model->net->hp.n_vocab;
+    if (n < 1 || n > s->model->sizes.n_ctx)
+        return ash_err_set(err, ASH_ELIMIT, "the prompt does not fit the context: n_prompt %zu, n_ctx %u",
+                           n, s->model->sizes.n_ctx);
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= n_vocab)
+            return ash_err_set(err, ASH_EINVAL, "id %d at %zu of the prompt; the vocabulary has %lld",
+                               ids[i], i, (long long)n_vocab);
+    eval e = {.ids = ids, .n = n, .all = all, .logits = logits, .err = err};
+    pthread_mutex_lock(&s->lock);
+    if (s->stop) {
+        pthread_mutex_unlock(&s->lock);
+        return ash_err_set(err, ASH_ECANCELED, "the engine is closing");
+    }
+    *s->evals_end = &e;
+    s->evals_end = &e.next;
+    pthread_cond_signal(&s->wake);
+    while (!e.done) pthread_cond_wait(&s->answered, &s->lock);
+    pthread_mutex_unlock(&s->lock);
+    return e.rc;
+}
+
+void ash_scheduler_stats(const ash_scheduler *s, ash_engine_stats *out)
+{
+    pthread_mutex_t *lock = (pthread_mutex_t *)&s->lock;
+    pthread_mutex_lock(lock);
+    *out = s->stats;
+    for (const ash_sequence *q = s->inbox; q; q = q->next) out->queued++;
+    pthread_mutex_unlock(lock);
+}

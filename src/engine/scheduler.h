@@ -1,0 +1,33 @@
+/* The scheduler: one thread that owns all sequences and the KV pool of an engine, and steps them
+ * together (continuous batching).
+ *
+ * A step is one forward: a row for every sequence that decodes, and beside them chunks of prompts, as
+ * many rows as keep running streams flowing. Waiting jobs start in order of age as soon as there is a
+ * place and KV memory for their prompt; a prompt shares what the prefix cache knows of it. When KV
+ * memory runs out the youngest sequence gives way: it goes back to the queue and is computed again
+ * later, mostly from the prefix cache. Background jobs start only when no chat waits, take part in
+ * every fourth step while a chat runs, give way first, and never evict a chat's prefix.
+ *
+ * A sequence's results do not depend on what runs beside it: kernels compute each row for itself. */
+#ifndef ASHLEY_ENGINE_SCHEDULER_H
+#define ASHLEY_ENGINE_SCHEDULER_H
+
+#include "engine/sequence.h"
+
+typedef struct ash_scheduler ash_scheduler;
+
+/* Borrows a loaded model and its run (scratch, KV pool); logits is [max_sequences][n_vocab].
+ * row_ns: what a row of a prompt was measured to take; corrected while running. Starts the thread. */
+int ash_scheduler_open(const ash_model *m, ash_run *run, float *logits, int64_t row_ns,
+                       ash_scheduler **out, ash_err *err) ASH_MUST_CHECK;
+/* Ends all jobs with ASH_FINISH_CANCELED, joins the thread, frees. NULL is fine. */
+void ash_scheduler_close(ash_scheduler *s);
+
+/* Any thread; see engine.h. */
+int ash_scheduler_submit(ash_scheduler *s, const ash_job *job, uint64_t *id, ash_err *err) ASH_MUST_CHECK;
+void ash_scheduler_cancel(ash_scheduler *s, uint64_t id);
+int ash_scheduler_eval(ash_scheduler *s, const int32_t *ids, size_t n, bool all, float *logits,
+                       ash_err *err) ASH_MUST_CHECK;
+void ash_scheduler_stats(const ash_scheduler *s, ash_engine_stats *out);
+
+#endif
