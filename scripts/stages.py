@@ -19,9 +19,9 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LOGS = os.path.join(ROOT, "build-test", "logs")
+# Not detect_stack_use_after_return: the stack that it makes up is not aligned for AVX-512 (gcc 12).
 SANITIZERS = {
-    "ASAN_OPTIONS": "abort_on_error=0:detect_leaks=1:detect_stack_use_after_return=1:"
-                    "allocator_may_return_null=1:handle_segv=2:handle_sigill=2",
+    "ASAN_OPTIONS": "detect_leaks=1:allocator_may_return_null=1:handle_segv=2:handle_sigill=2",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
     "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
 }

@@ -73,7 +73,7 @@ static double textbook(const fixture *f, int i, int h, int c, float scale)
     const ash_kv_shape *s = &f->s.shape;
     int seq = i / f->s.tokens * f->s.tokens, pos = i % f->s.tokens, kv = h / (f->s.heads / s->kv_heads);
     int lo = f->s.window && pos >= f->s.window ? pos - f->s.window + 1 : 0;
-    double top = -INFINITY, sum = 0, out = 0;
+    double top = -(double)INFINITY, sum = 0, out = 0;
     for (int pass = 0; pass < 2; pass++) {
         for (int t = lo; t <= pos; t++) {
             const float *k = f->k + ((int64_t)(seq + t) * s->kv_heads + kv) * s->k_dim;
