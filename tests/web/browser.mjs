@@ -1,18 +1,15 @@
-// Debian's Chromium, driven by playwright-core; a fresh profile each time, nothing in the background.
-import { mkdtempSync, rmSync } from 'node:fs';
+// Debian's Chromium, driven by playwright-core, with nothing going on in the background.
 import { spawn } from 'node:child_process';
-import { createInterface } from 'node:readline';
-import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
 
 const here = dirname(fileURLToPath(import.meta.url));
 
-/** Calls `use` with a browser context; options as playwright's (viewport, colorScheme, …). */
-export async function withBrowser(options, use) {
-    const profile = mkdtempSync(join(tmpdir(), 'ashley-chromium-'));
-    const context = await chromium.launchPersistentContext(profile, {
+/** A browser with a profile of its own that goes when it is closed. */
+export function openBrowser() {
+    return chromium.launch({
         executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
         headless: true,
         args: [
@@ -25,17 +22,10 @@ export async function withBrowser(options, use) {
             '--disable-component-update',
             '--disable-sync',
         ],
-        ...options,
     });
-    try {
-        return await use(context);
-    } finally {
-        await context.close();
-        rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
-    }
 }
 
-/** Starts mock.py; resolves to {url, port, end()} when it listens. */
+/** Starts mock.py; resolves to {url, end(), again()} when it listens. */
 export async function startMock(...args) {
     const child = spawn('python3', [join(here, 'mock.py'), ...args], {
         stdio: ['ignore', 'pipe', 'inherit'],
@@ -51,13 +41,18 @@ export async function startMock(...args) {
             throw new Error(`mock.py ended with ${code}`);
         }),
     ]);
-    const port = Number(line.split(' ').at(-1));
-    return {
+    const port = line.split(' ').at(-1);
+    const mock = {
         url: `http://127.0.0.1:${port}`,
-        port,
-        end: () => {
+        end() {
             child.kill();
             return ended;
         },
+        // At the same address, after end().
+        async again() {
+            const next = await startMock(...args, '--port', port);
+            mock.end = next.end;
+        },
     };
+    return mock;
 }

@@ -154,6 +154,15 @@ class State:
                 "status": {"value": p["state"], "progress": p["progress"]}}
 
 
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        # A page that is closed breaks its connections: that is no news. Everything else is.
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
 PERSONAS = [
     {"id": "ashley", "object": "model", "owned_by": "persona", "loaded": False,
      "status": {"value": "loaded"}, "description": "Friendly and to the point",
@@ -345,8 +354,7 @@ def main():
     Handler.assets = {p: (k, gzip.compress(d), f'"{hash(d)}"') for p, (k, d) in assets.items()}
     Handler.state = State(args.fast)
     Handler.key = args.key
-    http.server.ThreadingHTTPServer.daemon_threads = True
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", args.port), Handler)
+    server = Server(("127.0.0.1", args.port), Handler)
     print(f"listening on {server.server_port}", flush=True)
     server.serve_forever()
 

@@ -3,7 +3,7 @@
 import { createParser } from 'eventsource-parser';
 import { observable } from './state.js';
 import { prefs, samplingFields } from './prefs.js';
-import { ApiError, errorFromBody, lostServer, request, withKey } from './api.js';
+import { ApiError, errorFromBody, isLeaving, lostServer, request, withKey } from './api.js';
 import { models } from './models.js';
 import { findChat, newId, patchMessage, putChat, saveChat, startChat } from './chats.js';
 
@@ -164,6 +164,7 @@ async function stream(body, signal, sink) {
     }
   } catch (error) {
     if (error.name === 'AbortError') throw error;
+    if (isLeaving()) throw new DOMException('the page was left', 'AbortError');
     lostServer();
     failure ??= new ApiError('cut', 'The connection to the server broke.');
   }

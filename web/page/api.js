@@ -126,10 +126,20 @@ export async function withKey(attempt) {
   }
 }
 
+// A page that is being left loses its connections, which says nothing about the server.
+let leaving = false;
+addEventListener('pagehide', () => {
+  leaving = true;
+});
+addEventListener('pageshow', () => {
+  leaving = false;
+});
+export const isLeaving = () => leaving;
+
 /** Called when a connection breaks: knocks at /livez until somebody opens. */
 let knocking = false;
 export async function lostServer() {
-  if (knocking) return;
+  if (knocking || leaving) return;
   knocking = true;
   for (let wait = 0; ; wait = Math.min(wait ? wait * 1.6 : 600, 5000)) {
     if (await alive()) break;
