@@ -1,8 +1,9 @@
 /* A thread pool for the rows of a matrix and the heads of attention.
  *
  * One caller at a time runs a job: `fn(arg, begin, end, worker)` over [0, n) in chunks of `grain`.
- * Chunks are claimed, so that work flows to the core that is free; the caller works too (worker 0).
- * Workers spin for a few microseconds between jobs and then sleep. No allocation while running. */
+ * Chunks are claimed, so that work flows to the core that is free; the caller works too (worker 0) and
+ * waits only for chunks that a worker has begun. Workers spin for some 50 microseconds between jobs and
+ * then sleep. No allocation while running. */
 #ifndef ASHLEY_BASE_POOL_H
 #define ASHLEY_BASE_POOL_H
 

@@ -1,0 +1,230 @@
+/* kernels [LEVEL] [THREADS] [TYPE|attention]: matmuls and attention of real shapes, per format and
+ * batch, as Gop/s, GB/s of weights, and fractions of the limits measured in the same run. Weights are
+ * far beyond the caches, as in a model. One line of JSON per case; the best of five rounds of at least
+ * 30 ms. One thread is timed by its CPU time, several by the wall. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/rng.h"
+#include "nn/attention.h"
+#include "nn/linear.h"
+#include "nn/norm.h"
+#include "peak.h"
+
+enum { WEIGHT_BYTES = 256 << 20, MAX_COPIES = 512, ROUNDS = 5 };
+static const int64_t round_ns = 30000000;
+
+typedef struct weights {
+    ash_linear l[MAX_COPIES];
+    int n;
+    void *mem;
+    uint64_t bytes; /* of one */
+} weights;
+
+/* One thread is timed by its CPU time, so that other processes do not count; several by the wall.
+ */
+static int64_t now_ns(const ash_nn *nn)
+{
+    if (nn->o.threads > 1) return ash_clock_ns();
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return t.tv_sec * 1000000000ll + t.tv_nsec;
+}
+
+static void *must(void *p)
+{
+    if (!p) {
+        fprintf(stderr, "out of memory\n");
+        exit(1);
+    }
+    return p;
+}
+
+static void must_ok(int rc, const ash_err *err)
+{
+    if (rc) {
+        fprintf(stderr, "%s\n", err->msg);
+        exit(1);
+    }
+}
+
+/* Random quants, scales of 2^-6 or so: small halves come from keeping the high byte small. */
+static void fill(uint8_t *p, uint64_t n, ash_dtype t)
+{
+    ash_rng r;
+    ash_rng_init(&r, 1);
+    const ash_dtype_info *info = ash_dtype_get(t);
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t at = i % info->block_bytes;
+        bool scale = info->block == 1 ? at == info->block_bytes - 1 : at == 1 || at == 3;
+        p[i] = scale ? 0x20 : (uint8_t)ash_rng_u64(&r);
+    }
+}
+
+static void open_weights(weights *w, ash_dtype t, int64_t out, int64_t in)
+{
+    ash_err err = ASH_ERR_INIT;
+    must_ok(ash_linear_plan(&w->l[0], t, out, in, &w->bytes, &err), &err);
+    w->n = (int)(WEIGHT_BYTES / w->bytes);
+    w->n = w->n < 1 ? 1 : w->n > MAX_COPIES ? MAX_COPIES : w->n;
+    w->mem = must(aligned_alloc(64, w->bytes * (uint64_t)w->n));
+    uint64_t row;
+    if (!ash_dtype_bytes(t, (uint64_t)in, &row)) exit(1);
+    uint8_t *src = must(malloc(row * (uint64_t)out));
+    fill(src, row * (uint64_t)out, t);
+    for (int i = 0; i < w->n; i++) {
+        w->l[i] = w->l[0];
+        ash_linear_bind(&w->l[i], (uint8_t *)w->mem + w->bytes * (uint64_t)i);
+        if (i == 0)
+            ash_linear_pack(&w->l[0], src, 0, out);
+        else
+            memcpy(w->l[i].w.data, w->l[0].w.data, w->bytes);
+    }
+    free(src);
+}
+
+static double peak_of(ash_act_form form, const bench_peak *p)
+{
+    return form == ASH_ACT_I8 ? p->int8_gop : form == ASH_ACT_BF16 ? p->bf16_gop : p->f32_gop;
+}
+
+static void bench_linear(ash_nn *nn, const bench_peak *peak, ash_dtype t, int64_t out, int64_t in,
+                         const int *batches)
+{
+    static weights w;
+    open_weights(&w, t, out, in);
+    float *x = must(malloc((size_t)(nn->o.max_rows * in) * 4));
+    float *y = must(malloc((size_t)(nn->o.max_rows * out) * 4));
+    for (int64_t i = 0; i < nn->o.max_rows * in; i++) x[i] = (float)(i % 13) - 6;
+    for (; *batches; batches++) {
+        int n = *batches, at = 0;
+        double best = 0;
+        for (int round = -1; round < ROUNDS; round++) { /* round -1 warms up */
+            int64_t start = now_ns(nn), end;
+            int64_t calls = 0;
+            do {
+                const ash_linear *l = &w.l[at++ % w.n];
+                ash_linear_run(nn, &l, 1, x, n, &y);
+                calls++;
+            } while ((end = now_ns(nn)) - start < round_ns);
+            double per_ns = (double)calls / (double)(end - start);
+            best = round >= 0 && per_ns > best ? per_ns : best;
+        }
+        double gop = best * 2 * (double)(out * in) * n, gb = best * (double)w.bytes;
+        printf("{\"kernel\":\"%s\",\"threads\":%d,\"type\":\"%s\",\"out\":%" PRId64
+               ",\"in\":%" PRId64 ",\"batch\":%d,\"us\":%.1f,\"gop_s\":%.0f,\"of_peak\":%.2f,\"gb_"
+                                  "s\":%.1f,\"of_read\":%.2f}\n",
+               nn->k->name, nn->o.threads, ash_dtype_get(t)->name, out, in, n, 1e-3 / best, gop,
+               gop / peak_of(nn->k->act[w.l[0].w.form], peak), gb, gb / peak->read_gb);
+        fflush(stdout);
+    }
+    free(w.mem);
+    free(x);
+    free(y);
+}
+
+/* `seqs` sequences of `context` tokens; the last `n / seqs` of each are asked for. */
+static void bench_attention(ash_nn *nn, const bench_peak *peak, int heads, int kv_heads, int dim,
+                            int seqs, int context, int n)
+{
+    ash_err err = ASH_ERR_INIT;
+    ash_kv_shape shape = {16, kv_heads, dim, dim};
+    int per = (context + 31) / 32, each = n / seqs;
+    ash_kv *kv;
+    must_ok(ash_kv_open(&shape, per * seqs, &kv, &err), &err);
+    memset(kv->data, 0x20, (size_t)(kv->blocks * kv->block_bytes));
+    int32_t *tables = must(malloc((size_t)(per * seqs) * sizeof *tables));
+    for (int i = 0; i < per * seqs; i++) tables[i] = i;
+    ash_row *rows = must(malloc((size_t)n * sizeof *rows));
+    double pairs = 0;
+    for (int i = 0; i < n; i++) {
+        rows[i] = (ash_row){tables + i / each * per, context - each + i % each};
+        pairs += rows[i].pos + 1;
+    }
+    float *q = must(calloc((size_t)(n * heads * dim), 4)),
+          *out = must(calloc((size_t)(n * heads * dim), 4));
+    ash_attention a = {.heads = heads, .scale = 0.125f};
+    double best = 0;
+    for (int round = -1; round < ROUNDS; round++) {
+        int64_t start = now_ns(nn), end, calls = 0;
+        do ash_attention_run(nn, &a, kv, (int)(calls++ % 16), rows, n, q, out);
+        while ((end = now_ns(nn)) - start < round_ns);
+        double per_ns = (double)calls / (double)(end - start);
+        best = round >= 0 && per_ns > best ? per_ns : best;
+    }
+    double gop = best * pairs * heads * dim * 4, gb = best * seqs * context * kv_heads * dim * 4.0;
+    printf("{\"kernel\":\"%s\",\"threads\":%d,\"attention\":\"%d/%d heads of "
+           "%d\",\"seqs\":%d,\"context\":%d,"
+           "\"batch\":%d,\"us\":%.1f,\"gflop_s\":%.0f,\"of_f32\":%.2f,\"gb_s\":%.1f,\"of_read\":%."
+           "2f}\n",
+           nn->k->name, nn->o.threads, heads, kv_heads, dim, seqs, context, n, 1e-3 / best, gop,
+           gop / peak->f32_gop, gb, gb / peak->read_gb);
+    fflush(stdout);
+    ash_kv_close(kv);
+    free(tables);
+    free(rows);
+    free(q);
+    free(out);
+}
+
+static void bench_norm(ash_nn *nn, int n, int64_t dim)
+{
+    float *x = must(calloc((size_t)(n * dim), 4)), *y = must(calloc((size_t)(n * dim), 4));
+    int64_t start = now_ns(nn), end, calls = 0;
+    do {
+        ash_norm_rms_add(nn, y, x, y, x, n, dim, 1e-5f);
+        calls++;
+    } while ((end = now_ns(nn)) - start < round_ns);
+    printf("{\"kernel\":\"%s\",\"norm\":%" PRId64 ",\"batch\":%d,\"us\":%.2f}\n", nn->k->name, dim,
+           n, (double)(end - start) / 1e3 / (double)calls);
+    free(x);
+    free(y);
+}
+
+int main(int argc, char **argv)
+{
+    ash_err err = ASH_ERR_INIT;
+    ash_cpu_level level = ash_cpu_get()->level;
+    if (argc > 1) must_ok(ash_cpu_parse(argv[1], &level, &err), &err);
+    int threads = argc > 2 ? (int)strtol(argv[2], NULL, 10) : 0;
+    const char *only = argc > 3 ? argv[3] : NULL; /* a type, or "attention" */
+    ash_nn_options o = {.level = level,
+                        .threads = threads,
+                        .max_rows = 512,
+                        .max_in = 14336,
+                        .max_heads = 64,
+                        .max_head_dim = 256,
+                        .max_context = 8192};
+    ash_nn *nn;
+    must_ok(ash_nn_open(&o, &nn, &err), &err);
+    bench_peak peak = bench_peak_measure(nn->o.threads);
+    printf("{\"limits\":%d,\"read_gb_s\":%.1f,\"int8\":%.0f,\"bf16\":%.0f,\"f32\":%.0f}\n",
+           nn->o.threads, peak.read_gb, peak.int8_gop, peak.bf16_gop, peak.f32_gop);
+    static const int64_t shapes[][2] = {{960, 576},   {3072, 576},  {576, 1536},
+                                        {49152, 576}, {4096, 4096}, {4096, 14336}};
+    static const ash_dtype types[] = {ASH_DTYPE_Q4_0, ASH_DTYPE_Q4_1, ASH_DTYPE_Q8_0,
+                                      ASH_DTYPE_BF16, ASH_DTYPE_F16,  ASH_DTYPE_F32};
+    static const int batches[] = {1, 4, 8, 16, 512, 0};
+    for (int t = 0; t < 6; t++)
+        for (int s = 0; s < 6; s++)
+            if ((t < 3 || s == 1 || s == 4) &&
+                (!only || !strcmp(only, ash_dtype_get(types[t])->name)))
+                bench_linear(nn, &peak, types[t], shapes[s][0], shapes[s][1], batches);
+    if (only && strcmp(only, "attention")) {
+        ash_nn_close(nn);
+        return 0;
+    }
+    bench_attention(nn, &peak, 9, 3, 64, 1, 512, 512);
+    bench_attention(nn, &peak, 32, 8, 128, 1, 512, 512);
+    bench_attention(nn, &peak, 9, 3, 64, 1, 512, 1);
+    bench_attention(nn, &peak, 9, 3, 64, 8, 512, 8);
+    bench_attention(nn, &peak, 32, 8, 128, 1, 4096, 1);
+    bench_norm(nn, 1, 576);
+    bench_norm(nn, 512, 576);
+    ash_nn_close(nn);
+    return 0;
+}
