@@ -42,8 +42,8 @@ static const char *const turn_ends[] = {
     "<|im_end|>",      "<|eot_id|>",  "<|eom_id|>", "<|end|>",        "<|endoftext|>",
     "<|end_of_text|>", "<EOT>",       "<|EOT|>",    "<end_of_turn>",  "<|end_of_turn|>",
     "<|return|>",      "<|call|>",    "<|eot|>",    "<|END_OF_TURN_TOKEN|>",
-    "<\xef\xbd\x9c"
-    "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>", /* DeepSeek's EOS */
+    ("<\xef\xbd\x9c"
+     "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>"), /* DeepSeek's EOS */
 };
 
 static bool is_added(const ash_tokenizer *t, int32_t id)

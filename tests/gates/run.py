@@ -235,6 +235,18 @@ def gate_links(path, text):
                 yield n, f"link to {target}: no such file"
 
 
+def gate_packages(path, text):
+    """every library that Meson looks for has its package in scripts/packages"""
+    if not path.endswith("meson.build"):
+        return
+    with open(os.path.join(ROOT, "scripts/packages"), encoding="utf-8") as f:
+        known = set(re.findall(r"pc:(\S+)", f.read())) | {"threads"}
+    for n, line in enumerate(text.split("\n"), 1):
+        for name in re.findall(r"\bdependency\('([^']+)'", line):
+            if name not in known:
+                yield n, f"no line in scripts/packages ends in pc:{name}"
+
+
 CONFIG_PAGE = "docs/CONFIGURATION.md"
 
 
@@ -302,6 +314,8 @@ SAMPLES = {
         [("src/base/a.c", "x" * 110 + "\n")]),
     gate_links: ([("README.md", "[a](no/such/file.md)\n"), ("README.md", "see `src/no/such.c`\n")],
                  [("README.md", "[a](scripts/run) [b](https://example.com) `[c](d)`\n")]),
+    gate_packages: ([("meson.build", "  dependency('no-such-library'),\n")],
+                    [("meson.build", "  dependency('jansson'), dependency('threads')\n")]),
     gate_config_page: (
         [(CONFIG_PAGE, "| `PRELOAD_MODELS` |\n"),
          ("src/config/keys.c", '    {"NO_SUCH_KEY", NULL, .built = true},\n')],
