@@ -23,6 +23,24 @@ static const ash_kernel ref = {
 };
 
 #if defined(__x86_64__)
+static const ash_kernel avx2 = {
+    .name = "avx2",
+    .level = ASH_CPU_AVX2,
+    .act = {ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_I8, ASH_ACT_I8, ASH_ACT_I8},
+    .matmul = {ash_avx2_matmul_f32, ash_avx2_matmul_f16, ash_avx2_matmul_bf16,
+               ash_avx2_matmul_u4z, ash_avx2_matmul_u4m, ash_avx2_matmul_u8z},
+    .quantise = ash_avx2_quantise,
+    .to_bf16 = ash_ref_to_bf16,
+    .to_f16 = ash_avx2_to_f16,
+    .rms_norm = ash_avx2_rms_norm,
+    .add = ash_avx2_add,
+    .silu_mul = ash_avx2_silu_mul,
+    .rope_adjacent = ash_avx2_rope_adjacent,
+    .rope_halves = ash_avx2_rope_halves,
+    .span = ash_avx2_span,
+    .merge = ash_avx2_merge,
+};
+
 static const ash_kernel avx512 = {
     .name = "avx512",
     .level = ASH_CPU_AVX512,
@@ -62,7 +80,7 @@ static const ash_kernel avx512bf16 = {
 const ash_kernel *ash_kernel_get(ash_cpu_level level)
 {
     if (level < ASH_CPU_AVX512)
-        return &ref;
+        return level == ASH_CPU_AVX2 ? &avx2 : &ref;
     return ash_cpu_get()->bf16 ? &avx512bf16 : &avx512;
 }
 
@@ -71,6 +89,8 @@ const ash_kernel *ash_kernel_variant(int index)
     const ash_cpu *cpu = ash_cpu_get();
     const ash_kernel *all[4] = {&ref};
     int n = 1;
+    if (cpu->level >= ASH_CPU_AVX2)
+        all[n++] = &avx2;
     if (cpu->level >= ASH_CPU_AVX512)
         all[n++] = &avx512;
     if (cpu->level >= ASH_CPU_AVX512 && cpu->bf16)

@@ -1,7 +1,6 @@
 /* Owns the AVX-512 forms of what goes over vectors: conversions, norm, activation, rotation. Any thread. */
-#include <math.h>
-
 #include "kernel/x86/avx512.h"
+#include "kernel/x86/elem.inc.h"
 
 void ash_avx512_quantise(const float *x, int64_t n, int8_t *q, float *d, float *ds, int32_t *ns)
 {
@@ -31,75 +30,30 @@ void ash_avx512_quantise(const float *x, int64_t n, int8_t *q, float *d, float *
 
 void ash_avx512_to_f16(const float *x, int64_t n, uint16_t *h)
 {
-    for (int64_t i = 0; i < n; i += 16) {
-        __m512 v = _mm512_maskz_loadu_ps(lanes(n - i), x + i);
-        __m256i o = _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-        _mm256_mask_storeu_epi16(h + i, lanes(n - i), o);
-    }
+    to_f16(x, n, h);
 }
 
 void ash_avx512_rms_norm(float *y, const float *x, const float *w, int64_t n, float eps)
 {
-    __m512 s0 = _mm512_setzero_ps(), s1 = s0;
-    for (int64_t i = 0; i < n; i += 32) {
-        __m512 a = _mm512_maskz_loadu_ps(lanes(n - i), x + i);
-        __m512 b = n - i > 16 ? _mm512_maskz_loadu_ps(lanes(n - i - 16), x + i + 16) : _mm512_setzero_ps();
-        s0 = _mm512_fmadd_ps(a, a, s0);
-        s1 = _mm512_fmadd_ps(b, b, s1);
-    }
-    float sum = _mm512_reduce_add_ps(_mm512_add_ps(s0, s1));
-    __m512 scale = _mm512_set1_ps(1.0f / sqrtf(sum / (float)n + eps));
-    for (int64_t i = 0; i < n; i += 16) {
-        __mmask16 m = lanes(n - i);
-        __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(m, x + i), scale);
-        _mm512_mask_storeu_ps(y + i, m, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(m, w + i)));
-    }
+    rms_norm(y, x, w, n, eps);
 }
 
 void ash_avx512_add(float *x, const float *d, int64_t n)
 {
-    for (int64_t i = 0; i < n; i += 16) {
-        __mmask16 m = lanes(n - i);
-        __m512 v = _mm512_add_ps(_mm512_maskz_loadu_ps(m, x + i), _mm512_maskz_loadu_ps(m, d + i));
-        _mm512_mask_storeu_ps(x + i, m, v);
-    }
+    add(x, d, n);
 }
 
 void ash_avx512_silu_mul(float *g, const float *u, int64_t n)
 {
-    const __m512 one = _mm512_set1_ps(1.0f);
-    for (int64_t i = 0; i < n; i += 16) {
-        __mmask16 m = lanes(n - i);
-        __m512 x = _mm512_maskz_loadu_ps(m, g + i);
-        __m512 e = exp_ps(_mm512_sub_ps(_mm512_setzero_ps(), x));
-        __m512 v = _mm512_div_ps(x, _mm512_add_ps(one, e));
-        _mm512_mask_storeu_ps(g + i, m, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(m, u + i)));
-    }
+    silu_mul(g, u, n);
 }
 
 void ash_avx512_rope_adjacent(float *x, const float *c, const float *s, int64_t n)
 {
-    const __m512i spread = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-    for (int64_t i = 0; i < n; i += 8) {
-        __mmask16 m = lanes(2 * (n - i));
-        __mmask8 half = (__mmask8)(n - i >= 8 ? 0xff : (1u << (n - i)) - 1);
-        __m512 v = _mm512_maskz_loadu_ps(m, x + 2 * i);
-        __m512 cc = _mm512_permutexvar_ps(spread, _mm512_castps256_ps512(_mm256_maskz_loadu_ps(half, c + i)));
-        __m512 ss = _mm512_permutexvar_ps(spread, _mm512_castps256_ps512(_mm256_maskz_loadu_ps(half, s + i)));
-        __m512 swapped = _mm512_permute_ps(v, 0xB1);
-        /* even: x c - y s, odd: y c + x s */
-        v = _mm512_fmaddsub_ps(v, cc, _mm512_mul_ps(swapped, ss));
-        _mm512_mask_storeu_ps(x + 2 * i, m, v);
-    }
+    rope_adjacent(x, c, s, n);
 }
 
 void ash_avx512_rope_halves(float *x, const float *c, const float *s, int64_t n)
 {
-    for (int64_t i = 0; i < n; i += 16) {
-        __mmask16 m = lanes(n - i);
-        __m512 a = _mm512_maskz_loadu_ps(m, x + i), b = _mm512_maskz_loadu_ps(m, x + n + i);
-        __m512 cc = _mm512_maskz_loadu_ps(m, c + i), ss = _mm512_maskz_loadu_ps(m, s + i);
-        _mm512_mask_storeu_ps(x + i, m, _mm512_fmsub_ps(a, cc, _mm512_mul_ps(b, ss)));
-        _mm512_mask_storeu_ps(x + n + i, m, _mm512_fmadd_ps(b, cc, _mm512_mul_ps(a, ss)));
-    }
+    rope_halves(x, c, s, n);
 }

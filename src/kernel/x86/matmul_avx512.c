@@ -102,14 +102,14 @@ INLINE void run_tile(tile *t, const ash_form form, const int R, const int N, flo
             dot_u4(t, b, R, N, form == ASH_FORM_U4Z ? 3 : 0, sums);
         UNROLL for (int r = 0; r < R; r++)
         {
-            __m512 scale = load_halves(d + r * t->group_bytes + b * 32);
+            __m512 scale = vf_halves(d + r * t->group_bytes + b * 32);
             UNROLL for (int n = 0; n < N; n++)
             {
                 __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][n]), scale);
                 acc[r][n] = _mm512_fmadd_ps(v, _mm512_set1_ps(t->d[n * t->lds + b]), acc[r][n]);
             }
             if (form == ASH_FORM_U4M) {
-                __m512 min = load_halves(m + r * t->group_bytes + b * 32);
+                __m512 min = vf_halves(m + r * t->group_bytes + b * 32);
                 UNROLL for (int n = 0; n < N; n++)
                     acc[r][n] = _mm512_fmadd_ps(min, _mm512_set1_ps(t->ds[n * t->lds + b]), acc[r][n]);
             }

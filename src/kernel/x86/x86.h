@@ -8,6 +8,24 @@
     void name(const ash_packed *w, const ash_act *a, int64_t g0, int64_t g1, float *y, int64_t ldy,     \
               void *scratch)
 
+/* AVX2 FMA F16C */
+ASH_MATMUL(ash_avx2_matmul_u4z);
+ASH_MATMUL(ash_avx2_matmul_u4m);
+ASH_MATMUL(ash_avx2_matmul_u8z);
+ASH_MATMUL(ash_avx2_matmul_f32);
+ASH_MATMUL(ash_avx2_matmul_f16);
+ASH_MATMUL(ash_avx2_matmul_bf16); /* widens; activations float */
+void ash_avx2_quantise(const float *x, int64_t n, int8_t *q, float *d, float *ds, int32_t *ns);
+void ash_avx2_to_f16(const float *x, int64_t n, uint16_t *h);
+void ash_avx2_rms_norm(float *y, const float *x, const float *w, int64_t n, float eps);
+void ash_avx2_add(float *x, const float *d, int64_t n);
+void ash_avx2_silu_mul(float *g, const float *u, int64_t n);
+void ash_avx2_rope_adjacent(float *x, const float *c, const float *s, int64_t n);
+void ash_avx2_rope_halves(float *x, const float *c, const float *s, int64_t n);
+void ash_avx2_span(const ash_attn_span *s);
+void ash_avx2_merge(float *max, float *sum, float *acc, float max2, float sum2, const float *acc2,
+                      int64_t v_dim);
+
 /* AVX-512 F BW DQ VL VNNI */
 ASH_MATMUL(ash_avx512_matmul_u4z);
 ASH_MATMUL(ash_avx512_matmul_u4m);

@@ -1,0 +1,212 @@
+/* Owns the AVX2 matmuls. A register holds 8 rows; a tile is a group of 16 rows, two registers, times N rows
+ * of activations. Results are the same bits in every tile. Any thread.
+ *
+ * 4-bit quants: vpmaddubsw gives 16-bit sums of two products, at most 2 * 15 * 127, so the 8 of a block add
+ * up within 16 bits; then one vpmaddwd. 8-bit quants: products of |w| and sign(w) x, at most 2 * 128 * 127,
+ * each widened at once. */
+#include "kernel/x86/avx2.h"
+
+enum { TILE_ROWS = 3, PLAIN_ROWS = 6 };
+
+typedef struct tile {
+    const uint8_t *w;
+    int64_t blocks, ld, lds; /* rows of q are ld apart, of d, ds and ns lds */
+    const int8_t *q;
+    const float *d, *ds, *x;
+    const int32_t *ns;
+} tile;
+
+INLINE __m256i load(const uint8_t *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+
+/* sums[h][n] = of 8 rows' quants with block b. */
+INLINE void dot_u4(const tile *t, int64_t b, const int N, __m256i sums[2][TILE_ROWS])
+{
+    const __m256i low = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
+    UNROLL for (int n = 0; n < N; n++) sums[0][n] = sums[1][n] = _mm256_setzero_si256();
+    UNROLL for (int c = 0; c < 8; c++)
+    {
+        const uint8_t *w = t->w + b * 256 + c % 4 * 64;
+        const int8_t *q = t->q + b * 32 + c % 4 * 4 + c / 4 * 16;
+        __m256i x[TILE_ROWS];
+        UNROLL for (int n = 0; n < N; n++) x[n] = broadcast4(q + n * t->ld);
+        UNROLL for (int h = 0; h < 2; h++)
+        {
+            __m256i u = load(w + 32 * h);
+            u = _mm256_and_si256(c < 4 ? u : _mm256_srli_epi16(u, 4), low);
+            UNROLL for (int n = 0; n < N; n++)
+                sums[h][n] = _mm256_add_epi16(sums[h][n], _mm256_maddubs_epi16(u, x[n]));
+        }
+    }
+    UNROLL for (int n = 0; n < N; n++)
+        UNROLL for (int h = 0; h < 2; h++) sums[h][n] = _mm256_madd_epi16(sums[h][n], one);
+}
+
+INLINE void dot_u8(const tile *t, int64_t b, const int N, __m256i sums[2][TILE_ROWS])
+{
+    const __m256i zero_point = _mm256_set1_epi8(-128), one = _mm256_set1_epi16(1);
+    UNROLL for (int n = 0; n < N; n++) sums[0][n] = sums[1][n] = _mm256_setzero_si256();
+    for (int c = 0; c < 8; c++) {
+        const uint8_t *w = t->w + b * 512 + c * 64;
+        UNROLL for (int h = 0; h < 2; h++)
+        {
+            __m256i v = _mm256_xor_si256(load(w + 32 * h), zero_point), size = _mm256_abs_epi8(v);
+            UNROLL for (int n = 0; n < N; n++)
+            {
+                __m256i x = _mm256_sign_epi8(broadcast4(t->q + b * 32 + c * 4 + n * t->ld), v);
+                __m256i p = _mm256_madd_epi16(_mm256_maddubs_epi16(size, x), one);
+                sums[h][n] = _mm256_add_epi32(sums[h][n], p);
+            }
+        }
+    }
+}
+
+INLINE void run_tile(const tile *t, const ash_form form, const int N, float *y, int64_t ldy, int64_t left)
+{
+    const uint8_t *d = t->w + t->blocks * (form == ASH_FORM_U8Z ? 512 : 256), *m = d + t->blocks * 32;
+    vf acc[2][TILE_ROWS];
+    UNROLL for (int n = 0; n < N; n++) acc[0][n] = acc[1][n] = vf_zero();
+    for (int64_t b = 0; b < t->blocks; b++) {
+        __m256i sums[2][TILE_ROWS];
+        if (form == ASH_FORM_U8Z)
+            dot_u8(t, b, N, sums);
+        else
+            dot_u4(t, b, N, sums);
+        UNROLL for (int h = 0; h < 2; h++)
+        {
+            vf scale = vf_halves(d + b * 32 + h * 16);
+            UNROLL for (int n = 0; n < N; n++)
+            {
+                __m256i sum = sums[h][n];
+                if (form == ASH_FORM_U4Z)
+                    sum = _mm256_add_epi32(sum, _mm256_set1_epi32(t->ns[n * t->lds + b] * 8));
+                vf v = vf_mul(_mm256_cvtepi32_ps(sum), scale);
+                acc[h][n] = vf_fma(v, vf_set(t->d[n * t->lds + b]), acc[h][n]);
+            }
+            if (form == ASH_FORM_U4M) {
+                vf min = vf_halves(m + b * 32 + h * 16);
+                UNROLL for (int n = 0; n < N; n++)
+                    acc[h][n] = vf_fma(min, vf_set(t->ds[n * t->lds + b]), acc[h][n]);
+            }
+        }
+    }
+    for (int n = 0; n < N; n++)
+        for (int h = 0; h < 2; h++)
+            if (left > h * LANES)
+                vf_store_part(y + n * ldy + h * LANES, left - h * LANES, acc[h][n]);
+}
+
+INLINE void run(const ash_packed *w, const ash_act *a, int64_t g0, int64_t g1, float *y, int64_t ldy,
+                const ash_form form)
+{
+    int64_t tiles = (a->n + TILE_ROWS - 1) / TILE_ROWS, lds = a->ld / 32;
+    for (int64_t g = g0; g < g1; g++) {
+        for (int64_t i = 0; i < tiles; i++) {
+            int64_t row = a->n * i / tiles, n = a->n * (i + 1) / tiles - row;
+            tile t = {.w = w->data + g * w->group_bytes, .blocks = a->cols / 32, .ld = a->ld, .lds = lds,
+                      .q = a->q + row * a->ld, .d = a->d + row * lds, .ds = a->ds + row * lds,
+                      .ns = a->ns + row * lds};
+            float *out = y + row * ldy + g * ASH_GROUP;
+            int64_t left = w->rows - g * ASH_GROUP;
+            if (n == 1)
+                run_tile(&t, form, 1, out, ldy, left);
+            else if (n == 2)
+                run_tile(&t, form, 2, out, ldy, left);
+            else
+                run_tile(&t, form, 3, out, ldy, left);
+        }
+    }
+}
+
+ASH_MATMUL(ash_avx2_matmul_u4z)
+{
+    run(w, a, g0, g1, y, ldy, ASH_FORM_U4Z);
+}
+
+ASH_MATMUL(ash_avx2_matmul_u4m)
+{
+    run(w, a, g0, g1, y, ldy, ASH_FORM_U4M);
+}
+
+ASH_MATMUL(ash_avx2_matmul_u8z)
+{
+    run(w, a, g0, g1, y, ldy, ASH_FORM_U8Z);
+}
+
+/* Column k of 8 rows of plain weights. */
+INLINE vf column(const uint8_t *w, const ash_form form, int64_t k, int h)
+{
+    if (form == ASH_FORM_F32)
+        return vf_load((const float *)(w + k * 64 + h * 32));
+    if (form == ASH_FORM_F16)
+        return vf_halves(w + k * 32 + h * 16);
+    __m256i pair = load(w + k / 2 * 64 + h * 32);
+    return _mm256_castsi256_ps(k % 2 ? _mm256_and_si256(pair, _mm256_set1_epi32((int)0xffff0000))
+                                     : _mm256_slli_epi32(pair, 16));
+}
+
+INLINE void plain_step(const tile *t, const ash_form form, const int N, int64_t k, vf acc[2][PLAIN_ROWS])
+{
+    vf u[2] = {column(t->w, form, k, 0), column(t->w, form, k, 1)};
+    UNROLL for (int n = 0; n < N; n++)
+    {
+        vf x = vf_set(t->x[n * t->ld + k]);
+        UNROLL for (int h = 0; h < 2; h++) acc[h][n] = vf_fma(u[h], x, acc[h][n]);
+    }
+}
+
+INLINE void plain_tile(const tile *t, const ash_form form, const int N, float *y, int64_t ldy, int64_t left)
+{
+    vf acc[2][PLAIN_ROWS];
+    UNROLL for (int n = 0; n < N; n++) acc[0][n] = acc[1][n] = vf_zero();
+    int64_t k = 0;
+    for (; k + 2 <= t->ld; k += 2) {
+        plain_step(t, form, N, k, acc);
+        plain_step(t, form, N, k + 1, acc);
+    }
+    if (k < t->ld)
+        plain_step(t, form, N, k, acc);
+    for (int n = 0; n < N; n++)
+        for (int h = 0; h < 2; h++)
+            if (left > h * LANES)
+                vf_store_part(y + n * ldy + h * LANES, left - h * LANES, acc[h][n]);
+}
+
+INLINE void plain_run(const ash_packed *w, const ash_act *a, int64_t g0, int64_t g1, float *y, int64_t ldy,
+                      const ash_form form)
+{
+    int64_t tiles = (a->n + PLAIN_ROWS - 1) / PLAIN_ROWS;
+    for (int64_t g = g0; g < g1; g++) {
+        for (int64_t i = 0; i < tiles; i++) {
+            int64_t row = a->n * i / tiles, n = a->n * (i + 1) / tiles - row;
+            tile t = {.w = w->data + g * w->group_bytes, .ld = a->cols, .x = a->x + row * a->cols};
+            float *out = y + row * ldy + g * ASH_GROUP;
+            int64_t left = w->rows - g * ASH_GROUP;
+            switch (n) {
+            case 1: plain_tile(&t, form, 1, out, ldy, left); break;
+            case 2: plain_tile(&t, form, 2, out, ldy, left); break;
+            case 3: plain_tile(&t, form, 3, out, ldy, left); break;
+            case 4: plain_tile(&t, form, 4, out, ldy, left); break;
+            case 5: plain_tile(&t, form, 5, out, ldy, left); break;
+            default: plain_tile(&t, form, 6, out, ldy, left);
+            }
+        }
+    }
+}
+
+ASH_MATMUL(ash_avx2_matmul_f32)
+{
+    plain_run(w, a, g0, g1, y, ldy, ASH_FORM_F32);
+}
+
+ASH_MATMUL(ash_avx2_matmul_f16)
+{
+    plain_run(w, a, g0, g1, y, ldy, ASH_FORM_F16);
+}
+
+ASH_MATMUL(ash_avx2_matmul_bf16)
+{
+    plain_run(w, a, g0, g1, y, ldy, ASH_FORM_BF16);
+}
