@@ -295,7 +295,7 @@ static int open_parts(ash_server *s, ash_err *err)
         .threads = IO_THREADS,
         .max_connections = ASH_MAX_CONNECTIONS,
         .max_body = ASH_MAX_JSON_BODY,
-        .idle_ms = IDLE_MS,
+        .idle_ms = s->opts.idle_ms ? s->opts.idle_ms : IDLE_MS,
         .high = STREAM_HIGH,
         .low = STREAM_LOW,
         .max_queue = ASH_MAX_STREAM_BUFFER,

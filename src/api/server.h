@@ -19,7 +19,7 @@ typedef struct ash_server_opts {
     uint16_t port;                /* 0 = any free one */
     const char *const *api_keys;  /* n_api_keys; none = open (loopback only; checked by the CLI) */
     size_t n_api_keys;
-    const char *const *origins;   /* allowed web origins: exact, or "scheme://" for a whole scheme */
+    const char *const *origins;   /* allowed web origins: see ash_auth_opts; none = its defaults */
     size_t n_origins;
     ash_manager *manager;
     ash_provider *local;
@@ -35,6 +35,7 @@ typedef struct ash_server_opts {
     ash_budgets budgets;          /* defaults */
     ash_budgets budget_caps;      /* most that a request header may ask for; 0 = no cap */
     int64_t drain_ms;
+    int64_t idle_ms;              /* connections that dawdle end after it; 0 = a minute */
     bool allow_open;
 } ash_server_opts;
 

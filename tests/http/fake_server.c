@@ -1,7 +1,7 @@
 /* The HTTP server over the fake parts, as a program for tests/http/run:
  *   fake_server [--key K]... [--origin O]... [--default M] [--fallback
  * never|on-error|on-not-ready|always]
- *               [--upstream] [--drain-ms N] [--host H]
+ *               [--upstream] [--drain-ms N] [--idle-ms N] [--host H]
  * Says "port N" on standard output; SIGTERM drains, a second one hurries. */
 #include <signal.h>
 #include <stdio.h>
@@ -55,6 +55,8 @@ static void read_args(int argc, char **argv, ash_server_opts *o)
             o->fallback = policy(value);
         else if (!strcmp(argv[i - 1], "--drain-ms"))
             o->drain_ms = strtol(value, NULL, 10);
+        else if (!strcmp(argv[i - 1], "--idle-ms"))
+            o->idle_ms = strtol(value, NULL, 10);
         else if (!strcmp(argv[i - 1], "--host"))
             o->host = value;
         else
