@@ -6,6 +6,7 @@ import {
     assertFits,
     button,
     choose,
+    eventually,
     lastAnswer,
     message,
     picker,
@@ -107,7 +108,10 @@ export const accessTests = [
             }
             await page.keyboard.press('Escape');
             await page.getByRole('dialog').waitFor({ state: 'detached' });
-            assert.equal((await focused(page)).name, 'Settings', 'the focus goes back');
+            await eventually(
+                async () => (await focused(page)).name === 'Settings',
+                'the focus goes back',
+            );
 
             const before = await picker(page).inputValue();
             await picker(page).focus();

@@ -149,9 +149,10 @@ class State:
 
     def entry(self, name):
         p = self.models[name]
+        meta = {k: p.get(k) for k in ("n_ctx", "resident_bytes", "description")}
         return {"id": name, "object": "model", "created": 0, "owned_by": "ashley",
-                "loaded": p["state"] == "loaded", "meta": {"n_ctx": p.get("n_ctx")}, **p,
-                "status": {"value": p["state"], "progress": p["progress"]}}
+                "loaded": p["state"] == "loaded", "meta": meta,
+                "status": {"value": p["state"], **p}}
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -166,12 +167,14 @@ class Server(http.server.ThreadingHTTPServer):
 PERSONAS = [
     {"id": "ashley", "object": "model", "owned_by": "persona", "loaded": False,
      "status": {"value": "loaded"}, "description": "Friendly and to the point",
-     "meta": {"name": "Ashley", "model": "openai"}},
+     "meta": {"name": "Ashley", "model": "openai", "greetings": [], "first_message": None}},
     {"id": "ink", "object": "model", "owned_by": "persona", "loaded": True,
      "status": {"value": "loaded"}, "description": "An old printer who answers in few words",
      "meta": {"name": "Ink", "model": "smollm2-135m-instruct",
-              "first_message": "*wipes his hands* What shall we **print**?"}},
+              "first_message": "*wipes his hands* What shall we **print**?", "greetings": []}},
 ]
+UPSTREAM = {"id": "openai", "object": "model", "owned_by": "openai", "loaded": True,
+            "status": {"value": "loaded"}, "meta": {"model": "gpt-4o-mini"}}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -235,7 +238,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return None
         if url.path in ("/v1/models", "/models"):
             data = [self.state.entry(n) for n in self.state.models]
-            return self.reply(200, {"object": "list", "data": data + PERSONAS})
+            return self.reply(200, {"object": "list", "data": data + PERSONAS + [UPSTREAM]})
         if url.path == "/models/sse" and self.state.sse:
             return self.watch()
         return self.error(404, "not_found", f"no such path: {url.path}")

@@ -73,6 +73,7 @@ export const modelTests = [
     },
     {
         name: 'who asks a model that is not in memory sees what they wait for',
+        mock: [], // a load that takes its three seconds
         async run({ page }) {
             await choose(page, 'slow-llama');
             const strip = page.locator('.strip');
@@ -130,7 +131,7 @@ export const modelTests = [
             await ready(page);
             const { data } = await (await fetch(`${url}/v1/models`)).json();
             const dialog = await open(page);
-            for (const entry of data.filter((e) => e.owned_by !== 'persona')) {
+            for (const entry of data.filter((e) => e.owned_by === 'ashley')) {
                 const text = await card(dialog, entry.id).innerText();
                 const words = {
                     loaded: /Ready/,

@@ -51,7 +51,7 @@ async function watched(context, url, test) {
 }
 
 async function runOne(browser, test) {
-    const mock = realUrl ? null : await startMock('--fast', ...(test.mock || []));
+    const mock = realUrl ? null : await startMock(...(test.mock || ['--fast']));
     const url = realUrl || mock.url;
     const viewport = { width: 1280, height: 800 };
     const context = await browser.newContext({ viewport, ...test.browser });

@@ -10,6 +10,7 @@ import {
   displayName,
   findModel,
   greetingOf,
+  isLocal,
   isPersona,
   models,
   startingChoice,
@@ -32,7 +33,8 @@ function Welcome({ choice }) {
       <img src="/assets/icon.svg" alt="" width="56" height="56" />
       <h2>${persona ? displayName(model) : 'What is on your mind?'}</h2>
       ${model?.description && html`<p>${model.description}</p>`}
-      ${model && !persona && html`<p class="quiet">${model.id} · ${describe(model)}</p>`}
+      ${model && !persona && html`
+        <p class="quiet">${model.id} · ${isLocal(model) ? describe(model) : 'upstream provider'}</p>`}
       ${greeting && html`
         <article class="answer greeting" aria-label="Greeting"><${Markdown} text=${greeting} /></article>`}
     </div>`;

@@ -118,7 +118,7 @@ export function Composer({ chat, choice }) {
               disabled=${!text.trim()}><${Icon} name="send" /></button>`
         }
       </form>
-      <p id="keys" class="quiet keys"><kbd>Enter</kbd> sends,
+      <p id="keys" class="quiet keys"><kbd>Enter</kbd> sends,${' '}
         <kbd>Shift</kbd>+<kbd>Enter</kbd> begins a new line, <kbd>Esc</kbd> stops</p>
     </div>`;
 }

@@ -43,7 +43,7 @@ function ModelCard({ model, onChoose }) {
       <div class="card-head">
         <span class="dot" aria-hidden="true"></span>
         <h4>${displayName(model)}</h4>
-        <span class="state">${describe(model)}</span>
+        <span class="state">${isLocal(model) ? describe(model) : 'Upstream provider'}</span>
       </div>
       ${
         model.state === 'loading' &&

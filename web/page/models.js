@@ -60,9 +60,10 @@ function normalise(entry, before = {}) {
     meta,
     value,
     state,
-    description: text(entry.description) || text(meta.description) || before.description || '',
-    size: number(entry.resident_bytes) || number(entry.bytes_total) || before.size || null,
-    context: number(meta.n_ctx) || number(entry.n_ctx) || before.context || null,
+    description: text(p.description) || text(meta.description) || before.description || '',
+    warning: text(p.warning) || text(meta.warning),
+    size: number(p.resident_bytes) || number(meta.resident_bytes) || number(p.bytes_total),
+    context: number(p.n_ctx) || number(meta.n_ctx),
     stage: text(p.stage),
     progress: number(p.progress),
     eta: number(p.eta_seconds),
@@ -76,8 +77,8 @@ function normalise(entry, before = {}) {
 }
 
 export const isPersona = (model) => model.owner === 'persona';
-export const isLocal = (model) =>
-  !isPersona(model) && !['upstream', 'openai'].includes(model.owner);
+// Others are listed under the name of the provider that answers for them.
+export const isLocal = (model) => model.owner === 'ashley' || model.owner === '';
 export const displayName = (model) => text(model.meta.name) || model.id;
 export const findModel = (id) => models.get().list.find((m) => m.id === id) || null;
 

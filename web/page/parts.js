@@ -74,7 +74,11 @@ export function Dialog({ title, onClose, children, ...rest }) {
     const dialog = ref.current;
     const opener = document.activeElement;
     dialog.showModal();
+    // The browser may close it by itself, past `cancel`: then the page must know.
+    const closed = () => onClose();
+    dialog.addEventListener('close', closed);
     return () => {
+      dialog.removeEventListener('close', closed);
       dialog.close();
       opener?.focus?.();
     };
