@@ -221,8 +221,7 @@ static bool check_type(ash_answering *a)
 
 bool openai_reply_bytes(ash_answering *a, const char *p, size_t n)
 {
-    if (a->over)
-        return a->done; /* after [DONE] the rest is read, so that the connection lives */
+    if (a->over) return a->done; /* after [DONE] the rest is read, so that the connection lives */
     if (!a->status) curl_easy_getinfo(a->easy, CURLINFO_RESPONSE_CODE, &a->status);
     if (a->status / 100 != 2) {
         size_t room = MAX_ERROR_BODY - a->whole.len;

@@ -72,6 +72,7 @@ typedef struct ash_answer {
     const char *served_by;        /* HEAD: "local" or the provider's name */
     const char *model;            /* HEAD: what really answers */
     const char *reason;           /* HEAD by an upstream: "default", "loading", "failed", "busy"; else NULL */
+    uint32_t truncated_messages, truncated_tokens; /* HEAD: dropped by truncate:"oldest"; 0: none */
     ash_str text, reasoning;      /* DELTA: content and reasoning_content, either may be empty */
     const json_t *logprobs;       /* DELTA: array of OpenAI token objects for this text, or NULL */
     ash_str raw;                  /* RAW */
