@@ -45,7 +45,7 @@ int ash_json_parse(const char *p, size_t n, json_t **out, ash_err *err)
         *out = v;
         return 0;
     }
-    if (json_error_code(&je) == json_error_out_of_memory)
+    if (json_error_code(&je) == json_error_out_of_memory || !je.text[0]) /* it often says nothing */
         return ash_err_nomem(err, "JSON");
     return ash_err_at(err, ASH_EFORMAT, je.position, "JSON line %d column %d: %s", je.line, je.column,
                       je.text);
