@@ -211,24 +211,16 @@ static int finish(ash_trun *r, ash_tframe *f, ash_buf *out, ash_spans *untrusted
     ash_trender_body(r, r->tpl->body);
     if (r->rc)
         return r->rc;
-    size_t base = out->len, spans = untrusted ? untrusted->n : 0;
-    size_t last = spans ? untrusted->v[spans - 1].end : 0; /* a touching span is widened below */
-    for (size_t i = 0; untrusted && i < sink.n_taint; i++)
-        if (ash_spans_add(untrusted, base + sink.taint[i].begin, base + sink.taint[i].end)) {
-            untrusted->n = spans;
-            if (spans)
-                untrusted->v[spans - 1].end = last;
-            return ash_err_nomem(r->err, "template");
-        }
-    if (ash_buf_add(out, sink.p ? sink.p : "", sink.n)) {
-        if (untrusted) {
-            untrusted->n = spans;
-            if (spans)
-                untrusted->v[spans - 1].end = last;
-        }
-        return ash_buf_check(out, "the rendered template", r->err);
-    }
-    return 0;
+    size_t base = out->len;
+    int rc = 0;
+    for (size_t i = 0; untrusted && !rc && i < sink.n_taint; i++)
+        if (ash_spans_add(untrusted, base + sink.taint[i].begin, base + sink.taint[i].end))
+            rc = ash_err_nomem(r->err, "template");
+    if (!rc && ash_buf_add(out, sink.p ? sink.p : "", sink.n))
+        rc = ash_buf_check(out, "the rendered template", r->err);
+    if (rc && untrusted)
+        ash_spans_cut(untrusted, base);
+    return rc;
 }
 
 int ash_template_render(const ash_template *t, const json_t *context, const ash_template_opts *opts,

@@ -84,8 +84,13 @@ static size_t expand_title(uint32_t cp, uint32_t out[3])
     if (out[0] != cp || cp < 0xDF)
         return 1;
     size_t n = expand_upper(cp, out);
-    for (size_t i = 1; n > 1 && i < n; i++) /* "Ss", "Ffi" */
-        out[i] = (uint32_t)utf8proc_tolower((utf8proc_int32_t)out[i]);
+    bool cased = false;
+    for (size_t i = 0; n > 1 && i < n; i++) { /* "Ss", "Ffi": all after the first letter */
+        bool upper = utf8proc_isupper((utf8proc_int32_t)out[i]);
+        if (cased)
+            out[i] = (uint32_t)utf8proc_tolower((utf8proc_int32_t)out[i]);
+        cased = cased || upper;
+    }
     return n;
 }
 

@@ -153,14 +153,15 @@ ash_tval ash_teval_slice(ash_trun *r, ash_tval obj, ash_tval lo, ash_tval hi, as
     size_t n, count;
     if (obj.t == ASH_T_UNDEF)
         return ash_teval_undefined(r, obj);
-    if ((obj.t != ASH_T_STR && obj.t != ASH_T_LIST && obj.t != ASH_T_TUPLE && obj.t != ASH_T_RANGE) ||
-        (step_val.t != ASH_T_NONE && !ash_tval_integer(step_val, &step)))
-        return undefined(r, ASH_STR("(slice)"), ash_tval_type(obj));
+    if (obj.t != ASH_T_STR && obj.t != ASH_T_LIST && obj.t != ASH_T_TUPLE && obj.t != ASH_T_RANGE)
+        return ash_trun_fail(r, ASH_EINVAL, "'%s' object cannot be sliced", ash_tval_type(obj));
+    if (step_val.t != ASH_T_NONE && !ash_tval_integer(step_val, &step))
+        return ash_trun_fail(r, ASH_EINVAL, "slice indices must be integers or None");
     if (step == 0)
         return ash_trun_fail(r, ASH_EINVAL, "slice step cannot be zero");
     ash_tval_len(obj, &n);
     if (!slice_indices(lo, hi, step, (int64_t)n, &first, &count))
-        return undefined(r, ASH_STR("(slice)"), ash_tval_type(obj));
+        return ash_trun_fail(r, ASH_EINVAL, "slice indices must be integers or None");
     if (!ash_trun_charge(r, count / 16))
         return ASH_TVAL_UNDEF;
     if (obj.t == ASH_T_STR)
