@@ -58,6 +58,7 @@ typedef struct ash_attn_span {
     float *max[ASH_TILE], *sum[ASH_TILE];
     float *acc[ASH_TILE];            /* [v_dim] each */
     const uint16_t *k[ASH_SPAN_BLOCKS], *v[ASH_SPAN_BLOCKS]; /* NULL past the last token wanted */
+    const uint16_t *next;            /* K of the block after these, to be fetched ahead, or NULL */
     float *p;                        /* scratch [m][ASH_SPAN] */
 } ash_attn_span;
 

@@ -82,15 +82,22 @@ static void set_tokens(const job *j, const item *it, int span, ash_attn_span *s)
     const ash_kv_shape *shape = &j->kv->shape;
     const ash_row *last = &j->rows[it->t.row + it->t.n - 1];
     int64_t k_head = (int64_t)shape->k_dim * ASH_KV_TOKENS, v_head = (int64_t)shape->v_dim * ASH_KV_TOKENS;
-    for (int b = 0; b < ASH_SPAN_BLOCKS; b++) {
+    s->next = NULL;
+    for (int b = 0; b <= ASH_SPAN_BLOCKS; b++) {
         int block = span * ASH_SPAN_BLOCKS + b;
-        s->k[b] = s->v[b] = NULL;
-        if (block > last->pos / ASH_KV_TOKENS)
-            continue;
-        const uint16_t *base = ash_kv_block(j->kv, last->table[block]);
-        base += j->layer * j->kv->layer_bytes / 2;
-        s->k[b] = base + it->kv_head * k_head;
-        s->v[b] = base + shape->kv_heads * k_head + it->kv_head * v_head;
+        const uint16_t *k = NULL, *v = NULL;
+        if (block <= last->pos / ASH_KV_TOKENS) {
+            const uint16_t *base = ash_kv_block(j->kv, last->table[block]);
+            base += j->layer * j->kv->layer_bytes / 2;
+            k = base + it->kv_head * k_head;
+            v = base + shape->kv_heads * k_head + it->kv_head * v_head;
+        }
+        if (b == ASH_SPAN_BLOCKS) {
+            s->next = k;
+            break;
+        }
+        s->k[b] = k;
+        s->v[b] = v;
     }
     int first = span * ASH_SPAN;
     for (int i = 0; i < s->m; i++) {

@@ -9,15 +9,26 @@
 
 #include <math.h>
 
+/* Blocks lie apart in memory: during the scores of one, its values and the next one's keys come in. */
+INLINE void fetch_lines(const uint16_t *next, const uint16_t *v, int c)
+{
+    if (next)
+        _mm_prefetch((const char *)(next + c * ASH_KV_TOKENS), _MM_HINT_T0);
+    _mm_prefetch((const char *)(v + c * ASH_KV_TOKENS), _MM_HINT_T0);
+}
+
 /* p[i][0..32) = scores of query vectors i0 .. i0 + N with the 32 keys of a block. */
 INLINE void score_block(const ash_attn_span *s, int i0, const int N, int block)
 {
     enum { KEYS = ASH_KV_TOKENS / LANES };
-    const uint16_t *k = s->k[block];
+    const uint16_t *k = s->k[block], *v = s->v[block];
+    const uint16_t *next = block + 1 < ASH_SPAN_BLOCKS ? s->k[block + 1] : s->next;
     vf acc[ROWS][KEYS];
     UNROLL for (int i = 0; i < N; i++) UNROLL for (int j = 0; j < KEYS; j++) acc[i][j] = vf_zero();
     for (int c = 0; c < s->k_dim; c++) {
         vf q[ROWS];
+        if (i0 == 0) /* else they are in the cache already */
+            fetch_lines(next, v, c < s->v_dim ? c : 0);
         UNROLL for (int i = 0; i < N; i++) q[i] = vf_set(s->q[i0 + i][c]);
         UNROLL for (int j = 0; j < KEYS; j++)
         {
