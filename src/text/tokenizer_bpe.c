@@ -36,8 +36,10 @@ static int bad_merge(const ash_gguf *g, uint64_t i, ash_str s, ash_err *err)
                        ash_gguf_show(s, shown));
 }
 
-/* "a b", cut at the first space that is not the first byte; both parts and "ab" must be tokens. */
-static int add_merge(ash_tokenizer *t, const ash_gguf *g, uint64_t i, ash_str s, ash_err *err)
+/* "a b", cut at the first space that is not the first byte; both parts and "ab" must be tokens.
+ * *guess is the id of "ab" if ids were given in the order of the merges, as they mostly are. */
+static int add_merge(ash_tokenizer *t, const ash_gguf *g, uint64_t i, ash_str s, int32_t *guess,
+                     ash_err *err)
 {
     char joined[2 * ASH_MAX_TOKEN_BYTES];
     const char *space = s.n > 2 ? memchr(s.p + 1, ' ', s.n - 2) : NULL;
@@ -48,9 +50,13 @@ static int add_merge(ash_tokenizer *t, const ash_gguf *g, uint64_t i, ash_str s,
     memcpy(joined + left, space + 1, right);
     int32_t a = tok_vocab_find(&t->vocab, s.p, left);
     int32_t b = tok_vocab_find(&t->vocab, space + 1, right);
-    int32_t ab = tok_vocab_find(&t->vocab, joined, left + right);
+    ash_str whole = {joined, left + right};
+    int32_t ab = *guess;
+    if ((size_t)ab >= t->vocab.n || !ash_str_eq(tok_vocab_text(&t->vocab, ab), whole))
+        ab = tok_vocab_find(&t->vocab, whole.p, whole.n);
     if (a < 0 || b < 0 || ab < 0)
         return bad_merge(g, i, s, err);
+    *guess = ab + 1;
     tok_pair *p = &t->bpe.pairs[pair_slot(&t->bpe, pair_key(a, b))];
     if (p->key == NO_PAIR) /* of two equal merges the first counts */
         *p = (tok_pair){.key = pair_key(a, b), .rank = (uint32_t)i, .id = ab};
@@ -76,9 +82,10 @@ static int read_merges(ash_tokenizer *t, const ash_gguf *g, ash_err *err)
         return ash_err_nomem(err, "merges");
     memset(b->pairs, 0xFF, b->n_pairs * sizeof *b->pairs);
     uint64_t at = 0;
+    int32_t guess = 256;
     for (uint64_t i = 0; i < merges.n && !rc; i++) {
         ash_str s;
-        rc = ash_gguf_array_next_str(&merges, &at, &s) ? add_merge(t, g, i, s, err)
+        rc = ash_gguf_array_next_str(&merges, &at, &s) ? add_merge(t, g, i, s, &guess, err)
                                                        : bad_merge(g, i, (ash_str){"", 0}, err);
     }
     return rc;

@@ -27,7 +27,7 @@ typedef struct tok_vocab {
     uint32_t *piece_at;  /* [n+1] */
     uint8_t *type;       /* [n] TOKEN_* */
     float *score;        /* [n]; NULL for BPE */
-    uint32_t *slots;     /* open addressing by text: id + 1, 0 empty */
+    uint64_t *slots;     /* open addressing by text: hash's high half << 32 | id + 1, 0 empty */
     size_t n_slots;
     uint64_t seed[2];
     int32_t byte_id[256]; /* BPE: the token of the one-byte word; SPM: <0xXX>; -1 none */
@@ -38,7 +38,7 @@ typedef struct tok_vocab {
 uint32_t tok_byte_letter(uint8_t b);
 int tok_vocab_read(tok_vocab *v, tok_model model, const ash_gguf *g, ash_arena *arena,
                    ash_err *err) ASH_MUST_CHECK;
-int32_t tok_vocab_find(const tok_vocab *v, const char *p, size_t n); /* -1 */
+int32_t tok_vocab_find(const tok_vocab *v, const char *p, size_t n); /* the lowest id, or -1 */
 
 static inline ash_str tok_vocab_text(const tok_vocab *v, int32_t id)
 {

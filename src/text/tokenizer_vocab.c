@@ -85,6 +85,8 @@ static size_t spm_piece(ash_str s, uint8_t type, char *out)
 static bool is_filler(ash_str s, size_t id)
 {
     char name[32];
+    if (s.n < 6 || memcmp(s.p, "[PAD", 4) != 0)
+        return false;
     int n = snprintf(name, sizeof name, "[PAD%zu]", id);
     return s.n == (size_t)n && memcmp(s.p, name, s.n) == 0;
 }
@@ -195,6 +197,23 @@ static int fill_text(tok_vocab *v, tok_model model, const ash_gguf_array *tokens
     return 0;
 }
 
+/* The slot that holds this text or the empty one where it belongs; *tag is what it is filled with,
+ * without the id. The high half of the hash spares most looks at the text. */
+static size_t slot_of(const tok_vocab *v, const char *p, size_t n, uint64_t *tag)
+{
+    uint64_t h = ash_hash_bytes(p, n, v->seed);
+    size_t k = h & (v->n_slots - 1);
+    *tag = h >> 32 << 32;
+    for (; v->slots[k]; k = (k + 1) & (v->n_slots - 1)) {
+        if (v->slots[k] >> 32 << 32 != *tag)
+            continue;
+        ash_str s = tok_vocab_text(v, (int32_t)(uint32_t)v->slots[k] - 1);
+        if (s.n == n && memcmp(s.p, p, n) == 0)
+            break;
+    }
+    return k;
+}
+
 static int index_text(tok_vocab *v, ash_arena *arena, ash_err *err)
 {
     v->seed[0] = ash_rng_entropy();
@@ -205,27 +224,18 @@ static int index_text(tok_vocab *v, ash_arena *arena, ash_err *err)
         return ash_err_nomem(err, "index of tokens");
     for (size_t i = 0; i < v->n; i++) {
         ash_str s = tok_vocab_text(v, (int32_t)i);
-        if (!s.n)
-            continue;
-        size_t k = ash_hash_bytes(s.p, s.n, v->seed) & (v->n_slots - 1);
-        while (v->slots[k] && !ash_str_eq(tok_vocab_text(v, (int32_t)v->slots[k] - 1), s))
-            k = (k + 1) & (v->n_slots - 1);
-        if (!v->slots[k])
-            v->slots[k] = (uint32_t)i + 1;
+        uint64_t tag;
+        size_t k = s.n ? slot_of(v, s.p, s.n, &tag) : 0;
+        if (s.n && !v->slots[k])
+            v->slots[k] = tag | (i + 1);
     }
     return 0;
 }
 
 int32_t tok_vocab_find(const tok_vocab *v, const char *p, size_t n)
 {
-    size_t k = ash_hash_bytes(p, n, v->seed) & (v->n_slots - 1);
-    for (; v->slots[k]; k = (k + 1) & (v->n_slots - 1)) {
-        int32_t id = (int32_t)v->slots[k] - 1;
-        ash_str s = tok_vocab_text(v, id);
-        if (s.n == n && memcmp(s.p, p, n) == 0)
-            return id;
-    }
-    return -1;
+    uint64_t tag;
+    return (int32_t)(uint32_t)v->slots[slot_of(v, p, n, &tag)] - 1;
 }
 
 static void find_bytes(tok_vocab *v, tok_model model)
