@@ -137,6 +137,7 @@ typedef struct waiter {
     pthread_cond_t done_cond;
     bool done;
     ash_finish finish;
+    ash_err err; /* why not, for ASH_FINISH_ERROR */
     uint32_t processed;
 } waiter;
 
@@ -149,6 +150,8 @@ static void on_warm_event(void *user, const ash_event *ev)
     if (ev->kind == ASH_EVENT_DONE) {
         w->done = true;
         w->finish = ev->finish;
+        if (ev->error)
+            w->err = *ev->error;
         pthread_cond_signal(&w->done_cond);
     }
     pthread_mutex_unlock(&w->lock);
@@ -176,8 +179,8 @@ static int await_prefill(ash_engine *e, const ash_engine_opts *opts, waiter *w, 
         pthread_mutex_lock(&w->lock);
     }
     pthread_mutex_unlock(&w->lock);
-    if (!rc && w->finish != ASH_FINISH_LENGTH)
-        rc = ash_err_set(err, ASH_ECANCELED, "the warm prompt was not computed");
+    if (!rc && w->finish == ASH_FINISH_ERROR)
+        rc = ash_err_set(err, w->err.code, "%s", w->err.msg);
     return rc ? rc : ash_model_progress(opts, ASH_LOAD_PREFILL, total, total, err);
 }
 

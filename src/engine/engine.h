@@ -128,7 +128,8 @@ typedef struct ash_job {
 } ash_job;
 
 /* Queues a job; *id names it for ash_engine_cancel. ASH_ELIMIT with "n_prompt N, n_ctx M" in the
- * message if the prompt does not fit the context. Any thread. */
+ * message if the prompt does not fit the context; ASH_EAGAIN when ASH_MAX_QUEUE jobs wait or run
+ * already. Any thread. */
 int ash_engine_submit(ash_engine *e, const ash_job *job, uint64_t *id, ash_err *err) ASH_MUST_CHECK;
 /* The job's DONE event follows soon (finish CANCELED), on the scheduler's thread. Unknown and
  * finished ids are ignored. Any thread, also inside on_event. */

@@ -320,16 +320,17 @@ static bool takes_part(const ash_scheduler *s, const ash_sequence *q, bool chats
     return !q->background || !chats || s->steps % BACKGROUND_TURN == 0;
 }
 
-/* A prompt that goes on as an older one does waits for it, a block at a time, and shares the result. */
+/* A prompt whose next block an older sequence is just computing waits for it and shares the result. */
 static bool follows_another(const ash_scheduler *s, const ash_sequence *q, uint32_t index, bool chats)
 {
-    if (rows_left(q) <= ASH_KV_TOKENS || q->n_kv != q->n_published * ASH_KV_TOKENS)
+    uint32_t from = q->n_published * ASH_KV_TOKENS, to = from + ASH_KV_TOKENS;
+    if (q->n_kv != from || q->n_ids <= to)
         return false;
     for (uint32_t i = 0; i < index; i++) {
         const ash_sequence *o = s->running[i];
-        if (rows_left(o) >= ASH_KV_TOKENS && o->n_kv == q->n_kv && takes_part(s, o, chats) &&
-            (!q->n_kv || o->blocks[q->n_published - 1] == q->blocks[q->n_published - 1]) &&
-            !memcmp(o->ids + o->n_kv, q->ids + q->n_kv, ASH_KV_TOKENS * sizeof *q->ids))
+        if (o->n_published == q->n_published && o->n_ids >= to && takes_part(s, o, chats) &&
+            (!from || o->blocks[q->n_published - 1] == q->blocks[q->n_published - 1]) &&
+            !memcmp(o->ids + from, q->ids + from, ASH_KV_TOKENS * sizeof *q->ids))
             return true;
     }
     return false;
