@@ -169,6 +169,8 @@ static inline void tiny_vocab(tiny_state *s)
             snprintf(text, sizeof text, "<0x%02X>", (unsigned)(i - 3));
         else if (i < 285)
             snprintf(text, sizeof text, "%c", (char)('a' + (i - 259)));
+        else if (i == 285)
+            snprintf(text, sizeof text, "\xe2\x96\x81"); /* a space */
         else
             snprintf(text, sizeof text, "w%u", i);
         gw_str(&s->kv, text);

@@ -15,6 +15,7 @@ typedef struct golden_report {
     int positions;
     double worst;      /* largest |difference| of a checked logit, in standard deviations of the logits */
     double rmse;       /* root of the mean square of those differences */
+    double position;   /* the same of the worst position */
     double kl;         /* mean over positions of sum p log(p/q) over the oracle's top ids */
     int greedy, greedy_same;
     int clear, clear_same; /* greedy steps where the oracle's margin is over 0.2 */
@@ -34,8 +35,8 @@ static inline double golden_num(json_t *o, const char *key)
 static inline double golden_logsumexp(const float *l, int64_t n)
 {
     double top = -INFINITY, sum = 0;
-    for (int64_t i = 0; i < n; i++) top = l[i] > top ? l[i] : top;
-    for (int64_t i = 0; i < n; i++) sum += exp(l[i] - top);
+    for (int64_t i = 0; i < n; i++) top = fmax(top, (double)l[i]);
+    for (int64_t i = 0; i < n; i++) sum += exp((double)l[i] - top);
     return top + log(sum);
 }
 
@@ -52,20 +53,23 @@ static inline void golden_position(json_t *p, const float *l, int64_t n_vocab, g
                                    double *square, int *n)
 {
     double std = golden_num(p, "std"), z = golden_num(p, "logsumexp"), own = golden_logsumexp(l, n_vocab);
+    double square_before = *square;
+    int n_before = *n;
     size_t i;
     json_t *v;
     json_array_foreach(json_object_get(p, "top"), i, v)
     {
         int64_t id = json_integer_value(json_array_get(v, 0));
         double want = json_number_value(json_array_get(v, 1));
-        golden_note(r, square, n, want, l[id], std);
-        r->kl += exp(want - z) * ((want - z) - (l[id] - own));
+        golden_note(r, square, n, want, (double)l[id], std);
+        r->kl += exp(want - z) * ((want - z) - ((double)l[id] - own));
     }
     json_array_foreach(json_object_get(p, "logits"), i, v)
-        golden_note(r, square, n, json_number_value(v), l[i], std);
+        golden_note(r, square, n, json_number_value(v), (double)l[i], std);
     json_array_foreach(json_object_get(p, "strided"), i, v)
-        golden_note(r, square, n, json_number_value(v), l[16 * i], std);
+        golden_note(r, square, n, json_number_value(v), (double)l[16 * i], std);
     golden_note(r, square, n, z, own, std);
+    r->position = fmax(r->position, sqrt((*square - square_before) / (*n - n_before)));
     r->positions++;
 }
 
