@@ -2,6 +2,7 @@
 #include "pretend.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,8 @@ typedef struct job {
     ash_job what;
     pretend_play play;
     int at; /* tokens given, -1: not started */
-    bool canceled, go;
+    atomic_bool canceled;
+    bool go;
 } job;
 
 typedef struct waiter {
