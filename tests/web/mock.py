@@ -301,9 +301,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if model in state.models and state.models[model]["state"] == "unloaded":
             state.load(model)
         served = PERSONAS[1]["meta"]["model"] if model == "ink" else model
-        self.stream([("X-Ashley-Model", "gpt-4o-mini" if far else served),
-                     ("X-Ashley-Served-By", "openai" if far else "local"),
-                     ("Access-Control-Expose-Headers", "*")]
+        # A stream that began before it was known who answers says it in a chunk.
+        self.stream([] if "fallback" in last else
+                    [("X-Ashley-Model", "gpt-4o-mini" if far else served),
+                     ("X-Ashley-Served-By", "openai" if far else "local")]
                     + ([("X-Ashley-Reason", "default")] if far else []))
         try:
             while model in state.models and state.models[model]["state"] == "loading":
@@ -326,6 +327,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             text = f"You said: {last}"
         pause = 0.02 * self.state.speed if "count" not in last else 0.02
         self.chunk({"role": "assistant", "content": ""}, model)
+        if "fallback" in last:
+            self.chunk({}, "gpt-4o-mini", served_by="openai", reason="loading")
+        if "prefill" in last:
+            for done in (0, 40, 80):
+                self.chunk({}, model, prompt_progress={"total": 100, "cache": 0, "processed": done,
+                                                       "time_ms": done})
+                time.sleep(0.4)
         if "think" in last:
             for word in "First I weigh the question, then I answer it.".split():
                 self.chunk({"reasoning_content": word + " "}, model)

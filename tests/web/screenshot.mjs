@@ -6,25 +6,25 @@ const args = process.argv.slice(2);
 const url = args[0]?.startsWith('http') ? args.shift().replace(/\/$/, '') : null;
 const [out, model] = args;
 if (!out) {
-    console.error('usage: node screenshot.mjs [URL] OUT.png [MODEL]');
-    process.exit(2);
+  console.error('usage: node screenshot.mjs [URL] OUT.png [MODEL]');
+  process.exit(2);
 }
 const mock = url ? null : await startMock();
 const browser = await openBrowser();
 try {
-    const context = await browser.newContext({ viewport: { width: 1180, height: 760 } });
-    const page = await context.newPage();
-    await page.goto(`${url ?? mock.url}/`);
-    await ready(page);
-    const question = url
-        ? 'What is a language model? Answer in three short sentences.'
-        : 'Sort a list in Python, please';
-    await ask(page, question, model);
-    await answered(page, 120_000);
-    await page.evaluate(() => document.activeElement.blur());
-    await page.waitForTimeout(400);
-    await page.screenshot({ path: out });
+  const context = await browser.newContext({ viewport: { width: 1180, height: 760 } });
+  const page = await context.newPage();
+  await page.goto(`${url ?? mock.url}/`);
+  await ready(page);
+  const question = url
+    ? 'What is a language model? Answer in three short sentences.'
+    : 'Sort a list in Python, please';
+  await ask(page, question, model);
+  await answered(page, 120_000);
+  await page.evaluate(() => document.activeElement.blur());
+  await page.waitForTimeout(400);
+  await page.screenshot({ path: out });
 } finally {
-    await browser.close();
-    await mock?.end();
+  await browser.close();
+  await mock?.end();
 }

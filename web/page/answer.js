@@ -69,6 +69,7 @@ function requestBody(chat, truncate) {
     messages,
     stream: true,
     stream_options: { include_usage: true },
+    return_progress: true,
     ...samplingFields(),
     ...(truncate ? { truncate: 'oldest' } : {}),
   };
@@ -188,7 +189,10 @@ function readChunk(chunk, sink) {
   const delta = choice?.delta;
   if (delta) sink.add(delta.content || '', delta.reasoning_content || '');
   if (chunk.usage) sink.usage(chunk.usage);
-  if (chunk.truncated) sink.about({ truncated: chunk.truncated });
+  if (chunk.prompt_progress) sink.reading(chunk.prompt_progress);
+  const { model, served_by: by, reason: why, truncated } = chunk;
+  // The headers say who answers, unless the stream began before that was known.
+  sink.about({ by, why, truncated, ...(sink.knows('model') && !by ? {} : { model }) });
   if (!choice?.finish_reason) return false;
   sink.about({ finish: choice.finish_reason });
   return true;
@@ -221,9 +225,13 @@ function makeSink(chatId, messageId) {
 
   return {
     began: () => chunks > 0,
+    knows: (name) => meta[name] !== undefined,
+    reading: ({ total, processed }) => total > 0 && patch({ read: processed / total }, false),
     waiting: (waiting) => patch({ waiting }, false),
     about(more) {
-      meta = { ...meta, ...Object.fromEntries(Object.entries(more).filter(([, v]) => v)) };
+      const known = Object.entries(more).filter(([name, v]) => v && v !== meta[name]);
+      if (!known.length) return;
+      meta = { ...meta, ...Object.fromEntries(known) };
       later();
     },
     add(text, thought) {

@@ -22,8 +22,17 @@ function ModelStrip({ choice }) {
   const [failure, setFailure] = useState(null);
   useEffect(() => setFailure(null), [choice]);
   const model = modelBehind(choice);
-  if (!model || model.state === 'ready' || (isPersona(model) && model.state === 'unloaded'))
-    return null;
+  if (!model || model.state === 'ready') return null;
+  if (isPersona(model)) {
+    // Nothing is listed behind it: the upstream, most likely, and not set up.
+    if (model.state !== 'failed') return null;
+    return html`
+      <div class="strip strip-failed">
+        <p class="strip-words"><span class="dot" aria-hidden="true"></span>
+          <strong>${displayName(model)}</strong> wants the model
+          <strong> ${model.meta.model || 'openai'}</strong>, which is not set up.</p>
+      </div>`;
+  }
   const load = () => manage('load', model.id).then(() => setFailure(null), setFailure);
   const action = model.state === 'failed' ? 'Try again' : 'Load now';
   const offer =

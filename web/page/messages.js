@@ -1,6 +1,6 @@
 // The conversation: questions, answers as they grow, what went wrong, and who answered.
-import { html, useEffect, useLayoutEffect, useRef, useState } from './html.js';
-import { count, duration, timeLeft } from './format.js';
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from './html.js';
+import { count, duration, percent, timeLeft } from './format.js';
 import { useValue } from './state.js';
 import { errorTitle } from './api.js';
 import { Markdown } from './markdown.js';
@@ -60,6 +60,10 @@ function Waiting({ chat, message }) {
     ? Math.max(0, Math.ceil((message.waiting.until - now) / 1000))
     : null;
   const seconds = Math.floor((now - message.asked) / 1000);
+  let words = 'Thinking';
+  if (retry !== null) words = `Asking again in ${retry} s`;
+  else if (message.read) words = `Reading the conversation, ${percent(message.read)}`;
+  else if (seconds >= 3) words = `Waiting for the first word, ${duration(seconds)}`;
   if (model?.state === 'loading') {
     return html`
       <div class="waiting">
@@ -77,13 +81,7 @@ function Waiting({ chat, message }) {
   return html`
     <div class="waiting">
       <p><span class="dots" aria-hidden="true"><i></i><i></i><i></i></span>
-        <span class="quiet">${
-          retry !== null
-            ? `Asking again in ${retry} s`
-            : seconds >= 3
-              ? `Waiting for the first word, ${duration(seconds)}`
-              : 'Thinking'
-        }</span></p>
+        <span class="quiet">${words}</span></p>
     </div>`;
 }
 
@@ -277,6 +275,16 @@ function useStickyEnd(chatId) {
   return { scroller, content, away, jump };
 }
 
+/** A message is drawn again only when itself changes, not with every token of the last one. Of the
+ *  chat the parts use only what stands in the list of reasons here. */
+function Row({ chat, message, last }) {
+  const part = message.role === 'user' ? Question : Answer;
+  return useMemo(
+    () => html`<${part} chat=${chat} message=${message} last=${last} />`,
+    [message, last, chat.id, chat.model],
+  );
+}
+
 /** Props: chat (or null), children (what stands there when the chat is empty). */
 export function Thread({ chat, children }) {
   const { scroller, content, away, jump } = useStickyEnd(chat?.id);
@@ -289,9 +297,8 @@ export function Thread({ chat, children }) {
           ${
             chat
               ? chat.messages.map((message, i) => {
-                  const part = message.role === 'user' ? Question : Answer;
-                  return html`<${part} key=${message.id} chat=${chat} message=${message}
-              last=${i === chat.messages.length - 1} />`;
+                  const last = i === chat.messages.length - 1;
+                  return html`<${Row} key=${message.id} chat=${chat} message=${message} last=${last} />`;
                 })
               : children
           }

@@ -52,6 +52,7 @@ function ModelCard({ model, onChoose }) {
           aria-label=${`Loading ${model.id}`} />`
       }
       ${model.description && html`<p>${model.description}</p>`}
+      ${model.warning && model.state !== 'ready' && html`<p>${model.warning}</p>`}
       ${
         (model.state === 'failed' || model.state === 'absent') &&
         model.reason &&

@@ -162,8 +162,10 @@ async function follow() {
     timer = setTimeout(() => abort.abort(), SILENCE);
   };
   alive();
+  // Browsers allow six connections to one server: tabs that nobody sees must not use them up.
+  const hide = () => document.hidden && abort.abort();
+  document.addEventListener('visibilitychange', hide);
   // EventSource cannot send a key, so the stream is read here.
-  const response = await request('/models/sse', { signal: abort.signal });
   const parser = createParser({
     onEvent(event) {
       try {
@@ -173,8 +175,9 @@ async function follow() {
       }
     },
   });
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   try {
+    const response = await request('/models/sse', { signal: abort.signal });
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     streaming = true;
     for (;;) {
       const { done, value } = await reader.read();
@@ -185,6 +188,7 @@ async function follow() {
   } finally {
     streaming = false;
     clearTimeout(timer);
+    document.removeEventListener('visibilitychange', hide);
     abort.abort();
   }
 }
@@ -200,22 +204,31 @@ const untilOnline = () =>
     const stop = online.subscribe((yes) => yes && (stop(), resolve()));
   });
 
+const untilSeen = () =>
+  new Promise((resolve) => {
+    if (!document.hidden) return resolve();
+    document.addEventListener('visibilitychange', resolve, { once: true });
+  });
+
+const untilNewKey = () =>
+  new Promise((resolve) => {
+    const stop = apiKey.subscribe(() => (stop(), resolve()));
+  });
+
 /** For as long as the page is open. */
 export async function watchModels() {
   let usable = true; // a server without /models/sse is asked again instead
   for (;;) {
     await untilOnline();
+    await untilSeen();
     try {
       await refresh();
       if (usable) await follow();
       else await sleep(models.get().list.some((m) => m.state === 'loading') ? 1500 : 8000);
     } catch (error) {
       if (error.status === 404 || error.status === 501) usable = false;
-      else if (error.kind === 'key')
-        await new Promise((resolve) => {
-          const stop = apiKey.subscribe(() => (stop(), resolve()));
-        });
-      else if (error.kind !== 'offline' && !error.status) lostServer();
+      else if (error.kind === 'key') await untilNewKey();
+      else if (error.kind !== 'offline' && !error.status && !document.hidden) lostServer();
     }
     await sleep(500);
   }
