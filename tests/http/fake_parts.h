@@ -14,6 +14,8 @@
 #include "provider/provider.h"
 #include "residency/manager.h"
 
+extern bool fake_quiet; /* no lines; set before the first request */
+
 /* Answers as the local engine would (raw false), or as an upstream does. */
 ash_provider *fake_provider_open(const char *name, bool raw);
 

@@ -38,9 +38,13 @@ typedef struct fake {
     bool raw;
 } fake;
 
+bool fake_quiet;
+
 static void say(const char *what, const ash_answering *a)
 {
     char line[600];
+    if (fake_quiet)
+        return;
     int n = snprintf(line, sizeof line, "%s %s %s %s\n", what, a->provider->name, a->id, a->model);
     fwrite(line, 1, (size_t)n, stdout);
     fflush(stdout);

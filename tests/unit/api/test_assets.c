@@ -23,10 +23,15 @@ static void test_page_is_there(void **state)
 
 static void test_only_exact_paths(void **state)
 {
-    static const char *const paths[] = {"", "/assets", "/assets/", "/assets/main.j", "/assets/main.js/",
-                                        "/assets/../assets/main.js", "assets/main.js", "/index.html"};
-    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
-        assert_null(ash_asset_find(paths[i]));
+    static const char *const paths[] = {"",
+                                        "/assets",
+                                        "/assets/",
+                                        "/assets/main.j",
+                                        "/assets/main.js/",
+                                        "/assets/../assets/main.js",
+                                        "assets/main.js",
+                                        "/index.html"};
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) assert_null(ash_asset_find(paths[i]));
 }
 
 static void test_every_asset(void **state)
