@@ -64,10 +64,13 @@ static void free_request(ash_answering *a)
     free(a);
 }
 
-/* The client's object with our model's name; unknown fields stay. */
+/* The client's object with our model's name; unknown fields stay, but not those that are Ashley's own
+ * words (known, and not OpenAI's): it refuses a request over a name that it does not know. */
 static int make_body(ash_answering *a, const ash_request *req)
 {
+    static const char *const ours[] = {"return_progress", "truncate", "cache_prompt"};
     json_t *body = json_copy((json_t *)req->body);
+    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++) json_object_del(body, ours[i]);
     ash_buf text;
     ash_buf_init(&text, ASH_MAX_JSON_BODY * 2u);
     int rc = ASH_ENOMEM;

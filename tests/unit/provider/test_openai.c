@@ -185,8 +185,8 @@ static ash_provider *provider_of(const char *name)
 static ash_answering *ask(ash_provider *p, bool stream, int64_t first_ms, int64_t idle_ms,
                           record *r)
 {
-    json_t *body = json_pack("{s:s, s:[{s:s, s:s}], s:i}", "model", "ashley", "messages", "role",
-                             "user", "content", "hi", "odd_field", 7);
+    json_t *body = json_pack("{s:s, s:[{s:s, s:s}], s:i, s:b}", "model", "ashley", "messages",
+                             "role", "user", "content", "hi", "odd_field", 7, "return_progress", 1);
     ash_request q = {.kind = ASH_REQUEST_CHAT,
                      .id = "req-1",
                      .model = "gpt-x",
@@ -250,6 +250,7 @@ static void the_request(void **state)
     json_t *body = json_loads(strstr(got, "\r\n\r\n") + 4, 0, NULL);
     assert_string_equal(json_string_value(json_object_get(body, "model")), "gpt-x");
     assert_int_equal(json_integer_value(json_object_get(body, "odd_field")), 7);
+    assert_null(json_object_get(body, "return_progress"));
     assert_true(json_is_true(json_object_get(body, "stream")));
     assert_int_equal(json_array_size(json_object_get(body, "messages")), 1);
     json_decref(body);
