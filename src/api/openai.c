@@ -105,13 +105,29 @@ static void first_token(ash_reply *r)
     ash_metrics_first_token(r->call->server->metrics, ms / 1e3);
 }
 
+static void truncated_header(ash_reply *r, const ash_answer *a)
+{
+    char text[64];
+    if (!a->truncated_messages || r->opened) return;
+    snprintf(text, sizeof text, "messages=%u, tokens=%u", a->truncated_messages,
+             a->truncated_tokens);
+    ash_exchange_add_header(r->call->x, "X-Ashley-Truncated", text);
+}
+
 static int on_head(ash_reply *r, const ash_answer *a)
 {
     snprintf(r->call->model, sizeof r->call->model, "%s", a->model);
     head_headers(r, a->model, a->served_by, a->reason);
+    truncated_header(r, a);
     if (ash_oai_model(r->oai, a->model)) return fail_nomem(r);
-    if (r->req.stream) open_stream(r);
-    return 0;
+    if (!r->req.stream) {
+        ash_oai_head(r->oai, a, false, &r->out);
+        return 0;
+    }
+    bool late = r->opened && !r->head_set;
+    open_stream(r);
+    ash_oai_head(r->oai, a, late, &r->out);
+    return flush(r);
 }
 
 static int on_waiting(ash_reply *r, const ash_answer *a)

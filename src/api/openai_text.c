@@ -34,6 +34,7 @@ struct ash_oai {
     int n, held; /* held: choice whose finish line waits, or -1 */
     char id[48];
     int64_t created;
+    uint32_t truncated_messages, truncated_tokens;
     ash_buf prefix; /* {"id":...,"system_fingerprint":...  without its end */
     choice *choices;
 };
@@ -337,6 +338,13 @@ static int kept_failure(const ash_oai *t)
     return failed;
 }
 
+static void add_truncated(const ash_oai *t, ash_buf *out)
+{
+    if (t->truncated_messages)
+        ash_buf_printf(out, ",\"truncated\":{\"messages\":%u,\"tokens\":%u}",
+                       t->truncated_messages, t->truncated_tokens);
+}
+
 static void end_body(const ash_oai *t, const ash_answer_usage *usage, ash_buf *out)
 {
     ash_buf_add(out, t->prefix.data, t->prefix.len);
@@ -347,6 +355,7 @@ static void end_body(const ash_oai *t, const ash_answer_usage *usage, ash_buf *o
         add_usage(usage, out);
         add_timings(usage, out);
     }
+    add_truncated(t, out);
     ash_buf_addc(out, '}');
 }
 
@@ -384,6 +393,25 @@ static void empty_choice(const ash_oai *t, ash_buf *out)
                  t->kind == ASH_REQUEST_CHAT
                      ? "{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":null}]"
                      : "{\"index\":0,\"text\":\"\",\"logprobs\":null,\"finish_reason\":null}]");
+}
+
+void ash_oai_head(ash_oai *t, const ash_answer *a, bool late, ash_buf *out)
+{
+    t->truncated_messages = a->truncated_messages;
+    t->truncated_tokens = a->truncated_tokens;
+    if (!t->stream || (!late && !t->truncated_messages)) return;
+    role_line(t, 0, out);
+    empty_choice(t, out);
+    if (late) {
+        ash_buf_adds(out, ",\"served_by\":");
+        ash_json_quote(out, a->served_by, strlen(a->served_by));
+        if (a->reason) {
+            ash_buf_adds(out, ",\"reason\":");
+            ash_json_quote(out, a->reason, strlen(a->reason));
+        }
+    }
+    add_truncated(t, out);
+    ash_buf_adds(out, "}\n\n");
 }
 
 void ash_oai_progress(ash_oai *t, const ash_answer *a, ash_buf *out)

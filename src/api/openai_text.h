@@ -14,6 +14,9 @@ void ash_oai_close(ash_oai *t); /* NULL is fine */
 /* 0 or ASH_ENOMEM. */
 int ash_oai_model(ash_oai *t, const char *model) ASH_MUST_CHECK;
 
+/* HEAD. What a client could not learn from the headers goes into the answer: `truncated`, and in a
+ * stream whose headers left before (`late`) also who answers, as `served_by` and `reason`. */
+void ash_oai_head(ash_oai *t, const ash_answer *a, bool late, ash_buf *out);
 /* Events of the answer. A stream's lines are appended to `out`; else the text is kept until the end.
  * An index out of range is ignored. 0 or the first failure of the kept texts. */
 int ash_oai_delta(ash_oai *t, const ash_answer *a, ash_buf *out);

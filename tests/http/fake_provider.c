@@ -11,7 +11,7 @@
 #include "fake_parts.h"
 
 typedef struct plan {
-    int64_t wait_ms, tokens, interval_ms, bytes, status, after;
+    int64_t wait_ms, tokens, interval_ms, bytes, status, after, truncated;
     bool progress, fails;
     char code[64];
 } plan;
@@ -189,6 +189,8 @@ static void answer(ash_answering *a)
         return;
     }
     ash_answer head = {.kind = ASH_ANSWER_HEAD, .served_by = a->provider->name, .model = a->model};
+    head.truncated_messages = (uint32_t)a->p.truncated;
+    head.truncated_tokens = 100 * head.truncated_messages;
     if (!send(a, &head)) return;
     if (a->p.progress) {
         ash_answer ev = {
@@ -221,6 +223,7 @@ static void read_plan(const json_t *body, plan *p)
     p->wait_ms = json_integer_value(json_object_get(f, "wait_ms"));
     if (json_object_get(f, "tokens")) p->tokens = json_integer_value(json_object_get(f, "tokens"));
     p->interval_ms = json_integer_value(json_object_get(f, "interval_ms"));
+    p->truncated = json_integer_value(json_object_get(f, "truncated"));
     p->bytes = json_integer_value(json_object_get(f, "bytes"));
     p->progress = json_is_true(json_object_get(f, "progress"));
     p->fails = e != NULL;

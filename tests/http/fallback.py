@@ -106,7 +106,25 @@ def headers_before_it_is_sure_who_answers():
     )
     equal(r.status, 200)
     check("x-ashley-served-by" not in r.headers, r.headers)
-    equal(text_of(data_events(r.body)[:-1]), "u0u1u2")
+    chunks = data_events(r.body)[:-1]
+    told = [(c["served_by"], c["reason"]) for c in chunks if "served_by" in c]
+    equal(told, [("openai", "loading")], "then a chunk says it")
+    equal(text_of(chunks), "u0u1u2")
+
+
+@test
+def what_was_left_out_is_told():
+    s = fake()
+    cut = {"truncated": 3}
+    want = {"messages": 3, "tokens": 300}
+    r = s.chat(model="tiny", fake=cut)
+    equal(r.headers.get("x-ashley-truncated"), "messages=3, tokens=300")
+    equal(json.loads(r.body)["truncated"], want)
+    r = s.chat(model="tiny", stream=True, fake=cut)
+    equal(r.headers.get("x-ashley-truncated"), "messages=3, tokens=300")
+    equal([c["truncated"] for c in data_events(r.body)[:-1] if "truncated" in c], [want])
+    r = s.chat(model="tiny")
+    check("truncated" not in json.loads(r.body) and "x-ashley-truncated" not in r.headers)
 
 
 @test

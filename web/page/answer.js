@@ -4,7 +4,7 @@ import { createParser } from 'eventsource-parser';
 import { observable } from './state.js';
 import { prefs, samplingFields } from './prefs.js';
 import { ApiError, errorFromBody, isLeaving, lostServer, request, withKey } from './api.js';
-import { models } from './models.js';
+import { isLocal, modelBehind, models } from './models.js';
 import { findChat, newId, patchMessage, putChat, saveChat, startChat } from './chats.js';
 
 /** Running answers: chat id -> {abort, retryNow}. */
@@ -69,7 +69,8 @@ function requestBody(chat, truncate) {
     messages,
     stream: true,
     stream_options: { include_usage: true },
-    return_progress: true,
+    // Not where the upstream answers: OpenAI refuses names it does not know.
+    ...(isLocal(modelBehind(chat.model) ?? { owner: '?' }) ? { return_progress: true } : {}),
     ...samplingFields(),
     ...(truncate ? { truncate: 'oldest' } : {}),
   };
