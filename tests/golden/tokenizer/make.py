@@ -8,7 +8,8 @@ MODEL.gguf is SmolLM2-135M-Instruct Q4_1 (see scripts/run). Written here:
 
     bpe.gguf       a byte-level BPE vocabulary trained on texts.json by Hugging Face `tokenizers`
     spm.gguf       a SentencePiece BPE vocabulary with byte fallback, trained by `sentencepiece`
-    golden.json    for each pre-tokeniser over bpe.gguf the ids by `tokenizers`, for spm.gguf by
+    golden.json    for each pre-tokeniser the words of each text, as lengths in bytes, and over bpe.gguf
+                   the ids, by `tokenizers`; for spm.gguf the ids by
                    `sentencepiece`, for the real model by `tokenizers` over its vocabulary and merges
 
 A text is {"text": ...} or, where it is not UTF-8, {"hex": ...}; ids are those of the text as Python
@@ -145,6 +146,16 @@ def write_bpe(vocab, merges):
     close(w)
 
 
+def word_lengths(stages, text):
+    """Lengths in bytes of the words that the stages cut text into."""
+    words = [(0, len(text))]
+    for stage in stages:
+        if isinstance(stage, pre_tokenizers.ByteLevel) and not stage.use_regex:
+            continue  # letters only
+        words = [(a + i, a + k) for a, b in words for _, (i, k) in stage.pre_tokenize_str(text[a:b])]
+    return [len(text[a:b].encode()) for a, b in words]
+
+
 def bpe_ids(tok, text):
     return tok.encode(text, add_special_tokens=False).ids
 
@@ -206,12 +217,14 @@ def lines(values):
 
 def main():
     cases = [{"text": t} for t in TEXTS] + [{"hex": h} for h in HEX]
-    out = {"cases": cases, "special_cases": [{"text": t} for t in SPECIAL], "ids": {}, "special_ids": {}}
+    out = {"cases": cases, "special_cases": [{"text": t} for t in SPECIAL], "words": {}, "ids": {},
+           "special_ids": {}}
     vocab, merges = train_bpe()
     write_bpe(vocab, merges)
     pres = pre_tokenisers()
     for name, pre in pres.items():
         tok = plain(vocab, merges, pre, USER)
+        out["words"][name] = [word_lengths(pre[0], decoded(c)) for c in cases]
         out["ids"][name] = [bpe_ids(tok, decoded(c)) for c in cases]
     full = build(vocab, merges, {"user": USER, "control": CONTROL}, *pres["gpt-2"])
     out["special_ids"]["gpt-2"] = [bpe_ids(full, t) for t in SPECIAL]
@@ -229,7 +242,7 @@ def main():
         f.write("{\n")
         f.write('"cases": [\n%s\n],\n' % lines(cases))
         f.write('"special_cases": [\n%s\n],\n' % lines(out["special_cases"]))
-        for part, last in (("ids", ","), ("special_ids", "")):
+        for part, last in (("words", ","), ("ids", ","), ("special_ids", "")):
             f.write('"%s": {\n' % part)
             f.write(",\n".join('"%s": [\n%s\n]' % (k, lines(v)) for k, v in out[part].items()))
             f.write("\n}%s\n" % last)

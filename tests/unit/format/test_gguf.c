@@ -134,6 +134,8 @@ static void test_getter_errors(void **state)
     assert_int_equal(ash_gguf_get_u64(g, "u8", 1, 100, &u, &err), ASH_EFORMAT);
     assert_non_null(strstr(err.msg, "mem.gguf: key 'u8' must be an integer from 1 to 100, is "
                                     "the uint8 200 at byte"));
+    assert_int_equal(ash_gguf_get_u64(g, "u8", 201, 300, &u, &err), ASH_EFORMAT);
+    assert_int_equal(u, 9);
     assert_int_equal(ash_gguf_need_u64(g, "absent", 1, 100, &u, &err), ASH_ENOENT);
     assert_string_equal(err.msg, "mem.gguf: key 'absent' is missing");
     assert_int_equal(ash_gguf_get_u64(g, "f32", 0, 9, &u, &err), ASH_EFORMAT);

@@ -13,11 +13,12 @@
 #include "base/pool.h"
 #include "tokenizer_fixture.h"
 
-/* 0..8 letters, 9..12 merged, 13 normal markup, 14.. special */
+/* 0..8 letters, 9..12 merged, 15.. special, user-defined and odd ones: see bpe_types */
 static const char *const bpe_tokens[] = {
     "h", "e", "l", "o", "w", "<", ">", "|", "\xc4\xa0" /* space */, "he", "ll", "hell", "hello",
-    "", "he", "<|end|>", "<b>", "<s>", "<bos>", "ee", "[PAD20]", NULL};
-static const int bpe_types[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 3, 4, 3, 3, 4, 4};
+    "", "he", "<|end|>", "<b>", "<s>", "<bos>", "ee", "[PAD20]", "eeo", "ow",
+    "<\xef\xbd\x9c>", "<EOT>", NULL};
+static const int bpe_types[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 3, 4, 3, 3, 4, 4, 4, 1, 3, 1};
 static const char *const bpe_merges[] = {"h e", "l l", "he ll", "hell o", NULL};
 static const made_vocab bpe = {.model = "gpt2", .pre = "gpt-2", .tokens = bpe_tokens,
                                .types = bpe_types, .merges = bpe_merges};
@@ -96,7 +97,7 @@ static void test_open_refuses(void **state)
     v.types = NULL;
     v.more = two_types;
     v.n_more = 1;
-    expect_refused(&v, ASH_EFORMAT, "has 2 entries for 21 tokens");
+    expect_refused(&v, ASH_EFORMAT, "has 2 entries for 25 tokens");
     v = (made_vocab){.model = "llama", .tokens = two};
     expect_refused(&v, ASH_ENOENT, "key 'tokenizer.ggml.scores' is missing");
     v.scores = nan_score;
@@ -127,7 +128,7 @@ static void test_special_ids(void **state)
     size_t n;
     assert_int_equal(ash_tokenizer_bos(t), -1); /* token 11 is plain text: no default */
     assert_int_equal(ash_tokenizer_eog(t, &n)[0], 15);
-    assert_int_equal(n, 1);
+    assert_int_equal(n, 1); /* "<EOT>" is plain text here */
     ash_tokenizer_close(t);
 
     v.more = odd_ids;
@@ -167,11 +168,11 @@ static void test_bos_eos_and_lookups(void **state)
     expect_ids(t, "", ASH_ENCODE_BOS_EOS, NULL, 0, "18 15");
     expect_ids(t, "", 0, NULL, 0, "");
     assert_true(ash_tokenizer_chat_template(t, &s) && ash_str_eqc(s, "{{ x }}"));
-    assert_int_equal(ash_tokenizer_n_vocab(t), 21);
+    assert_int_equal(ash_tokenizer_n_vocab(t), 25);
     assert_true(ash_tokenizer_piece(t, 8, &s) && ash_str_eqc(s, " "));
     assert_true(ash_tokenizer_piece(t, 13, &s) && s.n == 0);
     assert_true(ash_tokenizer_piece(t, 20, &s) && s.n == 0); /* a filler */
-    assert_false(ash_tokenizer_piece(t, 21, &s));
+    assert_false(ash_tokenizer_piece(t, 25, &s));
     assert_false(ash_tokenizer_piece(t, -1, &s));
     assert_int_equal(ash_tokenizer_find(t, "he", 2), 9); /* of two the lower */
     assert_int_equal(ash_tokenizer_find(t, "", 0), -1);
@@ -183,23 +184,38 @@ static void test_bos_eos_and_lookups(void **state)
 
 /* ---- special tokens in text ----------------------------------------------------------------- */
 
+static void test_whole_words(void **state)
+{
+    made_vocab v = bpe; /* "ow" is a token that no merge makes */
+    ash_tokenizer *t = must_open(&v);
+    expect_ids(t, "ow", 0, NULL, 0, "3 4");
+    assert_false(ash_tokenizer_adds_bos(t));
+    ash_tokenizer_close(t);
+    v.pre = "llama-bpe";
+    t = must_open(&v);
+    expect_ids(t, "ow", 0, NULL, 0, "22");
+    expect_ids(t, "oww", 0, NULL, 0, "3 4 4");
+    ash_tokenizer_close(t);
+}
+
 static void test_untrusted(void **state)
 {
     ash_tokenizer *t = must_open(&bpe);
-    static const ash_span second[] = {{3, 6}}, inside[] = {{1, 2}}, edge[] = {{3, 3}}, after[] = {{3, 4}};
-    static const ash_span both[] = {{0, 1}, {4, 5}};
+    static const ash_span second[] = {{3, 6}}, inside[] = {{1, 2}}, after[] = {{3, 4}};
+    static const ash_span edge[] = {{1, 1}, {3, 3}}, both[] = {{0, 1}, {4, 5}};
     /* "<b>" is user-defined markup, "<s>" control; without the flag neither counts */
     expect_ids(t, "<s><s>", 0, NULL, 0, "5 6 5 6");
     expect_ids(t, "<s><s>", ASH_ENCODE_SPECIAL, NULL, 0, "17 17");
     expect_ids(t, "<s><s>", ASH_ENCODE_SPECIAL, second, 1, "17 5 6");
     expect_ids(t, "<s><s>", ASH_ENCODE_SPECIAL, inside, 1, "5 6 17");
     expect_ids(t, "<s><s>", ASH_ENCODE_SPECIAL, both, 2, "5 6 5 6");
-    expect_ids(t, "<s><s>", ASH_ENCODE_SPECIAL, edge, 1, "17 17"); /* an empty range is nothing */
+    expect_ids(t, "<s><s>", ASH_ENCODE_SPECIAL, edge, 2, "17 17"); /* empty ranges are nothing */
     expect_ids(t, "<b>o", ASH_ENCODE_SPECIAL, after, 1, "16 3");
     expect_ids(t, "<b>", 0, NULL, 0, "5 6");
     /* merges cross the borders of ranges; "ee" is no markup and matches anywhere, before merging */
     expect_ids(t, "hello", ASH_ENCODE_SPECIAL, inside, 1, "12");
     expect_ids(t, "heel", 0, NULL, 0, "0 19 2");
+    expect_ids(t, "heeo", 0, NULL, 0, "0 21"); /* the longest */
     expect_ids(t, "heel", ASH_ENCODE_SPECIAL, inside, 1, "0 19 2");
     /* a filler never matches; bytes without a token vanish */
     expect_ids(t, "o[PAD20]o", ASH_ENCODE_SPECIAL, NULL, 0, "3 3");
@@ -215,6 +231,9 @@ static void test_untrusted_in_broken_text(void **state)
     expect_ids(t, "\xff\xff<s><s>", ASH_ENCODE_SPECIAL, first, 1, "5 6 17");
     expect_ids(t, "\xff\xff<s><s>", ASH_ENCODE_SPECIAL, bad, 1, "17 17");
     expect_ids(t, "\xe4\xbd<s>", ASH_ENCODE_SPECIAL, (ash_span[]){{1, 1}}, 1, "17");
+    /* a border inside a character */
+    expect_ids(t, "\xff<\xef\xbd\x9c>", ASH_ENCODE_SPECIAL, NULL, 0, "23");
+    expect_ids(t, "\xff<\xef\xbd\x9c>", ASH_ENCODE_SPECIAL, (ash_span[]){{3, 4}}, 1, "5 6");
     ash_tokenizer_close(t);
 }
 
@@ -289,7 +308,7 @@ static void encode_long(const ash_tokenizer *t, const char *unit, size_t times)
     ash_err err = ASH_ERR_INIT;
     ash_buf_init(&b, ASH_MAX_TEXT);
     while (times--) ash_buf_adds(&b, unit);
-    ash_buf_adds(&b, "x");
+    ash_buf_adds(&b, "\xe4\xb8\xadx"); /* so that a run ends before its piece does */
     if (ash_tokenizer_encode(t, b.data, b.len, 0, NULL, 0, &ids, &err))
         fail_msg("%s", err.msg);
     assert_true(ids.n > 0);
@@ -365,6 +384,7 @@ int main(void)
         cmocka_unit_test(test_open_refuses),
         cmocka_unit_test(test_special_ids),
         cmocka_unit_test(test_bos_eos_and_lookups),
+        cmocka_unit_test(test_whole_words),
         cmocka_unit_test(test_untrusted),
         cmocka_unit_test(test_untrusted_in_broken_text),
         cmocka_unit_test(test_bad_arguments),
