@@ -2,9 +2,9 @@
  * Refuses ids that nobody knows and checkpoints that would not fit the free memory.
  *
  * Two threads: the loader takes queued entries in order and runs ash_engine_open; the keeper ends
- * waits that are out of time, closes engines (release may run on an engine's own thread, which cannot
- * join itself), unloads what was idle for its keep-alive and tells the listener. Callbacks are always
- * called without the lock. */
+ * waits that are out of time, closes engines (release may run on an engine's own thread, which
+ * cannot join itself), unloads what was idle for its keep-alive and tells the listener. Callbacks
+ * are always called without the lock. */
 #include "residency/manager.h"
 
 #include <math.h>
@@ -23,8 +23,7 @@ static const int64_t TICK_NS = 250ll * 1000000;    /* listener's pace while some
 static ash_entry *find(const ash_manager *m, const char *id)
 {
     for (size_t i = 0; i < m->n; i++)
-        if (!strcmp(m->entries[i].spec.id, id))
-            return &m->entries[i];
+        if (!strcmp(m->entries[i].spec.id, id)) return &m->entries[i];
     return NULL;
 }
 
@@ -35,7 +34,8 @@ static void changed(ash_manager *m, ash_entry *e)
     pthread_cond_signal(&m->keep_cond);
 }
 
-/* ---- waiters ---------------------------------------------------------------------------------- */
+/* ---- waiters ----------------------------------------------------------------------------------
+ */
 
 /* Moves the waiters that `match` says from the manager's list to *done. */
 static void take_waiters(ash_manager *m, bool (*match)(const ash_waiter *, const void *),
@@ -84,12 +84,12 @@ static void fail_all(ash_waiter *done, int code, const char *msg)
     for (ash_waiter *w = done; w; w = w->next) ash_err_set(&w->err, code, "%s", msg);
 }
 
-/* ---- loading ---------------------------------------------------------------------------------- */
+/* ---- loading ----------------------------------------------------------------------------------
+ */
 
 static void queue_load(ash_manager *m, ash_entry *e, bool first)
 {
-    if (e->queued || e->state == ASH_MODEL_LOADING || e->state == ASH_MODEL_LOADED)
-        return;
+    if (e->queued || e->state == ASH_MODEL_LOADING || e->state == ASH_MODEL_LOADED) return;
     e->queued = true;
     /* a waiting client goes before preloads that nobody waits for yet */
     e->queue_seq = first ? m->next_seq++ : m->next_seq++ + (1ull << 40);
@@ -104,8 +104,7 @@ static ash_entry *next_queued(ash_manager *m)
     ash_entry *best = NULL;
     for (size_t i = 0; i < m->n; i++) {
         ash_entry *e = &m->entries[i];
-        if (e->queued && (!best || e->queue_seq < best->queue_seq))
-            best = e;
+        if (e->queued && (!best || e->queue_seq < best->queue_seq)) best = e;
     }
     return best;
 }
@@ -141,8 +140,7 @@ static int load_engine(const ash_manager *m, ash_entry *e, ash_engine **out, ash
                          .cancel = &e->cancel};
     ash_engine_plan plan;
     int rc = ash_engine_plan_read(&o, &plan, err);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     uint64_t need = plan.weight_bytes + plan.kv_bytes + plan.scratch_bytes;
     uint64_t room = ash_memory_available();
     if (need > room)
@@ -177,11 +175,9 @@ static void explain_failure(ash_entry *e)
 
 static void note_boot(ash_manager *m)
 {
-    if (m->preload_ms > 0.0)
-        return;
+    if (m->preload_ms > 0.0) return;
     for (size_t i = 0; i < m->n; i++)
-        if (m->entries[i].spec.preload && !m->entries[i].boot_state)
-            return;
+        if (m->entries[i].spec.preload && !m->entries[i].boot_state) return;
     m->preload_ms = (double)(ash_clock_ns() - m->opened_ns) * 1e-6;
 }
 
@@ -203,8 +199,8 @@ static void finish_load(ash_manager *m, ash_entry *e, ash_engine *engine, const 
         e->failures = 0;
         e->last_use_ns = now;
         e->boot_state = 1;
-        ash_info("residency", "%s is ready after %.0f ms (%.1f MB resident)", e->spec.id, e->load_ms,
-                 (double)e->resident_bytes * 1e-6);
+        ash_info("residency", "%s is ready after %.0f ms (%.1f MB with a full KV cache)", e->spec.id,
+                 e->load_ms, (double)e->resident_bytes * 1e-6);
     } else if (err->code == ASH_ECANCELED) {
         e->state = ASH_MODEL_UNLOADED;
         e->boot_state = -1;
@@ -248,8 +244,7 @@ static void *loader_main(void *arg)
         ash_engine *engine = NULL;
         ash_info("residency", "loading %s from %s", e->spec.id, e->spec.path);
         int rc = load_engine(m, e, &engine, &err);
-        if (rc && !err.code)
-            ash_err_set(&err, rc, "%s", ash_err_name(rc));
+        if (rc && !err.code) ash_err_set(&err, rc, "%s", ash_err_name(rc));
         ash_waiter *done = NULL;
         pthread_mutex_lock(&m->mutex);
         finish_load(m, e, rc ? NULL : engine, &err, &done);
@@ -261,7 +256,8 @@ static void *loader_main(void *arg)
     return NULL;
 }
 
-/* ---- the keeper ------------------------------------------------------------------------------- */
+/* ---- the keeper -------------------------------------------------------------------------------
+ */
 
 static bool is_idle(const ash_entry *e, int64_t now)
 {
@@ -293,13 +289,12 @@ static int64_t next_deadline(const ash_manager *m, int64_t now)
 {
     int64_t at = now + 60ll * 1000000000;
     for (const ash_waiter *w = m->waiters; w; w = w->next)
-        if (w->deadline_ns && w->deadline_ns < at)
-            at = w->deadline_ns;
+        if (w->deadline_ns && w->deadline_ns < at) at = w->deadline_ns;
     for (size_t i = 0; i < m->n; i++) {
         const ash_entry *e = &m->entries[i];
-        if (e->state == ASH_MODEL_LOADING && now + TICK_NS < at)
-            at = now + TICK_NS;
-        if (e->state == ASH_MODEL_LOADED && !e->leases && !e->spec.pin && e->spec.keep_alive_ms >= 0) {
+        if (e->state == ASH_MODEL_LOADING && now + TICK_NS < at) at = now + TICK_NS;
+        if (e->state == ASH_MODEL_LOADED && !e->leases && !e->spec.pin &&
+            e->spec.keep_alive_ms >= 0) {
             int64_t idle = e->last_use_ns + e->spec.keep_alive_ms * 1000000;
             at = idle < at ? idle : at;
         }
@@ -317,11 +312,9 @@ static void tell_listener(ash_manager *m, int64_t now)
             e->dirty = true;
             atomic_fetch_add(&m->version, 1);
         }
-        if (!e->dirty)
-            continue;
+        if (!e->dirty) continue;
         e->dirty = false;
-        if (!m->listener)
-            continue;
+        if (!m->listener) continue;
         pthread_mutex_unlock(&m->mutex);
         m->listener(m->listener_user, e->spec.id);
         pthread_mutex_lock(&m->mutex);
@@ -331,8 +324,7 @@ static void tell_listener(ash_manager *m, int64_t now)
 static bool any_dirty(const ash_manager *m)
 {
     for (size_t i = 0; i < m->n; i++)
-        if (m->entries[i].dirty)
-            return true;
+        if (m->entries[i].dirty) return true;
     return false;
 }
 
@@ -354,8 +346,7 @@ static void *keeper_main(void *arg)
             continue;
         }
         tell_listener(m, now);
-        if (any_dirty(m) || m->stopping)
-            continue;
+        if (any_dirty(m) || m->stopping) continue;
         int64_t at = next_deadline(m, now);
         struct timespec ts = {.tv_sec = at / 1000000000, .tv_nsec = at % 1000000000};
         pthread_cond_timedwait(&m->keep_cond, &m->mutex, &ts);
@@ -364,7 +355,8 @@ static void *keeper_main(void *arg)
     return NULL;
 }
 
-/* ---- open and close --------------------------------------------------------------------------- */
+/* ---- open and close ---------------------------------------------------------------------------
+ */
 
 static char *copy_text(const char *s, bool *ok)
 {
@@ -394,9 +386,9 @@ static bool copy_spec(ash_model_spec *to, const ash_model_spec *from)
 
 static void free_spec(ash_model_spec *s)
 {
-    const char *all[] = {s->id,   s->path,   s->absent_reason, s->absent_code, s->absent_hint,
-                         s->repo, s->format, s->template_text, s->size,        s->description,
-                         s->warning, s->warm_prompt};
+    const char *all[] = {s->id,          s->path,        s->absent_reason, s->absent_code,
+                         s->absent_hint, s->repo,        s->format,        s->template_text,
+                         s->size,        s->description, s->warning,       s->warm_prompt};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free((void *)all[i]);
 }
 
@@ -404,8 +396,7 @@ static void free_spec(ash_model_spec *s)
 static void init_state(ash_entry *e)
 {
     e->error = ASH_ERR_INIT;
-    if (e->spec.path)
-        return;
+    if (e->spec.path) return;
     e->state = ASH_MODEL_FAILED;
     ash_err_set(&e->error, ASH_ENOENT, "%s",
                 e->spec.absent_reason ? e->spec.absent_reason : "not on this machine");
@@ -418,8 +409,7 @@ int ash_manager_open(const ash_manager_opts *opts, ash_manager **out, ash_err *e
 {
     *out = NULL;
     ash_manager *m = calloc(1, sizeof *m);
-    if (!m)
-        return ash_err_nomem(err, "residency");
+    if (!m) return ash_err_nomem(err, "residency");
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -482,8 +472,7 @@ static bool everyone(const ash_waiter *w, const void *arg)
 
 void ash_manager_close(ash_manager *m)
 {
-    if (!m)
-        return;
+    if (!m) return;
     ash_waiter *left = NULL;
     pthread_mutex_lock(&m->mutex);
     m->stopping = true;
@@ -509,14 +498,13 @@ void ash_manager_close(ash_manager *m)
     free(m);
 }
 
-/* ---- requests --------------------------------------------------------------------------------- */
+/* ---- requests ---------------------------------------------------------------------------------
+ */
 
 bool ash_manager_knows(const ash_manager *m, const char *id, const char **nearest)
 {
-    if (nearest)
-        *nearest = NULL;
-    if (find(m, id))
-        return true;
+    if (nearest) *nearest = NULL;
+    if (find(m, id)) return true;
     int best = ASH_NEAREST_FAR;
     for (size_t i = 0; nearest && i < m->n; i++) {
         int d = ash_nearest_distance(id, m->entries[i].spec.id);
@@ -533,7 +521,7 @@ ash_model_state ash_manager_state(const ash_manager *m, const char *id)
     ash_manager *w = (ash_manager *)m; /* the lock is not part of the state */
     pthread_mutex_lock(&w->mutex);
     ash_entry *e = find(m, id);
-    ash_model_state s = !e ? ASH_MODEL_FAILED
+    ash_model_state s = !e                                          ? ASH_MODEL_FAILED
                         : e->queued && e->state != ASH_MODEL_LOADED ? ASH_MODEL_LOADING
                                                                     : e->state;
     pthread_mutex_unlock(&w->mutex);
@@ -548,18 +536,16 @@ static int unknown(const char *id, ash_err *err)
 /* Why a failed entry is not tried again now; 0 if it may be. */
 static int still_failed(const ash_entry *e, ash_err *err)
 {
-    if (e->state != ASH_MODEL_FAILED || e->queued)
-        return 0;
+    if (e->state != ASH_MODEL_FAILED || e->queued) return 0;
     bool again = e->spec.path && ash_clock_ns() - e->failed_ns >= RETRY_NS;
     return again ? 0 : ash_err_set(err, e->error.code, "%s", e->error.msg);
 }
 
-int ash_manager_acquire(ash_manager *m, const char *id, int64_t load_ms, ash_lease_fn cb, void *user,
-                        uint64_t *ticket, ash_err *err)
+int ash_manager_acquire(ash_manager *m, const char *id, int64_t load_ms, ash_lease_fn cb,
+                        void *user, uint64_t *ticket, ash_err *err)
 {
     ash_waiter *w = calloc(1, sizeof *w);
-    if (!w)
-        return ash_err_nomem(err, "a waiting request");
+    if (!w) return ash_err_nomem(err, "a waiting request");
     pthread_mutex_lock(&m->mutex);
     ash_entry *e = find(m, id);
     int rc = !e            ? unknown(id, err)
@@ -574,10 +560,10 @@ int ash_manager_acquire(ash_manager *m, const char *id, int64_t load_ms, ash_lea
             e->last_use_ns = ash_clock_ns();
             engine = e->engine;
         } else {
-            *w = (ash_waiter){.next = m->waiters, .ticket = *ticket, .entry = e, .cb = cb, .user = user};
+            *w = (ash_waiter){
+                .next = m->waiters, .ticket = *ticket, .entry = e, .cb = cb, .user = user};
             w->err = ASH_ERR_INIT;
-            if (load_ms > 0)
-                w->deadline_ns = ash_clock_ns() + load_ms * 1000000;
+            if (load_ms > 0) w->deadline_ns = ash_clock_ns() + load_ms * 1000000;
             m->waiters = w;
             e->wanted_by_user = true;
             queue_load(m, e, true);
@@ -587,10 +573,8 @@ int ash_manager_acquire(ash_manager *m, const char *id, int64_t load_ms, ash_lea
         }
     }
     pthread_mutex_unlock(&m->mutex);
-    if (rc || engine)
-        free(w);
-    if (engine)
-        cb(user, engine, NULL);
+    if (rc || engine) free(w);
+    if (engine) cb(user, engine, NULL);
     return rc;
 }
 
@@ -609,12 +593,10 @@ void ash_manager_release(ash_manager *m, ash_engine *engine)
     pthread_mutex_lock(&m->mutex);
     for (size_t i = 0; i < m->n; i++) {
         ash_entry *e = &m->entries[i];
-        if (e->engine != engine)
-            continue;
+        if (e->engine != engine) continue;
         e->leases--;
         e->last_use_ns = ash_clock_ns();
-        if (!e->leases)
-            pthread_cond_signal(&m->keep_cond);
+        if (!e->leases) pthread_cond_signal(&m->keep_cond);
     }
     pthread_mutex_unlock(&m->mutex);
 }
@@ -624,8 +606,7 @@ int ash_manager_load(ash_manager *m, const char *id, ash_err *err)
     pthread_mutex_lock(&m->mutex);
     ash_entry *e = find(m, id);
     int rc = e ? 0 : unknown(id, err);
-    if (!rc && !e->spec.path)
-        rc = ash_err_set(err, e->error.code, "%s", e->error.msg);
+    if (!rc && !e->spec.path) rc = ash_err_set(err, e->error.code, "%s", e->error.msg);
     if (!rc) {
         e->unload_pending = false;
         queue_load(m, e, true);

@@ -1,9 +1,9 @@
 /* Which models are in memory: states, loads, waiting requests.
  *
- * The manager knows every model the catalogue names, loads those of the preload list in order on its
- * own loader thread, loads others on demand (one load serves all who wait, and goes on when they
- * leave), and lends engines. Any thread may call any function; callbacks come on the manager's or the
- * caller's thread, never with its lock held, and must be quick. */
+ * The manager knows every model the catalogue names, loads those of the preload list in order on
+ * its own loader thread, loads others on demand (one load serves all who wait, and goes on when
+ * they leave), and lends engines. Any thread may call any function; callbacks come on the manager's
+ * or the caller's thread, never with its lock held, and must be quick. */
 #ifndef ASHLEY_RESIDENCY_MANAGER_H
 #define ASHLEY_RESIDENCY_MANAGER_H
 
@@ -14,13 +14,13 @@
 typedef struct ash_manager ash_manager;
 
 typedef enum ash_model_state {
-    ASH_MODEL_UNLOADED,    /* a request would load it */
+    ASH_MODEL_UNLOADED, /* a request would load it */
     ASH_MODEL_DOWNLOADING,
     ASH_MODEL_DOWNLOADED,
     ASH_MODEL_LOADING,
     ASH_MODEL_LOADED,
     ASH_MODEL_SLEEPING,
-    ASH_MODEL_FAILED,      /* quarantined, with its reason; a load request tries again */
+    ASH_MODEL_FAILED, /* quarantined, with its reason; a load request tries again */
 } ash_model_state;
 const char *ash_model_state_name(ash_model_state s);
 
@@ -29,20 +29,20 @@ typedef struct ash_model_spec {
     const char *id;
     const char *path;          /* the checkpoint on this machine, or NULL */
     const char *absent_reason; /* path NULL: why, for people ("not downloaded: ...") */
-    const char *absent_code;   /* path NULL: "not_downloaded", "unsupported_format", "consent_needed" */
-    const char *absent_hint;   /* path NULL: what to do, or NULL */
-    const char *template_text; /* override or NULL */
+    const char
+        *absent_code; /* path NULL: "not_downloaded", "unsupported_format", "consent_needed" */
+    const char *absent_hint;                                  /* path NULL: what to do, or NULL */
+    const char *template_text;                                /* override or NULL */
     const char *repo, *format, *size, *description, *warning; /* shown, may be NULL */
-    uint32_t ctx;              /* 0 = the model's own */
-    int64_t keep_alive_ms;     /* idle time before an on-demand model goes; -1 = for ever */
+    uint32_t ctx;                                             /* 0 = the model's own */
+    int64_t keep_alive_ms; /* idle time before an on-demand model goes; -1 = for ever */
     bool preload, required, pin;
-    const char *warm_prompt;   /* the default persona's system prompt, or NULL */
+    const char *warm_prompt; /* the default persona's system prompt, or NULL */
 } ash_model_spec;
-
 
 typedef struct ash_manager_opts {
     const ash_model_spec *specs;
-    size_t n_specs;           /* preload entries first, in their order */
+    size_t n_specs; /* preload entries first, in their order */
     ash_cpu_level cpu;
     int threads;
     ash_ready ready_policy; /* when ash_manager_ready says true */
@@ -54,17 +54,18 @@ int ash_manager_start(ash_manager *m, ash_err *err) ASH_MUST_CHECK;
 /* Cancels loads, fails waiters with ASH_ECANCELED, closes engines. No lease may be held. */
 void ash_manager_close(ash_manager *m);
 
-/* NULL if nobody knows the id; *nearest then is the closest known id or NULL (borrowed, constant). */
+/* NULL if nobody knows the id; *nearest then is the closest known id or NULL (borrowed, constant).
+ */
 bool ash_manager_knows(const ash_manager *m, const char *id, const char **nearest);
 ash_model_state ash_manager_state(const ash_manager *m, const char *id);
 
 /* A lease on a loaded engine. cb is called exactly once per successful acquire, maybe before it
- * returns: with the engine (give it back by ash_manager_release), or NULL and an error: ASH_ETIMEDOUT
- * when load_ms passed first (the load goes on), ASH_ECANCELED after ash_manager_abandon or at
- * shutdown, else why the load failed. load_ms 0 = no limit. */
+ * returns: with the engine (give it back by ash_manager_release), or NULL and an error:
+ * ASH_ETIMEDOUT when load_ms passed first (the load goes on), ASH_ECANCELED after
+ * ash_manager_abandon or at shutdown, else why the load failed. load_ms 0 = no limit. */
 typedef void (*ash_lease_fn)(void *user, ash_engine *e, const ash_err *err);
-int ash_manager_acquire(ash_manager *m, const char *id, int64_t load_ms, ash_lease_fn cb, void *user,
-                        uint64_t *ticket, ash_err *err) ASH_MUST_CHECK;
+int ash_manager_acquire(ash_manager *m, const char *id, int64_t load_ms, ash_lease_fn cb,
+                        void *user, uint64_t *ticket, ash_err *err) ASH_MUST_CHECK;
 /* The waiter left. If its cb was not called yet it is called now with ASH_ECANCELED. */
 void ash_manager_abandon(ash_manager *m, uint64_t ticket);
 void ash_manager_release(ash_manager *m, ash_engine *e);
@@ -78,8 +79,8 @@ int ash_manager_cancel(ash_manager *m, const char *id, ash_err *err) ASH_MUST_CH
 
 /* The progress object of one model (new reference, NULL without memory or for an unknown id) and of
  * all, in catalogue order: members model,state,stage,stages,progress,bytes_done,bytes_total,
- * bytes_per_second,stalled_since,eta_seconds,eta_basis,queue_position,started_at,error,can, and beside
- * them required, pin, repo, format, size, description, warning, n_ctx, resident_bytes. */
+ * bytes_per_second,stalled_since,eta_seconds,eta_basis,queue_position,started_at,error,can, and
+ * beside them required, pin, repo, format, size, description, warning, n_ctx, resident_bytes. */
 json_t *ash_manager_progress(const ash_manager *m, const char *id);
 json_t *ash_manager_list(const ash_manager *m);
 /* Changes whenever any model's progress changed; for watchers that poll or wait. */
@@ -95,6 +96,7 @@ void ash_manager_note_step(ash_manager *m, const char *step, double ms);
 /* Boot report: steps with milliseconds, entries with state, reason and times (new reference). */
 json_t *ash_manager_report(const ash_manager *m);
 /* Calls fn for every loaded engine, under a lease. For metrics. */
-void ash_manager_each(ash_manager *m, void (*fn)(void *user, const char *id, ash_engine *e), void *user);
+void ash_manager_each(ash_manager *m, void (*fn)(void *user, const char *id, ash_engine *e),
+                      void *user);
 
 #endif

@@ -13,11 +13,9 @@ static uint64_t proc_kb(const char *file, const char *key)
     size_t n = strlen(key);
     FILE *f = fopen(file, "re");
     while (f && out == UINT64_MAX && fgets(line, sizeof line, f)) {
-        if (!strncmp(line, key, n) && line[n] == ':')
-            out = strtoull(line + n + 1, NULL, 10) * 1024;
+        if (!strncmp(line, key, n) && line[n] == ':') out = strtoull(line + n + 1, NULL, 10) * 1024;
     }
-    if (f)
-        fclose(f);
+    if (f) fclose(f);
     return out;
 }
 
@@ -26,8 +24,7 @@ static uint64_t read_number(const char *file)
     unsigned long long v;
     FILE *f = fopen(file, "re");
     int got = f ? fscanf(f, "%llu", &v) : 0;
-    if (f)
-        fclose(f);
+    if (f) fclose(f);
     return got == 1 ? (uint64_t)v : UINT64_MAX;
 }
 
@@ -38,10 +35,8 @@ static uint64_t stat_value(const char *file, const char *key)
     uint64_t out = 0;
     FILE *f = fopen(file, "re");
     while (f && fscanf(f, "%63s %llu", name, &v) == 2)
-        if (!strcmp(name, key))
-            out = (uint64_t)v;
-    if (f)
-        fclose(f);
+        if (!strcmp(name, key)) out = (uint64_t)v;
+    if (f) fclose(f);
     return out;
 }
 
@@ -56,8 +51,7 @@ static void own_cgroup(char *out, size_t size)
             line[strcspn(line, "\n")] = 0;
             snprintf(out, size, "%s", strcmp(line + 3, "/") ? line + 3 : "");
         }
-    if (f)
-        fclose(f);
+    if (f) fclose(f);
 }
 
 static uint64_t cgroup_room(void)
@@ -69,8 +63,7 @@ static uint64_t cgroup_room(void)
     snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.current", group);
     uint64_t now = read_number(path);
     snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.stat", group);
-    if (max == UINT64_MAX || now == UINT64_MAX)
-        return UINT64_MAX;
+    if (max == UINT64_MAX || now == UINT64_MAX) return UINT64_MAX;
     uint64_t cache = stat_value(path, "inactive_file") + stat_value(path, "active_file");
     uint64_t used = now > cache ? now - cache : 0;
     return max > used ? max - used : 0;

@@ -4,8 +4,8 @@
 
 #include <stdint.h>
 
-/* Bytes free for new models: the kernel's MemAvailable, and what the cgroup's memory.max leaves (its
- * page cache counts as free), whichever is less. UINT64_MAX where neither can be read. */
+/* Bytes free for new models: the kernel's MemAvailable, and what the cgroup's memory.max leaves
+ * (its page cache counts as free), whichever is less. UINT64_MAX where neither can be read. */
 uint64_t ash_memory_available(void);
 /* Resident bytes of this process (VmRSS), 0 if unknown. */
 uint64_t ash_memory_resident(void);

@@ -1,5 +1,5 @@
-/* Owns the progress object that every door of the program shows: /models, its SSE, the 503 body, the
- * page and the terminal. Refuses to go backwards. Called with the manager's lock held. */
+/* Owns the progress object that every door of the program shows: /models, its SSE, the 503 body,
+ * the page and the terminal. Refuses to go backwards. Called with the manager's lock held. */
 #include <math.h>
 #include <string.h>
 
@@ -59,8 +59,7 @@ bool ash_entry_sample(ash_entry *e, int64_t now_ns)
         e->stalled_since = 0.0;
     } else if (elapsed > STALL_SECONDS && bytes < atomic_load(&e->progress.bytes_total)) {
         e->rate = 0.0;
-        if (!stalled)
-            e->stalled_since = ash_clock_wall() - elapsed;
+        if (!stalled) e->stalled_since = ash_clock_wall() - elapsed;
     }
     e->shown_progress = fmax(e->shown_progress, overall(e));
     return e->shown_progress != before || stalled != (e->stalled_since > 0.0);
@@ -69,7 +68,8 @@ bool ash_entry_sample(ash_entry *e, int64_t now_ns)
 static json_t *stages_json(void)
 {
     json_t *a = json_array();
-    for (int i = 1; i < ASH_N_STAGES; i++) json_array_append_new(a, json_string(ash_stage_names[i]));
+    for (int i = 1; i < ASH_N_STAGES; i++)
+        json_array_append_new(a, json_string(ash_stage_names[i]));
     return a;
 }
 
@@ -87,16 +87,14 @@ static json_t *can_json(const ash_entry *e)
 
 static json_t *error_json(const ash_entry *e)
 {
-    if (e->state != ASH_MODEL_FAILED)
-        return json_null();
+    if (e->state != ASH_MODEL_FAILED) return json_null();
     return json_pack("{s:s, s:s, s:s?}", "code", e->error_code ? e->error_code : "load_failed",
                      "message", e->error.msg, "hint", e->error_hint);
 }
 
 static json_t *queue_position(const ash_manager *m, const ash_entry *e)
 {
-    if (!e->queued)
-        return json_null();
+    if (!e->queued) return json_null();
     int before = 1;
     for (size_t i = 0; i < m->n; i++)
         before += m->entries[i].queued && m->entries[i].queue_seq < e->queue_seq;
@@ -111,7 +109,8 @@ static void add_eta(json_t *o, const ash_entry *e, uint64_t done, uint64_t total
     if (known && e->shown_progress > 0.05) /* what follows the reading, at its usual share */
         left += (1.0 - fmax(e->shown_progress, 0.8)) * (double)(ash_clock_ns() - e->load_begin_ns) *
                 1e-9 / e->shown_progress;
-    json_object_set_new(o, "eta_seconds", known ? json_real(ceil(left * 10.0) / 10.0) : json_null());
+    json_object_set_new(o, "eta_seconds",
+                        known ? json_real(ceil(left * 10.0) / 10.0) : json_null());
     json_object_set_new(o, "eta_basis", known ? json_string("measured rate") : json_null());
 }
 
@@ -131,10 +130,8 @@ json_t *ash_entry_json(const ash_manager *m, ash_entry *e)
     uint64_t done = atomic_load(&e->progress.bytes_done);
     uint64_t total = atomic_load(&e->progress.bytes_total);
     json_t *o = json_object();
-    if (!o)
-        return NULL;
-    if (loading)
-        ash_entry_sample(e, ash_clock_ns());
+    if (!o) return NULL;
+    if (loading) ash_entry_sample(e, ash_clock_ns());
     set_text(o, "model", e->spec.id);
     set_text(o, "state", e->queued && !loading ? "loading" : ash_model_state_name(e->state));
     set_text(o, "stage", loading ? ash_stage_names[atomic_load(&e->progress.stage)] : NULL);
@@ -157,8 +154,10 @@ json_t *ash_entry_json(const ash_manager *m, ash_entry *e)
     set_text(o, "size", e->spec.size);
     set_text(o, "description", e->spec.description);
     set_text(o, "warning", e->spec.warning);
-    json_object_set_new(o, "n_ctx", loaded ? json_integer(ash_engine_info(e->engine)->n_ctx)
-                                           : e->spec.ctx ? json_integer(e->spec.ctx) : json_null());
+    json_object_set_new(o, "n_ctx",
+                        loaded        ? json_integer(ash_engine_info(e->engine)->n_ctx)
+                        : e->spec.ctx ? json_integer(e->spec.ctx)
+                                      : json_null());
     json_object_set_new(o, "resident_bytes",
                         json_integer(loaded ? (json_int_t)e->resident_bytes : 0));
     set_number(o, "load_ms", loaded, e->load_ms);

@@ -22,8 +22,7 @@ json_t *ash_manager_progress(const ash_manager *m, const char *id)
     json_t *o = NULL;
     lock(m);
     for (size_t i = 0; i < m->n && !o; i++)
-        if (!strcmp(m->entries[i].spec.id, id))
-            o = ash_entry_json(m, &m->entries[i]);
+        if (!strcmp(m->entries[i].spec.id, id)) o = ash_entry_json(m, &m->entries[i]);
     unlock(m);
     return o;
 }
@@ -58,8 +57,7 @@ static bool ready_locked(const ash_manager *m)
     size_t entries = 0, loaded = 0, required = 0, required_loaded = 0;
     for (size_t i = 0; i < m->n; i++) {
         const ash_entry *e = &m->entries[i];
-        if (!e->spec.preload)
-            continue;
+        if (!e->spec.preload) continue;
         bool up = e->state == ASH_MODEL_LOADED || e->boot_state == 1;
         entries++;
         loaded += up;
@@ -67,9 +65,12 @@ static bool ready_locked(const ash_manager *m)
         required_loaded += e->spec.required && up;
     }
     switch (m->ready_policy) {
-    case ASH_READY_ALL: return loaded == entries;
-    case ASH_READY_ANY: return loaded > 0 || entries == 0;
-    default: return required_loaded == required;
+    case ASH_READY_ALL:
+        return loaded == entries;
+    case ASH_READY_ANY:
+        return loaded > 0 || entries == 0;
+    default:
+        return required_loaded == required;
     }
 }
 
@@ -106,15 +107,13 @@ json_t *ash_manager_report(const ash_manager *m)
     json_t *steps = json_array(), *models = json_array();
     lock(m);
     for (size_t i = 0; i < m->n_steps; i++)
-        json_array_append_new(steps,
-                              json_pack("{s:s, s:f}", "step", m->steps[i].name, "ms", m->steps[i].ms));
+        json_array_append_new(
+            steps, json_pack("{s:s, s:f}", "step", m->steps[i].name, "ms", m->steps[i].ms));
     for (size_t i = 0; i < m->n; i++) {
         ash_entry *e = &m->entries[i];
-        if (!e->spec.preload)
-            continue;
+        if (!e->spec.preload) continue;
         json_t *o = ash_entry_json(m, e);
-        if (o)
-            json_object_set_new(o, "stage_ms", stage_times(e));
+        if (o) json_object_set_new(o, "stage_ms", stage_times(e));
         json_array_append_new(models, o);
     }
     bool done = m->preload_ms > 0.0 || json_array_size(models) == 0;
@@ -127,7 +126,8 @@ json_t *ash_manager_report(const ash_manager *m)
     return report;
 }
 
-void ash_manager_each(ash_manager *m, void (*fn)(void *user, const char *id, ash_engine *e), void *user)
+void ash_manager_each(ash_manager *m, void (*fn)(void *user, const char *id, ash_engine *e),
+                      void *user)
 {
     for (size_t i = 0; i < m->n; i++) {
         ash_entry *e = &m->entries[i];
@@ -135,13 +135,11 @@ void ash_manager_each(ash_manager *m, void (*fn)(void *user, const char *id, ash
         ash_engine *engine = e->state == ASH_MODEL_LOADED ? e->engine : NULL;
         e->leases += engine != NULL;
         unlock(m);
-        if (!engine)
-            continue;
+        if (!engine) continue;
         fn(user, e->spec.id, engine);
         lock(m);
         e->leases--; /* looking at a model is not using it: its idle time runs on */
-        if (!e->leases)
-            pthread_cond_signal(&m->keep_cond);
+        if (!e->leases) pthread_cond_signal(&m->keep_cond);
         unlock(m);
     }
 }

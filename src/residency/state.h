@@ -11,37 +11,37 @@ enum { ASH_N_STAGES = 6 }; /* fetch verify map pack warm prefill, as interfaces 
 
 /* Progress of the load in flight. Written by the loading thread without the lock, read by any. */
 typedef struct ash_load_progress {
-    atomic_int stage;        /* index into the stage names */
-    atomic_ullong done, total; /* of the stage */
+    atomic_int stage;                      /* index into the stage names */
+    atomic_ullong done, total;             /* of the stage */
     atomic_ullong bytes_done, bytes_total; /* source bytes read over the whole load */
 } ash_load_progress;
 
 typedef struct ash_entry {
     ash_model_spec spec; /* strings owned */
     ash_model_state state;
-    ash_err error;       /* FAILED: why */
+    ash_err error;                       /* FAILED: why */
     const char *error_code, *error_hint; /* constant strings, may be NULL */
-    ash_engine *engine;  /* LOADED */
+    ash_engine *engine;                  /* LOADED */
     uint32_t leases;
     bool queued;         /* waits for the loader */
     bool wanted_by_user; /* loaded by request: the idle time applies unless pinned */
     bool unload_pending;
     uint64_t queue_seq;
     int64_t last_use_ns, failed_ns;
-    int failures;        /* in a row */
-    double started_at;   /* wall time of the load in flight or of the last one; 0 before */
+    int failures;      /* in a row */
+    double started_at; /* wall time of the load in flight or of the last one; 0 before */
     int64_t load_begin_ns;
-    double load_ms;      /* of the last successful load */
+    double load_ms; /* of the last successful load */
     double stage_ms[ASH_N_STAGES];
     ash_load_progress progress;
     atomic_bool cancel;
     double shown_progress; /* highest value shown for this load: never backwards */
     uint64_t resident_bytes, last_bytes;
-    int64_t last_bytes_ns;   /* when last_bytes was seen to change */
-    double rate;             /* bytes per second, smoothed */
-    double stalled_since;    /* wall; 0 = not stalled */
-    bool dirty;              /* the listener has not been told */
-    int boot_state;          /* of a preload entry: 0 not yet, 1 ready, -1 failed */
+    int64_t last_bytes_ns; /* when last_bytes was seen to change */
+    double rate;           /* bytes per second, smoothed */
+    double stalled_since;  /* wall; 0 = not stalled */
+    bool dirty;            /* the listener has not been told */
+    int boot_state;        /* of a preload entry: 0 not yet, 1 ready, -1 failed */
 } ash_entry;
 
 typedef struct ash_waiter {

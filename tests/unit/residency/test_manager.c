@@ -1,5 +1,6 @@
 /* The manager over engines that are only pretended, so that order, waiting, cancelling, failing and
- * unloading are tested without a model. The functions of engine/engine.h that it calls are below. */
+ * unloading are tested without a model. The functions of engine/engine.h that it calls are below.
+ */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,7 +16,8 @@
 #include "base/log.h"
 #include "residency/manager.h"
 
-/* ---- the pretended engine --------------------------------------------------------------------- */
+/* ---- the pretended engine ---------------------------------------------------------------------
+ */
 
 struct ash_engine {
     ash_model_info info;
@@ -28,8 +30,7 @@ static pthread_mutex_t order_mutex = PTHREAD_MUTEX_INITIALIZER;
 int ash_engine_plan_read(const ash_engine_opts *opts, ash_engine_plan *out, ash_err *err)
 {
     *out = (ash_engine_plan){.weight_bytes = 1000, .kv_bytes = 100, .scratch_bytes = 10};
-    if (strstr(opts->path, "huge"))
-        out->weight_bytes = (uint64_t)1 << 60;
+    if (strstr(opts->path, "huge")) out->weight_bytes = (uint64_t)1 << 60;
     return 0;
 }
 
@@ -37,15 +38,13 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
 {
     pthread_mutex_lock(&order_mutex);
     size_t n = strlen(load_order);
-    if (n < sizeof load_order - 1)
-        load_order[n] = opts->path[0];
+    if (n < sizeof load_order - 1) load_order[n] = opts->path[0];
     pthread_mutex_unlock(&order_mutex);
     atomic_fetch_add(&loads, 1);
     opts->progress(opts->user, ASH_LOAD_VERIFY, 0, 1);
     opts->progress(opts->user, ASH_LOAD_PACK, 400, 1000);
     while (strstr(opts->path, "slow") && !atomic_load(&gate_open)) {
-        if (atomic_load(opts->cancel))
-            return ash_err_set(err, ASH_ECANCELED, "cancelled");
+        if (atomic_load(opts->cancel)) return ash_err_set(err, ASH_ECANCELED, "cancelled");
         usleep(1000);
     }
     if (strstr(opts->path, "bad"))
@@ -60,8 +59,7 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
 
 void ash_engine_close(ash_engine *e)
 {
-    if (e)
-        atomic_fetch_add(&closes, 1);
+    if (e) atomic_fetch_add(&closes, 1);
     free(e);
 }
 
@@ -70,7 +68,8 @@ const ash_model_info *ash_engine_info(const ash_engine *e)
     return &e->info;
 }
 
-/* ---- helpers ---------------------------------------------------------------------------------- */
+/* ---- helpers ----------------------------------------------------------------------------------
+ */
 
 typedef struct waited {
     atomic_int calls;
@@ -82,8 +81,7 @@ static void on_lease(void *user, ash_engine *e, const ash_err *err)
 {
     waited *w = user;
     w->engine = e;
-    if (err)
-        w->err = *err;
+    if (err) w->err = *err;
     atomic_fetch_add(&w->calls, 1);
 }
 
@@ -113,10 +111,13 @@ static ash_manager *open_manager(const ash_model_spec *specs, size_t n, ash_read
     return m;
 }
 
-#define SPEC(name, file, pre) \
-    {.id = name, .path = file, .preload = pre, .required = pre, .pin = pre, .keep_alive_ms = -1}
+#define SPEC(name, file, pre)                                                                      \
+    {                                                                                              \
+        .id = name, .path = file, .preload = pre, .required = pre, .pin = pre, .keep_alive_ms = -1 \
+    }
 
-/* ---- tests ------------------------------------------------------------------------------------ */
+/* ---- tests ------------------------------------------------------------------------------------
+ */
 
 static void test_preload_then_acquire_waits_for_nothing(void **state)
 {
@@ -151,8 +152,7 @@ static void test_one_load_serves_all_who_wait(void **state)
     atomic_store(&gate_open, 1);
     for (int i = 0; i < 5; i++) {
         until_called(&w[i]);
-        if (i == 2)
-            continue;
+        if (i == 2) continue;
         assert_non_null(w[i].engine);
         assert_ptr_equal(w[i].engine, w[0].engine);
         ash_manager_release(m, w[i].engine);
@@ -179,11 +179,16 @@ static void test_load_budget_ends_the_wait_not_the_load(void **state)
 
 static void test_one_bad_entry_never_stops_the_rest(void **state)
 {
-    ash_model_spec specs[] = {
-        SPEC("bad", "bad.gguf", true), SPEC("huge", "huge", true),
-        {.id = "gone", .absent_reason = "not downloaded", .absent_code = "not_downloaded",
-         .absent_hint = "fetch it", .preload = true, .required = true, .keep_alive_ms = -1},
-        SPEC("good", "good", true)};
+    ash_model_spec specs[] = {SPEC("bad", "bad.gguf", true),
+                              SPEC("huge", "huge", true),
+                              {.id = "gone",
+                               .absent_reason = "not downloaded",
+                               .absent_code = "not_downloaded",
+                               .absent_hint = "fetch it",
+                               .preload = true,
+                               .required = true,
+                               .keep_alive_ms = -1},
+                              SPEC("good", "good", true)};
     ash_manager *m = open_manager(specs, 4, ASH_READY_ANY);
     until_state(m, "good", ASH_MODEL_LOADED);
     assert_int_equal(ash_manager_state(m, "bad"), ASH_MODEL_FAILED);
@@ -221,7 +226,8 @@ static void test_one_bad_entry_never_stops_the_rest(void **state)
 
 static void test_nearest_name(void **state)
 {
-    ash_model_spec specs[] = {SPEC("smollm2-135m-instruct", "a", false), SPEC("deepseek-r1", "b", false)};
+    ash_model_spec specs[] = {SPEC("smollm2-135m-instruct", "a", false),
+                              SPEC("deepseek-r1", "b", false)};
     ash_manager *m = open_manager(specs, 2, ASH_READY_REQUIRED);
     const char *near;
     assert_true(ash_manager_knows(m, "deepseek-r1", &near));
@@ -300,8 +306,7 @@ static void test_progress_never_goes_back(void **state)
         before = now;
         json_decref(p);
         usleep(1000);
-        if (i == 25)
-            atomic_store(&gate_open, 1);
+        if (i == 25) atomic_store(&gate_open, 1);
     }
     assert_true(first > 0.0 && first < 1.0);
     until_state(m, "s", ASH_MODEL_LOADED);
