@@ -1,9 +1,135 @@
-/* Owns the entry of the program: one command a file, found in the table below.
- * Refuses unknown commands with exit status 2. */
+/* Owns the entry of the program and the table of commands.
+ * Refuses unknown commands with exit status 2 and the nearest known one. */
+#include <locale.h>
+#include <signal.h>
 #include <stdio.h>
+#include <string.h>
+
+#include "base/nearest.h"
+#include "cli/cli.h"
+
+static const ash_cli_option run_options[] = {
+    {"system", 0, "TEXT", "system prompt"},
+    {"max-tokens", 'n', "N", "most tokens to answer with (default: to the end of the context)"},
+    {"temperature", 't', "T", "0 is greedy (default 0.8)"},
+    {"seed", 0, "N", "same seed, same text (default: random)"},
+    {"stats", 0, NULL, "print tokens per second to standard error"},
+    {0},
+};
+static const ash_cli_option tokenize_options[] = {
+    {"file", 'f', "FILE", "read the text from FILE instead of standard input"},
+    {"no-bos", 0, NULL, "add neither BOS nor EOS"},
+    {"special", 0, NULL, "match special tokens in the text"},
+    {0},
+};
+static const ash_cli_option render_options[] = {
+    {"template", 0, "FILE", "the Jinja template, in place of MODEL"},
+    {"context", 0, "FILE", "JSON object with messages, tools, add_generation_prompt, ..."},
+    {0},
+};
+static const ash_cli_option eval_options[] = {
+    {"ids", 0, "1,2,3", "the prompt as token ids"},
+    {"all", 0, NULL, "logits of every position instead of the last one"},
+    {"greedy", 0, "N", "the prompt's ids and N more, chosen greedily"},
+    {0},
+};
+static const ash_cli_option perplexity_options[] = {
+    {"ctx", 0, "N", "tokens of a window (default 512)"},
+    {0},
+};
+static const ash_cli_option bench_options[] = {
+    {"prefill", 'p', "N,N", "prompt lengths (default 128,512; 0 for none)"},
+    {"decode", 'n', "N", "tokens to decode (default 64; 0 for none)"},
+    {"sequences", 's', "N,N", "sequences decoded at once (default 1)"},
+    {"repeat", 'r', "N", "runs of each test (default 5)"},
+    {"synthetic", 0, "SHAPE:FORMAT",
+     "random weights of a real shape in place of MODEL (mistral-7b:q4_0)"},
+    {0},
+};
+static const ash_cli_option client_options[] = {
+    {"url", 0, "URL", "the server (default: from ASHLEY_HOST and ASHLEY_PORT)"},
+    {0},
+};
+
+const ash_cli_command ash_cli_commands[] = {
+    {"serve", "", "start the server: preload PRELOAD_MODELS, answer at once",
+     "Configuration comes from .env, the environment and flags; see `ashley doctor`.", NULL, 0, 0,
+     false, ash_cmd_serve},
+    {"run", "MODEL PROMPT", "answer one prompt and exit", NULL, run_options, 2, 2, false,
+     ash_cmd_run},
+    {"chat", "[MODEL]", "chat in the terminal", "Type /help in the chat for its commands.",
+     run_options, 0, 1, false, ash_cmd_chat},
+    {"list", "", "the models of the catalogue and whether they are on this machine", NULL, NULL, 0,
+     0, true, ash_cmd_list},
+    {"show", "MODEL", "format, architecture, sizes, context and template of a model", NULL, NULL, 1,
+     1, true, ash_cmd_show},
+    {"ps", "", "the models of a running server and their states", NULL, client_options, 0, 0, true,
+     ash_cmd_ps},
+    {"load", "MODEL", "have a running server load a model", NULL, client_options, 1, 1, true,
+     ash_cmd_load},
+    {"unload", "MODEL", "have a running server unload a model", NULL, client_options, 1, 1, true,
+     ash_cmd_unload},
+    {"doctor", "", "check this machine and the configuration", NULL, NULL, 0, 0, true,
+     ash_cmd_doctor},
+    {"tokenize", "MODEL", "text to token ids",
+     "Reads standard input, prints a JSON array of ids. BOS and EOS are added as the model says.",
+     tokenize_options, 1, 1, false, ash_cmd_tokenize},
+    {"detokenize", "MODEL", "token ids to text", "Reads a JSON array of ids from standard input.",
+     NULL, 1, 1, false, ash_cmd_detokenize},
+    {"render", "[MODEL]", "render a chat template, byte for byte", NULL, render_options, 0, 1,
+     false, ash_cmd_render},
+    {"eval", "MODEL", "logits or greedy ids of a prompt of ids", NULL, eval_options, 1, 1, true,
+     ash_cmd_eval},
+    {"perplexity", "MODEL FILE", "perplexity of a text", NULL, perplexity_options, 2, 2, true,
+     ash_cmd_perplexity},
+    {"bench", "[MODEL]", "prefill and decode speed, and the fraction of the machine's limits", NULL,
+     bench_options, 0, 1, true, ash_cmd_bench},
+    {"completion", "bash|zsh|fish", "print a shell completion script", NULL, NULL, 1, 1, false,
+     ash_cmd_completion},
+    {"version", "", "version, kernel set, libraries", NULL, NULL, 0, 0, true, ash_cmd_version},
+    {0},
+};
+
+const ash_cli_command *ash_cli_find(const char *name)
+{
+    for (const ash_cli_command *c = ash_cli_commands; c->name; c++)
+        if (!strcmp(c->name, name)) return c;
+    return NULL;
+}
+
+static int unknown_command(const char *name)
+{
+    const char *names[64];
+    size_t n = 0;
+    for (const ash_cli_command *c = ash_cli_commands; c->name; c++) names[n++] = c->name;
+    const char *near = ash_nearest(name, names, n);
+    return ash_cli_usage("no command '%s'%s%s%s; see `ashley --help`", name,
+                         near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+}
 
 int main(int argc, char **argv)
 {
-    printf("ashley %s\n", ASHLEY_VERSION);
-    return argc > 1 ? 2 : 0;
+    setlocale(LC_CTYPE, "");
+    signal(SIGPIPE, SIG_IGN);
+    if (argc < 2) {
+        ash_cli_help_all();
+        return ASH_EXIT_USAGE;
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+        const ash_cli_command *c = argc > 2 ? ash_cli_find(argv[2]) : NULL;
+        if (c)
+            ash_cli_help(c);
+        else
+            ash_cli_help_all();
+        return argc > 2 && !c ? unknown_command(argv[2]) : ASH_EXIT_DONE;
+    }
+    const char *name = !strcmp(argv[1], "--version") ? "version" : argv[1];
+    const ash_cli_command *c = ash_cli_find(name);
+    if (!c) return unknown_command(name);
+    ash_cli cli = {.command = c, .progress = "auto", .color = "auto"};
+    int status = ash_cli_parse(&cli, argc - 2, argv + 2);
+    if (status == 0) status = c->run(&cli);
+    ash_cli_release(&cli);
+    if (fflush(stdout) != 0 && status == 0) status = ASH_EXIT_FAILED;
+    return status < 0 ? ASH_EXIT_DONE : status;
 }

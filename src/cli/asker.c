@@ -1,0 +1,314 @@
+/* Owns one conversation's way to an answer from the command line: the local provider over a manager
+ * with that one model, or the upstream. Main thread; events come on the provider's threads. */
+#include "cli/asker.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "cli/engine_open.h"
+#include "cli/term.h"
+#include "provider/local.h"
+#include "provider/openai.h"
+#include "residency/manager.h"
+
+struct ash_asker {
+    ash_cli *cli;
+    ash_personas *personas;
+    const ash_persona *persona;
+    char *path;
+    ash_manager *manager;
+    ash_provider *provider;
+    const char *model; /* what answers */
+    bool local;
+    /* the answer in flight */
+    pthread_mutex_t mutex;
+    pthread_cond_t cond;
+    ash_buf *text;
+    bool ended, thinking;
+    ash_api_error error;
+    bool failed;
+    ash_answer_usage usage;
+};
+
+/* ---- opening ----------------------------------------------------------------------------------
+ */
+
+static int open_upstream(ash_asker *a, ash_err *err)
+{
+    const ash_config *c = a->cli->config;
+    if (!c->openai_api_key && !strcmp(ash_config_origin(c, "OPENAI_BASE_URL"), "default"))
+        return ash_err_set(err, ASH_EAUTH,
+                           "the upstream needs OPENAI_API_KEY (or OPENAI_BASE_URL of a server "
+                           "without keys); or name a local model: ashley list");
+    a->model = c->fallback_model;
+    ash_openai_opts o = {.name = "openai",
+                         .base_url = c->openai_base_url,
+                         .api_key = c->openai_api_key,
+                         .proxy = c->https_proxy,
+                         .no_proxy = c->no_proxy};
+    return ash_openai_open(&o, &a->provider, err);
+}
+
+/* Waits for the load with a bar; 0, or an exit status with the message printed. */
+static int wait_for_load(ash_asker *a, const char *id)
+{
+    ash_term term;
+    ash_err err = ASH_ERR_INIT;
+    const atomic_bool *stop = ash_cli_interrupt();
+    ash_term_init(&term, a->cli, id);
+    for (;;) {
+        json_t *p = ash_manager_progress(a->manager, id);
+        const char *state = json_string_value(json_object_get(p, "state"));
+        const char *stage = json_string_value(json_object_get(p, "stage"));
+        bool failed = state && !strcmp(state, "failed"), loaded = state && !strcmp(state, "loaded");
+        if (stage)
+            ash_term_progress(&term, stage[0] * 256 + stage[1], stage,
+                              (uint64_t)json_integer_value(json_object_get(p, "bytes_done")),
+                              (uint64_t)json_integer_value(json_object_get(p, "bytes_total")));
+        if (failed)
+            ash_err_set(&err, ASH_EFORMAT, "%s",
+                        json_string_value(json_object_get(json_object_get(p, "error"), "message")));
+        json_decref(p);
+        if (loaded || failed || atomic_load(stop)) break;
+        usleep(2000);
+    }
+    ash_term_done(&term);
+    return err.code ? ash_cli_fail(&err) : atomic_load(stop) ? 130 : 0;
+}
+
+static int open_local(ash_asker *a, const char *id)
+{
+    const ash_catalogue_entry *entry;
+    ash_err err = ASH_ERR_INIT;
+    int status = ash_cli_locate(a->cli, id, &a->path, &entry);
+    if (status) return status;
+    ash_model_spec spec = {.id = entry->id,
+                           .path = a->path,
+                           .template_text = entry->template_text,
+                           .ctx = entry->context,
+                           .keep_alive_ms = -1,
+                           .preload = true,
+                           .required = true,
+                           .pin = true};
+    ash_manager_opts o = {.specs = &spec, .n_specs = 1, .cpu = a->cli->config->cpu};
+    a->model = entry->id;
+    a->local = true;
+    int rc = ash_manager_open(&o, &a->manager, &err);
+    rc = rc ? rc : ash_local_open(a->manager, &a->provider, &err);
+    rc = rc ? rc : ash_manager_start(a->manager, &err);
+    return rc ? ash_cli_fail(&err) : wait_for_load(a, entry->id);
+}
+
+int ash_asker_open(ash_cli *cli, const char *model, ash_asker **out)
+{
+    ash_err err = ASH_ERR_INIT;
+    *out = NULL;
+    int status = ash_cli_configure(cli);
+    if (status) return status;
+    ash_asker *a = calloc(1, sizeof *a);
+    if (!a) return ash_cli_fail((ash_err_nomem(&err, "a conversation"), &err));
+    a->cli = cli;
+    pthread_mutex_init(&a->mutex, NULL);
+    pthread_cond_init(&a->cond, NULL);
+    ash_log_set_level(ASH_LOG_NONE); /* progress and errors are told in the terminal's own way */
+    if (ash_personas_open(cli->config->personas_dir, NULL, 0, &a->personas, &err)) {
+        ash_asker_close(a);
+        return ash_cli_fail(&err);
+    }
+    model = model ? model : cli->config->default_model;
+    a->persona = ash_personas_find(a->personas, model);
+    if (a->persona) model = a->persona->model ? a->persona->model : cli->config->default_model;
+    if (!strcmp(model, "openai"))
+        status = open_upstream(a, &err) ? ash_cli_fail(&err) : 0;
+    else
+        status = open_local(a, model);
+    if (status)
+        ash_asker_close(a);
+    else
+        *out = a;
+    return status;
+}
+
+void ash_asker_close(ash_asker *a)
+{
+    if (!a) return;
+    if (a->provider) a->provider->close(a->provider);
+    ash_manager_close(a->manager);
+    ash_personas_close(a->personas);
+    free(a->path);
+    pthread_cond_destroy(&a->cond);
+    pthread_mutex_destroy(&a->mutex);
+    free(a);
+}
+
+const char *ash_asker_system(const ash_asker *a)
+{
+    return a->persona ? a->persona->system_prompt : NULL;
+}
+
+const char *ash_asker_model(const ash_asker *a)
+{
+    return a->model;
+}
+
+const ash_answer_usage *ash_asker_usage(const ash_asker *a)
+{
+    return &a->usage;
+}
+
+/* ---- asking -----------------------------------------------------------------------------------
+ */
+
+static void show(ash_asker *a, const char *p, size_t n)
+{
+    fwrite(p, 1, n, stdout);
+    fflush(stdout);
+    ash_buf_add(a->text, p, n);
+}
+
+/* An upstream's chunk: the text of its first choice. */
+static void show_chunk(ash_asker *a, ash_str raw)
+{
+    json_t *v = NULL;
+    if (ash_json_parse(raw.p, raw.n, &v, NULL)) return;
+    const json_t *delta =
+        json_object_get(json_array_get(json_object_get(v, "choices"), 0), "delta");
+    const json_t *content = json_object_get(delta, "content");
+    if (json_is_string(content)) show(a, json_string_value(content), json_string_length(content));
+    json_decref(v);
+}
+
+static int on_answer(void *user, const ash_answer *ans)
+{
+    ash_asker *a = user;
+    pthread_mutex_lock(&a->mutex);
+    switch (ans->kind) {
+    case ASH_ANSWER_DELTA:
+        if (ans->reasoning.n) {
+            fwrite(ans->reasoning.p, 1, ans->reasoning.n, stderr);
+            a->thinking = true;
+        }
+        if (ans->text.n) {
+            if (a->thinking) fputc('\n', stderr);
+            a->thinking = false;
+            show(a, ans->text.p, ans->text.n);
+        }
+        break;
+    case ASH_ANSWER_RAW:
+        show_chunk(a, ans->raw);
+        break;
+    case ASH_ANSWER_END:
+        if (ans->usage) a->usage = *ans->usage;
+        a->ended = true;
+        break;
+    case ASH_ANSWER_ERROR:
+        a->error = *ans->error;
+        a->failed = a->ended = true;
+        break;
+    default:
+        break;
+    }
+    pthread_cond_signal(&a->cond);
+    pthread_mutex_unlock(&a->mutex);
+    return 0;
+}
+
+/* Fills the request from the command's options; 0 or an exit status. */
+static int read_params(ash_asker *a, ash_request *req, json_t *body)
+{
+    const char *t = ash_cli_get(a->cli, "temperature");
+    long n = -1, seed = -1;
+    int status = ash_cli_int(a->cli, "max-tokens", 0, 1 << 30, &n);
+    status = status ? status : ash_cli_int(a->cli, "seed", -1, INT64_MAX / 2, &seed);
+    if (status) return status;
+    req->sampling = ash_sampler_params_default();
+    req->sampling.temperature = 0.8;
+    req->sampling.seed = seed;
+    req->max_tokens = n;
+    if (t) {
+        char *end;
+        double v = strtod(t, &end);
+        if (end == t || *end || !(v >= 0.0 && v <= 100.0))
+            return ash_cli_usage("--temperature: '%s' is no number from 0 to 100", t);
+        req->sampling.temperature = v;
+        json_object_set_new(body, "temperature", json_real(v));
+    }
+    if (n >= 0) json_object_set_new(body, "max_tokens", json_integer(n));
+    if (seed >= 0) json_object_set_new(body, "seed", json_integer(seed));
+    return 0;
+}
+
+/* Waits for the end of the answer or Ctrl-C; true if it ended. */
+static bool wait_for_end(ash_asker *a)
+{
+    const atomic_bool *stop = ash_cli_interrupt();
+    pthread_mutex_lock(&a->mutex);
+    while (!a->ended && !atomic_load(stop)) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += 50000000;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        pthread_cond_timedwait(&a->cond, &a->mutex, &until);
+    }
+    bool ended = a->ended;
+    pthread_mutex_unlock(&a->mutex);
+    return ended;
+}
+
+static int exit_of(const ash_api_error *e)
+{
+    switch (e->status) {
+    case 400:
+        return ASH_EXIT_BAD_INPUT;
+    case 401:
+    case 403:
+        return ASH_EXIT_AUTH;
+    case 404:
+        return ASH_EXIT_NOT_FOUND;
+    case 502:
+        return ASH_EXIT_NETWORK;
+    default:
+        return e->code && strstr(e->code, "timeout") ? ASH_EXIT_TIMEOUT : ASH_EXIT_FAILED;
+    }
+}
+
+int ash_asker_ask(ash_asker *a, const json_t *messages, ash_buf *text)
+{
+    ash_err err = ASH_ERR_INIT;
+    ash_answering *handle = NULL;
+    const ash_config *c = a->cli->config;
+    json_t *body = json_pack("{s:O, s:b}", "messages", messages, "stream", 1);
+    if (!body) return ash_cli_fail((ash_err_nomem(&err, "a request"), &err));
+    ash_request req = {.kind = ASH_REQUEST_CHAT,
+                       .id = "cli",
+                       .model = a->model,
+                       .body = body,
+                       .n = 1,
+                       .stream = true,
+                       .add_generation_prompt = true,
+                       .budgets = {c->queue_ms, c->load_ms, c->first_token_ms, c->idle_ms}};
+    int status = read_params(a, &req, body);
+    a->text = text;
+    a->ended = a->failed = a->thinking = false;
+    memset(&a->usage, 0, sizeof a->usage);
+    if (!status && a->provider->start(a->provider, &req, on_answer, a, &handle, &err))
+        status = ash_cli_fail(&err);
+    if (!status) {
+        bool ended = wait_for_end(a);
+        a->provider->close_request(a->provider, handle);
+        if (!ended) {
+            status = 130;
+        } else if (a->failed) {
+            fprintf(stderr, "ashley: %s\n", a->error.message);
+            status = exit_of(&a->error);
+        }
+    }
+    json_decref(body);
+    return status;
+}

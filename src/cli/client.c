@@ -1,0 +1,148 @@
+/* Owns the commands that ask a running server: ps, load, unload. */
+#include <curl/curl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "cli/cli.h"
+
+static size_t on_body(char *p, size_t size, size_t n, void *user)
+{
+    return ash_buf_add(user, p, size * n) ? 0 : size * n;
+}
+
+static void base_url(const ash_cli *cli, ash_buf *url)
+{
+    const char *given = ash_cli_get(cli, "url"), *host = cli->config->host;
+    if (given)
+        ash_buf_adds(url, given);
+    else if (strchr(host, ':'))
+        ash_buf_printf(url, "http://[%s]:%u", host, cli->config->port);
+    else
+        ash_buf_printf(url, "http://%s:%u", strcmp(host, "0.0.0.0") ? host : "127.0.0.1",
+                       cli->config->port);
+    while (url->len && url->data[url->len - 1] == '/') url->data[--url->len] = 0;
+}
+
+/* GET path, or POST of `body`. 0 or an exit status with the message printed; *out is a new
+ * reference. */
+static int call(ash_cli *cli, const char *path, const char *body, json_t **out)
+{
+    ash_buf url, answer;
+    ash_err err = ASH_ERR_INIT;
+    long http = 0;
+    *out = NULL;
+    int status = cli->config ? 0 : ash_cli_configure(cli);
+    if (status) return status;
+    ash_buf_init(&url, ASH_MAX_URL);
+    ash_buf_init(&answer, ASH_MAX_JSON_BODY);
+    base_url(cli, &url);
+    size_t base = url.len;
+    ash_buf_adds(&url, path);
+    CURL *curl = curl_easy_init();
+    struct curl_slist *headers = curl_slist_append(NULL, "Content-Type: application/json");
+    if (cli->config->api_keys.n) {
+        ash_buf auth;
+        ash_buf_init(&auth, ASH_MAX_ENV_VALUE);
+        ash_buf_printf(&auth, "Authorization: Bearer %s", cli->config->api_keys.v[0]);
+        headers = curl_slist_append(headers, ash_buf_cstr(&auth));
+        ash_buf_release(&auth);
+    }
+    curl_easy_setopt(curl, CURLOPT_URL, ash_buf_cstr(&url));
+    curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
+    curl_easy_setopt(curl, CURLOPT_NOPROXY, "*");
+    curl_easy_setopt(curl, CURLOPT_TIMEOUT, 30L);
+    curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
+    curl_easy_setopt(curl, CURLOPT_WRITEDATA, &answer);
+    if (body) curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body);
+    CURLcode rc = curl ? curl_easy_perform(curl) : CURLE_OUT_OF_MEMORY;
+    curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &http);
+    if (rc) {
+        fprintf(stderr, "ashley: no server answers at %.*s (%s); start one with `ashley serve`\n",
+                (int)base, ash_buf_cstr(&url), curl_easy_strerror(rc));
+        status = ASH_EXIT_FAILED;
+    } else if (ash_json_parse(ash_buf_cstr(&answer), answer.len, out, &err)) {
+        ash_err_prefix(&err, "%s", ash_buf_cstr(&url));
+        status = ash_cli_fail(&err);
+    } else if (http >= 400) {
+        const char *msg =
+            json_string_value(json_object_get(json_object_get(*out, "error"), "message"));
+        fprintf(stderr, "ashley: %s\n", msg ? msg : "the server refused");
+        status = http == 401 || http == 403 ? ASH_EXIT_AUTH
+                 : http == 404              ? ASH_EXIT_NOT_FOUND
+                                            : ASH_EXIT_FAILED;
+    }
+    curl_slist_free_all(headers);
+    curl_easy_cleanup(curl);
+    ash_buf_release(&url);
+    ash_buf_release(&answer);
+    return status;
+}
+
+static const char *text_of(const json_t *o, const char *key)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+    return s ? s : "";
+}
+
+static void print_model(const json_t *m)
+{
+    const json_t *status = json_object_get(m, "status"), *error = json_object_get(m, "error");
+    const char *state = text_of(status, "value");
+    double bytes = json_number_value(json_object_get(m, "resident_bytes"));
+    printf("%-32s %-12s ", text_of(m, "id"), state);
+    if (!strcmp(state, "loading"))
+        printf("%3.0f %% %s\n", 100.0 * json_number_value(json_object_get(m, "progress")),
+               text_of(m, "stage"));
+    else if (!strcmp(state, "failed"))
+        printf("%s\n", text_of(error, "message"));
+    else if (bytes > 0.0)
+        printf("%.1f MB resident\n", bytes * 1e-6);
+    else
+        putchar('\n');
+}
+
+int ash_cmd_ps(ash_cli *cli)
+{
+    json_t *v, *m;
+    size_t i;
+    int status = call(cli, "/models", NULL, &v);
+    if (!status && cli->json) {
+        json_dumpf(json_object_get(v, "data"), stdout, JSON_INDENT(2));
+        putchar('\n');
+    } else if (!status) {
+        printf("%-32s %-12s\n", "MODEL", "STATE");
+        json_array_foreach(json_object_get(v, "data"), i, m) print_model(m);
+    }
+    json_decref(v);
+    return status;
+}
+
+static int change(ash_cli *cli, const char *path)
+{
+    ash_buf body;
+    json_t *v;
+    ash_buf_init(&body, ASH_MAX_URL);
+    ash_buf_adds(&body, "{\"model\":");
+    ash_json_quote(&body, cli->args[0], strlen(cli->args[0]));
+    ash_buf_adds(&body, "}");
+    int status = call(cli, path, ash_buf_cstr(&body), &v);
+    if (!status && cli->json) {
+        json_dumpf(v, stdout, JSON_INDENT(2));
+        putchar('\n');
+    }
+    json_decref(v);
+    ash_buf_release(&body);
+    return status;
+}
+
+int ash_cmd_load(ash_cli *cli)
+{
+    return change(cli, "/models/load");
+}
+
+int ash_cmd_unload(ash_cli *cli)
+{
+    return change(cli, "/models/unload");
+}

@@ -1,0 +1,261 @@
+/* Owns the making of random checkpoints: shapes of real models, values whose size is that of real
+ * weights, so that activations neither vanish nor overflow. Refuses unknown shapes and formats. */
+#include "cli/synthetic.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/dtype.h"
+#include "base/rng.h"
+
+typedef struct shape {
+    const char *name;
+    uint32_t layers, embd, ffn, heads, kv_heads, vocab, ctx;
+    bool tied;
+    float theta;
+} shape;
+
+static const shape shapes[] = {
+    {"smollm2-135m", 30, 576, 1536, 9, 3, 49152, 8192, true, 100000.0f},
+    {"llama-1b", 22, 2048, 5632, 32, 4, 32000, 4096, false, 10000.0f},
+    {"mistral-7b", 32, 4096, 14336, 32, 8, 32000, 32768, false, 10000.0f},
+    {"llama-13b", 40, 5120, 13824, 40, 40, 32000, 4096, false, 10000.0f},
+};
+static const ash_dtype formats[] = {ASH_DTYPE_F32,  ASH_DTYPE_F16,  ASH_DTYPE_BF16,
+                                    ASH_DTYPE_Q4_0, ASH_DTYPE_Q4_1, ASH_DTYPE_Q8_0};
+
+enum { ALIGN = 32, PATTERN = 1 << 14 }; /* blocks of random data that are repeated */
+
+typedef struct writer {
+    ash_buf head;        /* header, metadata and tensor infos */
+    uint64_t data_bytes; /* of the tensors so far, padded */
+    struct {
+        ash_dtype type;
+        uint64_t count;
+    } tensors[512];
+    size_t n;
+} writer;
+
+static void put(writer *w, const void *p, size_t n)
+{
+    ash_buf_add(&w->head, p, n);
+}
+
+static void put_u32(writer *w, uint32_t v)
+{
+    put(w, &v, 4);
+}
+
+static void put_u64(writer *w, uint64_t v)
+{
+    put(w, &v, 8);
+}
+
+static void put_str(writer *w, const char *s)
+{
+    put_u64(w, strlen(s));
+    ash_buf_adds(&w->head, s);
+}
+
+static void kv_u32(writer *w, const char *key, uint32_t v)
+{
+    put_str(w, key);
+    put_u32(w, 4);
+    put_u32(w, v);
+}
+
+static void kv_f32(writer *w, const char *key, float v)
+{
+    put_str(w, key);
+    put_u32(w, 6);
+    put(w, &v, 4);
+}
+
+static void kv_str(writer *w, const char *key, const char *v)
+{
+    put_str(w, key);
+    put_u32(w, 8);
+    put_str(w, v);
+}
+
+static void tensor(writer *w, ash_dtype type, uint64_t rows, uint64_t cols, const char *name)
+{
+    uint64_t bytes = 0;
+    put_str(w, name);
+    put_u32(w, rows == 1 ? 1 : 2);
+    put_u64(w, cols);
+    if (rows != 1) put_u64(w, rows);
+    put_u32(w, type);
+    put_u64(w, w->data_bytes);
+    if (!ash_dtype_bytes(type, rows * cols, &bytes)) w->head.failed = ASH_EINVAL;
+    w->data_bytes += (bytes + ALIGN - 1) / ALIGN * ALIGN;
+    w->tensors[w->n].type = type;
+    w->tensors[w->n++].count = rows * cols;
+}
+
+static void layer_tensor(writer *w, ash_dtype type, uint64_t rows, uint64_t cols, uint32_t layer,
+                         const char *name)
+{
+    char full[64];
+    snprintf(full, sizeof full, "blk.%u.%s.weight", layer, name);
+    tensor(w, type, rows, cols, full);
+}
+
+static void describe(writer *w, const shape *s, ash_dtype t, const char *spec)
+{
+    uint64_t d = s->embd, kv = d / s->heads * s->kv_heads;
+    size_t n_tensors = 2 + 9 * s->layers + !s->tied;
+    put(w, "GGUF", 4);
+    put_u32(w, 3);
+    put_u64(w, n_tensors);
+    put_u64(w, 11);
+    kv_str(w, "general.architecture", "llama");
+    kv_str(w, "general.name", spec);
+    kv_u32(w, "llama.block_count", s->layers);
+    kv_u32(w, "llama.context_length", s->ctx);
+    kv_u32(w, "llama.embedding_length", s->embd);
+    kv_u32(w, "llama.feed_forward_length", s->ffn);
+    kv_u32(w, "llama.attention.head_count", s->heads);
+    kv_u32(w, "llama.attention.head_count_kv", s->kv_heads);
+    kv_f32(w, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    kv_f32(w, "llama.rope.freq_base", s->theta);
+    kv_u32(w, "llama.vocab_size", s->vocab);
+    tensor(w, t, s->vocab, d, "token_embd.weight");
+    for (uint32_t i = 0; i < s->layers; i++) {
+        layer_tensor(w, ASH_DTYPE_F32, 1, d, i, "attn_norm");
+        layer_tensor(w, t, d, d, i, "attn_q");
+        layer_tensor(w, t, kv, d, i, "attn_k");
+        layer_tensor(w, t, kv, d, i, "attn_v");
+        layer_tensor(w, t, d, d, i, "attn_output");
+        layer_tensor(w, ASH_DTYPE_F32, 1, d, i, "ffn_norm");
+        layer_tensor(w, t, s->ffn, d, i, "ffn_gate");
+        layer_tensor(w, t, s->ffn, d, i, "ffn_up");
+        layer_tensor(w, t, d, s->ffn, i, "ffn_down");
+    }
+    tensor(w, ASH_DTYPE_F32, 1, d, "output_norm.weight");
+    if (!s->tied) tensor(w, t, s->vocab, d, "output.weight");
+}
+
+/* One block whose values have a standard deviation of about 0.02. */
+static void random_block(ash_dtype t, uint8_t *b, ash_rng *rng)
+{
+    const ash_dtype_info *info = ash_dtype_get(t);
+    for (uint32_t i = 0; i < info->block_bytes; i++) b[i] = (uint8_t)ash_rng_u64(rng);
+    float x = (float)(ash_rng_f64(rng) - 0.5) * 0.07f;
+    uint32_t bits = (uint32_t)ash_rng_u64(rng);
+    /* halves: 0.0043, -0.032, 0.00027, and plain ones of 2^-7 to 2^-5 */
+    const uint16_t d4 = 0x1C67, m4 = 0xA819, d8 = 0x0C6C;
+    const uint16_t h = (uint16_t)((bits & 0x83FF) | (8 + (bits >> 20 & 1)) << 10);
+    switch (t) {
+    case ASH_DTYPE_F32:
+        memcpy(b, &x, 4);
+        break;
+    case ASH_DTYPE_F16:
+        memcpy(b, &h, 2);
+        break;
+    case ASH_DTYPE_BF16:
+        memcpy(&bits, &x, 4);
+        b[0] = (uint8_t)(bits >> 16);
+        b[1] = (uint8_t)(bits >> 24);
+        break;
+    case ASH_DTYPE_Q4_0:
+        memcpy(b, &d4, 2);
+        break;
+    case ASH_DTYPE_Q4_1:
+        memcpy(b, &d4, 2);
+        memcpy(b + 2, &m4, 2);
+        break;
+    default:
+        memcpy(b, &d8, 2);
+        break; /* Q8_0 */
+    }
+}
+
+static void fill(uint8_t *to, ash_dtype type, uint64_t count, bool ones, const uint8_t *pattern)
+{
+    uint64_t bytes = 0, unit = (uint64_t)PATTERN * ash_dtype_get(type)->block_bytes;
+    if (!ash_dtype_bytes(type, count, &bytes)) return;
+    if (ones) {
+        float one = 1.0f;
+        for (uint64_t i = 0; i < count; i++) memcpy(to + i * 4, &one, 4);
+        return;
+    }
+    for (uint64_t at = 0; at < bytes; at += unit)
+        memcpy(to + at, pattern, bytes - at < unit ? bytes - at : unit);
+}
+
+static int write_file(const writer *w, ash_dtype t, int fd, ash_err *err)
+{
+    uint64_t start = (w->head.len + ALIGN - 1) / ALIGN * ALIGN, total = start + w->data_bytes;
+    uint8_t *pattern = malloc((size_t)PATTERN * ash_dtype_get(t)->block_bytes);
+    uint8_t *p = MAP_FAILED;
+    if (pattern && ftruncate(fd, (off_t)total) == 0)
+        p = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED) {
+        free(pattern);
+        return ash_err_set(err, ASH_ENOMEM, "no memory for %.1f GB of random weights: %s",
+                           (double)total * 1e-9, strerror(errno));
+    }
+    ash_rng rng;
+    ash_rng_init(&rng, 12345);
+    for (size_t i = 0; i < PATTERN; i++)
+        random_block(t, pattern + i * ash_dtype_get(t)->block_bytes, &rng);
+    memcpy(p, w->head.data, w->head.len);
+    uint64_t at = start;
+    for (size_t i = 0; i < w->n; i++) {
+        uint64_t bytes = 0, rows_of_one = w->tensors[i].type == ASH_DTYPE_F32 &&
+                                          w->tensors[i].count < 1u << 16;
+        (void)!ash_dtype_bytes(w->tensors[i].type, w->tensors[i].count, &bytes);
+        fill(p + at, w->tensors[i].type, w->tensors[i].count, rows_of_one, pattern);
+        at += (bytes + ALIGN - 1) / ALIGN * ALIGN;
+    }
+    munmap(p, total);
+    free(pattern);
+    return 0;
+}
+
+static int refuse(const char *spec, ash_err *err)
+{
+    ash_buf names;
+    ash_buf_init(&names, 400);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        ash_buf_printf(&names, "%s ", shapes[i].name);
+    ash_buf_adds(&names, "with");
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
+        ash_buf_printf(&names, " %s", ash_dtype_get(formats[i])->name);
+    ash_err_set(err, ASH_EINVAL, "--synthetic '%.60s': expected SHAPE:FORMAT of %s", spec,
+                ash_buf_cstr(&names));
+    ash_buf_release(&names);
+    return ASH_EINVAL;
+}
+
+int ash_synthetic_make(const char *spec, int *fd, char path[64], ash_err *err)
+{
+    const shape *s = NULL;
+    ash_dtype t = ASH_DTYPE_I8;
+    size_t n = strcspn(spec, ":");
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        if (strlen(shapes[i].name) == n && !strncasecmp(spec, shapes[i].name, n)) s = &shapes[i];
+    for (size_t i = 0; spec[n] && i < sizeof formats / sizeof *formats; i++)
+        if (!strcasecmp(spec + n + 1, ash_dtype_get(formats[i])->name)) t = formats[i];
+    if (!s || t == ASH_DTYPE_I8) return refuse(spec, err);
+    writer *w = calloc(1, sizeof *w);
+    if (!w) return ash_err_nomem(err, "a synthetic checkpoint");
+    ash_buf_init(&w->head, 1 << 20);
+    describe(w, s, t, spec);
+    int rc = ash_buf_check(&w->head, "the header of a synthetic checkpoint", err);
+    *fd = rc ? -1 : memfd_create("ashley-synthetic", MFD_CLOEXEC);
+    if (!rc && *fd < 0) rc = ash_err_set(err, ASH_EIO, "memfd_create: %s", strerror(errno));
+    rc = rc ? rc : write_file(w, t, *fd, err);
+    if (rc && *fd >= 0) close(*fd);
+    snprintf(path, 64, "/proc/self/fd/%d", *fd);
+    ash_buf_release(&w->head);
+    free(w);
+    return rc;
+}

@@ -1,0 +1,29 @@
+/* The terminal: progress bars, colour, and when to use neither. Standard error only; main thread.
+ */
+#ifndef ASHLEY_CLI_TERM_H
+#define ASHLEY_CLI_TERM_H
+
+#include <stdint.h>
+
+#include "cli/cli.h"
+
+typedef struct ash_term {
+    enum { ASH_TERM_NONE, ASH_TERM_PLAIN, ASH_TERM_BAR, ASH_TERM_JSON } mode;
+    int last_stage;
+    int64_t last_ns;
+    bool drawn; /* a bar is on the line */
+    const char *what;
+} ash_term;
+
+/* Decides by --progress, --quiet, whether standard error is a terminal, and TERM=dumb. `what` is
+ * shown before the stages, borrowed. */
+void ash_term_init(ash_term *t, const ash_cli *cli, const char *what);
+/* A step: a bar in place, one plain line a stage, or one JSON object a line. */
+void ash_term_progress(ash_term *t, int stage, const char *stage_name, uint64_t done,
+                       uint64_t total);
+/* Wipes the bar. */
+void ash_term_done(ash_term *t);
+/* Whether stream `fd` gets colour: --color, NO_COLOR, CLICOLOR_FORCE, TERM=dumb, a terminal. */
+bool ash_term_color(const ash_cli *cli, int fd);
+
+#endif
