@@ -167,6 +167,11 @@ def clang(s):
         s.passed += 1
 
 
+def cli(s):
+    """the command line: outputs, exit statuses, refusals"""
+    s.count_closing_line(*s.command(["tests/cli/run"], 600))
+
+
 def http(s):
     """the built server over HTTP: statuses, streams, limits, the openai clients for Python and npm"""
     if s.setup("build-test", "-Dwerror=true"):  # it has the server over fake parts
@@ -180,7 +185,7 @@ def web(s):
         s.count_closing_line(*s.command(["node", "tests/web/run.mjs"], 600))
 
 
-STAGES = [gates, setup, unit, asan, fuzz, tsan, clang, http, web]
+STAGES = [gates, setup, unit, asan, fuzz, tsan, clang, cli, http, web]
 
 
 def show_failure(s):
