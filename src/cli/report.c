@@ -25,7 +25,8 @@ static void print_entry(const json_t *m)
         fputc('\n', stderr);
         return;
     }
-    fprintf(stderr, " %7.0f ms  %7.1f MB with full KV cache ", json_number_value(json_object_get(m, "load_ms")),
+    fprintf(stderr, " %7.0f ms  %.1f MB with full KV cache ",
+            json_number_value(json_object_get(m, "load_ms")),
             json_number_value(json_object_get(m, "resident_bytes")) * 1e-6);
     json_object_foreach((json_t *)json_object_get(m, "stage_ms"), key, v)
         fprintf(stderr, " %s %.0f", key, json_number_value(v));
