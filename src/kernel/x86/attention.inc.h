@@ -13,8 +13,8 @@
 INLINE void fetch_lines(const uint16_t *next, const uint16_t *v, int c)
 {
     if (next)
-        _mm_prefetch((const char *)(next + c * ASH_KV_TOKENS), _MM_HINT_T0);
-    _mm_prefetch((const char *)(v + c * ASH_KV_TOKENS), _MM_HINT_T0);
+        _mm_prefetch((const char *)(next + c * ASH_KV_TOKENS), _MM_HINT_T1);
+    _mm_prefetch((const char *)(v + c * ASH_KV_TOKENS), _MM_HINT_T1);
 }
 
 /* p[i][0..32) = scores of query vectors i0 .. i0 + N with the 32 keys of a block. */

@@ -5,6 +5,7 @@
  * up within 16 bits; then one vpmaddwd. 8-bit quants: products of |w| and sign(w) x, at most 2 * 128 * 127,
  * each widened at once. */
 #include "kernel/x86/avx2.h"
+#include "kernel/x86/fetch.h"
 
 enum { TILE_ROWS = 3, PLAIN_ROWS = 6 };
 
@@ -14,6 +15,7 @@ typedef struct tile {
     const int8_t *q;
     const float *d, *ds, *x;
     const int32_t *ns;
+    fetch ahead; /* a step is a block, or two columns of plain weights */
 } tile;
 
 INLINE __m256i load(const uint8_t *p)
@@ -63,13 +65,14 @@ INLINE void dot_u8(const tile *t, int64_t b, const int N, __m256i sums[2][TILE_R
     }
 }
 
-INLINE void run_tile(const tile *t, const ash_form form, const int N, float *y, int64_t ldy, int64_t left)
+INLINE void run_tile(tile *t, const ash_form form, const int N, float *y, int64_t ldy, int64_t left)
 {
     const uint8_t *d = t->w + t->blocks * (form == ASH_FORM_U8Z ? 512 : 256), *m = d + t->blocks * 32;
     vf acc[2][TILE_ROWS];
     UNROLL for (int n = 0; n < N; n++) acc[0][n] = acc[1][n] = vf_zero();
     for (int64_t b = 0; b < t->blocks; b++) {
         __m256i sums[2][TILE_ROWS];
+        fetch_more(&t->ahead);
         if (form == ASH_FORM_U8Z)
             dot_u8(t, b, N, sums);
         else
@@ -107,7 +110,7 @@ INLINE void run(const ash_packed *w, const ash_act *a, int64_t g0, int64_t g1, f
             int64_t row = a->n * i / tiles, n = a->n * (i + 1) / tiles - row;
             tile t = {.w = w->data + g * w->group_bytes, .blocks = a->cols / 32, .ld = a->ld, .lds = lds,
                       .q = a->q + row * a->ld, .d = a->d + row * lds, .ds = a->ds + row * lds,
-                      .ns = a->ns + row * lds};
+                      .ns = a->ns + row * lds, .ahead = fetch_start(w, g, 1, i, tiles, a->cols / 32)};
             float *out = y + row * ldy + g * ASH_GROUP;
             int64_t left = w->rows - g * ASH_GROUP;
             if (n == 1)
@@ -157,12 +160,13 @@ INLINE void plain_step(const tile *t, const ash_form form, const int N, int64_t 
     }
 }
 
-INLINE void plain_tile(const tile *t, const ash_form form, const int N, float *y, int64_t ldy, int64_t left)
+INLINE void plain_tile(tile *t, const ash_form form, const int N, float *y, int64_t ldy, int64_t left)
 {
     vf acc[2][PLAIN_ROWS];
     UNROLL for (int n = 0; n < N; n++) acc[0][n] = acc[1][n] = vf_zero();
     int64_t k = 0;
     for (; k + 2 <= t->ld; k += 2) {
+        fetch_more(&t->ahead);
         plain_step(t, form, N, k, acc);
         plain_step(t, form, N, k + 1, acc);
     }
@@ -181,7 +185,8 @@ INLINE void plain_run(const ash_packed *w, const ash_act *a, int64_t g0, int64_t
     for (int64_t g = g0; g < g1; g++) {
         for (int64_t i = 0; i < tiles; i++) {
             int64_t row = a->n * i / tiles, n = a->n * (i + 1) / tiles - row;
-            tile t = {.w = w->data + g * w->group_bytes, .ld = a->cols, .x = a->x + row * a->cols};
+            tile t = {.w = w->data + g * w->group_bytes, .ld = a->cols, .x = a->x + row * a->cols,
+                      .ahead = fetch_start(w, g, 1, i, tiles, (a->cols + 1) / 2)};
             float *out = y + row * ldy + g * ASH_GROUP;
             int64_t left = w->rows - g * ASH_GROUP;
             switch (n) {

@@ -5,6 +5,7 @@
  * and one FMA (two with minima); what unsigned quants add is in the value that the sum starts from. The
  * order of float operations for one result is the same in every tile. Any thread. */
 #include "kernel/x86/avx512.h"
+#include "kernel/x86/fetch.h"
 
 enum { TILE_ROWS = 6 };
 
@@ -15,8 +16,7 @@ typedef struct tile {
     const int8_t *q;
     const float *d, *ds;
     const int32_t *ns;
-    const uint8_t *fetched; /* how far the next groups have been fetched */
-    int64_t fetch_step;     /* bytes to fetch per block, a multiple of 64 */
+    fetch ahead; /* a step is a block */
 } tile;
 
 /* sums[r][n] of one block; `shift` is log2 of the zero point. */
@@ -77,14 +77,6 @@ INLINE void dot_u8(const tile *t, int64_t b, const int R, const int N, const int
     }
 }
 
-/* Weights are read once and in order, but in short runs that hardware prefetchers lose: fetch the next
- * groups while these are multiplied, evenly over all tiles. */
-INLINE void fetch_ahead(tile *t)
-{
-    for (const uint8_t *end = t->fetched + t->fetch_step; t->fetched < end; t->fetched += 64)
-        _mm_prefetch((const char *)t->fetched, _MM_HINT_T0);
-}
-
 /* left: rows of W from the tile's first on. */
 INLINE void run_tile(tile *t, const ash_form form, const int R, const int N, float *y,
                      int64_t ldy, int64_t left)
@@ -95,7 +87,7 @@ INLINE void run_tile(tile *t, const ash_form form, const int R, const int N, flo
     ZERO_TILE(acc, R, N);
     for (int64_t b = 0; b < t->blocks; b++) {
         __m512i sums[2][TILE_ROWS];
-        fetch_ahead(t);
+        fetch_more(&t->ahead);
         if (form == ASH_FORM_U8Z)
             dot_u8(t, b, R, N, 7, sums);
         else
@@ -135,15 +127,12 @@ INLINE void run(const ash_packed *w, const ash_act *a, int64_t g0, int64_t g1, f
                 const ash_form form)
 {
     int64_t tiles = (a->n + TILE_ROWS - 1) / TILE_ROWS, nb = a->cols / 32, lds = a->ld / 32;
-    /* One row over long rows of weights: the hardware's own prefetch does better alone (measured). */
-    bool ahead = 2 * w->group_bytes <= 32768 || a->n > 4;
     for (int64_t g = g0; g < g1; g += 2) {
-        int64_t pair = 2 * w->group_bytes, step = ahead ? pair / (tiles * nb) / 64 * 64 : 0;
-        const uint8_t *next = w->data + g * w->group_bytes + pair;
         for (int64_t i = 0; i < tiles; i++) { /* of even size: no left-over of one row */
             int64_t row = a->n * i / tiles, n = a->n * (i + 1) / tiles - row;
             tile t = {w->data + g * w->group_bytes, w->group_bytes, nb, a->ld, lds, a->q + row * a->ld,
-                      a->d + row * lds, a->ds + row * lds, a->ns + row * lds, next + pair * i / tiles, step};
+                      a->d + row * lds, a->ds + row * lds, a->ns + row * lds,
+                      fetch_start(w, g, 2, i, tiles, nb)};
             float *out = y + row * ldy + g * ASH_GROUP;
             int64_t left = w->rows - g * ASH_GROUP;
             if (g + 1 < g1)

@@ -1,6 +1,7 @@
 /* Owns the AVX-512 BF16 matmul: vdpbf16ps on 16 rows times 2 columns, activations in bfloat16. A tile is
  * 2 groups times up to 12 rows; every result is one chain in the order of the columns. Any thread. */
 #include "kernel/x86/avx512.h"
+#include "kernel/x86/fetch.h"
 
 enum { TILE_ROWS = 12 };
 
@@ -8,14 +9,16 @@ typedef struct tile {
     const uint8_t *w;
     int64_t group_bytes, pairs, ld;
     const uint16_t *h;
+    fetch ahead; /* a step is a pair */
 } tile;
 
-INLINE void run_tile(const tile *t, const int R, const int N, float *y, int64_t ldy, int64_t left)
+INLINE void run_tile(tile *t, const int R, const int N, float *y, int64_t ldy, int64_t left)
 {
     __m512 acc[2][TILE_ROWS];
     ZERO_TILE(acc, R, N);
     for (int64_t k = 0; k < t->pairs; k++) {
         __m512bh u[2];
+        fetch_more(&t->ahead);
         UNROLL for (int r = 0; r < R; r++)
             u[r] = (__m512bh)_mm512_loadu_si512(t->w + r * t->group_bytes + k * 64);
         UNROLL for (int n = 0; n < N; n++)
@@ -27,7 +30,7 @@ INLINE void run_tile(const tile *t, const int R, const int N, float *y, int64_t 
     STORE_TILE(acc, R, N, y, ldy, left)
 }
 
-INLINE void run_rows(const tile *t, const int R, int n, float *y, int64_t ldy, int64_t left)
+INLINE void run_rows(tile *t, const int R, int n, float *y, int64_t ldy, int64_t left)
 {
 #define CASE(N) case N: run_tile(t, R, N, y, ldy, left); break
     switch (n) {
@@ -53,7 +56,8 @@ ASH_MATMUL(ash_avx512bf16_matmul_bf16)
     for (int64_t g = g0; g < g1; g += 2) {
         for (int64_t i = 0; i < tiles; i++) {
             int64_t row = a->n * i / tiles, n = a->n * (i + 1) / tiles - row;
-            tile t = {w->data + g * w->group_bytes, w->group_bytes, pairs, a->ld, a->h + row * a->ld};
+            tile t = {w->data + g * w->group_bytes, w->group_bytes, pairs, a->ld, a->h + row * a->ld,
+                      fetch_start(w, g, 2, i, tiles, pairs)};
             float *out = y + row * ldy + g * ASH_GROUP;
             int64_t left = w->rows - g * ASH_GROUP;
             if (g + 1 < g1)

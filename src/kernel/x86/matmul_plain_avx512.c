@@ -2,6 +2,7 @@
  * exactly. A tile is 2 groups times up to 12 rows of activations; every result is one chain of FMAs in
  * the order of the columns, whatever the tile. Any thread. */
 #include "kernel/x86/avx512.h"
+#include "kernel/x86/fetch.h"
 
 enum { TILE_ROWS = 12 };
 
@@ -9,6 +10,7 @@ typedef struct tile {
     const uint8_t *w;
     int64_t group_bytes, cols;
     const float *x;
+    fetch ahead; /* a step is two columns */
 } tile;
 
 /* Columns k of 16 rows. */
@@ -35,13 +37,14 @@ INLINE void step(const tile *t, const ash_form form, const int R, const int N, i
     }
 }
 
-INLINE void run_tile(const tile *t, const ash_form form, const int R, const int N, float *y,
+INLINE void run_tile(tile *t, const ash_form form, const int R, const int N, float *y,
                      int64_t ldy, int64_t left)
 {
     __m512 acc[2][TILE_ROWS];
     ZERO_TILE(acc, R, N);
     int64_t k = 0;
     for (; k + 2 <= t->cols; k += 2) {
+        fetch_more(&t->ahead);
         step(t, form, R, N, k, acc);
         step(t, form, R, N, k + 1, acc);
     }
@@ -50,7 +53,7 @@ INLINE void run_tile(const tile *t, const ash_form form, const int R, const int 
     STORE_TILE(acc, R, N, y, ldy, left)
 }
 
-INLINE void run_rows(const tile *t, const ash_form form, const int R, int n, float *y, int64_t ldy,
+INLINE void run_rows(tile *t, const ash_form form, const int R, int n, float *y, int64_t ldy,
                      int64_t left)
 {
 #define CASE(N) case N: run_tile(t, form, R, N, y, ldy, left); break
@@ -78,7 +81,8 @@ INLINE void run(const ash_packed *w, const ash_act *a, int64_t g0, int64_t g1, f
     for (int64_t g = g0; g < g1; g += 2) {
         for (int64_t i = 0; i < tiles; i++) {
             int64_t row = a->n * i / tiles, n = a->n * (i + 1) / tiles - row;
-            tile t = {w->data + g * w->group_bytes, w->group_bytes, a->cols, a->x + row * a->cols};
+            tile t = {w->data + g * w->group_bytes, w->group_bytes, a->cols, a->x + row * a->cols,
+                      fetch_start(w, g, 2, i, tiles, (a->cols + 1) / 2)};
             float *out = y + row * ldy + g * ASH_GROUP;
             int64_t left = w->rows - g * ASH_GROUP;
             if (g + 1 < g1)

@@ -1,0 +1,32 @@
+/* Fetching weights ahead, for the matmuls. Weights are read once and in order, but in runs too short for
+ * hardware prefetchers to gain from: while some groups are multiplied the next ones are fetched, evenly
+ * over all tiles. Into the second cache: the first one has too few misses under way at a time to cover
+ * the memory's latency (measured on Zen 4: 1.4 times faster). */
+#ifndef ASHLEY_KERNEL_X86_FETCH_H
+#define ASHLEY_KERNEL_X86_FETCH_H
+
+#include <immintrin.h>
+
+#include "kernel/pack.h"
+
+typedef struct fetch {
+    const uint8_t *at;
+    int64_t step; /* bytes for each step of a tile, a multiple of 64 */
+} fetch;
+
+/* Tile i of `tiles` over groups [g, g + groups), each of `steps` steps. */
+static inline fetch fetch_start(const ash_packed *w, int64_t g, int groups, int64_t i, int64_t tiles,
+                                int64_t steps)
+{
+    int64_t bytes = groups * w->group_bytes;
+    return (fetch){w->data + (g + groups) * w->group_bytes + bytes * i / tiles,
+                   bytes / (tiles * steps) / 64 * 64};
+}
+
+static inline __attribute__((always_inline)) void fetch_more(fetch *f)
+{
+    for (const uint8_t *end = f->at + f->step; f->at < end; f->at += 64)
+        _mm_prefetch((const char *)f->at, _MM_HINT_T1);
+}
+
+#endif
