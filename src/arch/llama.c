@@ -5,6 +5,7 @@
  * Owns the model's fields; weights are the engine's memory. Immutable once bound: any thread. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "arch/arch.h"
 #include "nn/act.h"
@@ -206,8 +207,8 @@ static void embed_rows(void *arg, int64_t begin, int64_t end, int worker)
         ash_linear_row(l->embed, l->batch->rows[i].token, l->x + i * l->embed->w.cols);
 }
 
-/* d = attention(h): h is normed x. */
-static void attention(const llama *m, ash_run *run, int layer, const state *s)
+/* q, k and v of h, which is normed x, turned to their positions; k and v into the KV pool. */
+static void project(const llama *m, ash_run *run, int layer, const state *s)
 {
     const ash_hparams *hp = &m->net.hp;
     const llama_layer *l = &m->layers[layer];
@@ -216,9 +217,16 @@ static void attention(const llama *m, ash_run *run, int layer, const state *s)
     ash_rope_run(run->nn, &m->rope, s->cs, s->q, s->n, (int)hp->n_heads);
     ash_rope_run(run->nn, &m->rope, s->cs, s->k, s->n, (int)hp->n_kv_heads);
     ash_kv_store(run->nn, run->kv, layer, s->rows, s->n, s->k, s->v);
+}
+
+/* d = o(attention(q)). */
+static void attend(const llama *m, ash_run *run, int layer, const state *s)
+{
+    const ash_hparams *hp = &m->net.hp;
     ash_attention a = {.heads = (int)hp->n_heads, .scale = 1 / sqrtf((float)hp->k_dim)};
     ash_attention_run(run->nn, &a, run->kv, layer, s->rows, s->n, s->q, s->attn);
-    ash_linear_run(run->nn, (const ash_linear *[]){&l->o}, 1, s->attn, s->n, (float *[]){s->d});
+    ash_linear_run(run->nn, (const ash_linear *[]){&m->layers[layer].o}, 1, s->attn, s->n,
+                   (float *[]){s->d});
 }
 
 /* d = down(silu(gate h) * up h). */
@@ -231,20 +239,25 @@ static void feed_forward(const llama *m, ash_run *run, int layer, const state *s
     ash_linear_run(run->nn, (const ash_linear *[]){&l->down}, 1, s->gate, s->n, (float *[]){s->d});
 }
 
-/* Moves the rows that want logits to the front of x and d; how many they are. */
-static int gather_wanted(const ash_batch *batch, int64_t embd, state *s)
+static void move_row(float *x, int64_t width, int to, int from)
+{
+    if (to != from)
+        memcpy(x + to * width, x + from * width, (size_t)width * sizeof *x);
+}
+
+/* Goes on with the rows that want logits alone. In the last layer others were wanted for their keys and
+ * values only: for a prompt that is the rest of a layer saved. */
+static void keep_wanted(const ash_batch *batch, const ash_hparams *hp, state *s)
 {
     int n = 0;
     for (int i = 0; i < batch->n; i++) {
         if (!batch->rows[i].wants_logits)
             continue;
-        for (int64_t j = 0; n < i && j < embd; j++) {
-            s->x[n * embd + j] = s->x[i * embd + j];
-            s->d[n * embd + j] = s->d[i * embd + j];
-        }
-        n++;
+        move_row(s->x, hp->n_embd, n, i);
+        move_row(s->q, hp->n_heads * hp->k_dim, n, i);
+        s->rows[n++] = s->rows[i];
     }
-    return n;
+    s->n = n;
 }
 
 static void llama_forward(const ash_net *net, ash_run *run, const ash_batch *batch)
@@ -267,17 +280,19 @@ static void llama_forward(const ash_net *net, ash_run *run, const ash_batch *bat
             ash_norm_rms(run->nn, s.h, s.x, l->attn_norm, s.n, embd, hp->rms_eps);
         else /* x += d of the layer before */
             ash_norm_rms_add(run->nn, s.h, s.x, s.d, l->attn_norm, s.n, embd, hp->rms_eps);
-        attention(m, run, layer, &s);
+        project(m, run, layer, &s);
+        if (layer == hp->n_layers - 1)
+            keep_wanted(batch, hp, &s);
+        if (!s.n)
+            return;
+        attend(m, run, layer, &s);
         ash_norm_rms_add(run->nn, s.h, s.x, s.d, l->ffn_norm, s.n, embd, hp->rms_eps);
         feed_forward(m, run, layer, &s);
     }
 
-    int wanted = gather_wanted(batch, embd, &s);
-    if (!wanted)
-        return;
-    ash_norm_rms_add(run->nn, s.h, s.x, s.d, m->out_norm, wanted, embd, hp->rms_eps);
+    ash_norm_rms_add(run->nn, s.h, s.x, s.d, m->out_norm, s.n, embd, hp->rms_eps);
     const ash_linear *head = m->head.w.rows ? &m->head : &m->embed;
-    ash_linear_run(run->nn, &head, 1, s.h, wanted, &batch->logits);
+    ash_linear_run(run->nn, &head, 1, s.h, s.n, &batch->logits);
 }
 
 const ash_arch ash_arch_llama = {.name = "llama",
