@@ -108,25 +108,29 @@ static void search_models(search *s, const ash_catalogue *c)
             walk(s, path, "", 0);
 }
 
-/* The snapshot of the entry's revision in the hub cache, in the Python client's layout. */
-static bool snapshot(const ash_catalogue *c, const ash_catalogue_entry *e, char out[PATH_BYTES])
+/* The snapshot of the entry's revision in the hub cache, in the Python client's layout; "" if there
+ * is none. 0 or ASH_ENOMEM. */
+static int snapshot(const ash_catalogue *c, const ash_catalogue_entry *e, char out[PATH_BYTES],
+                    ash_err *err)
 {
     char repo[128], path[PATH_BYTES];
+    out[0] = 0;
     if (!c->hub_dir || !e->repo || snprintf(repo, sizeof repo, "%s", e->repo) >= (int)sizeof repo)
-        return false;
+        return 0;
     char *slash = strchr(repo, '/');
     *slash = 0;
     if (snprintf(path, sizeof path, "%s/models--%s--%s/refs/%s", c->hub_dir, repo, slash + 1,
                  e->revision) >= (int)sizeof path)
-        return false;
+        return 0;
     ash_buf ref;
-    const char *commit = e->revision;
-    if (!ash_fs_read(path, 64, &ref, NULL)) commit = ash_buf_cstr(&ref);
-    size_t n = strspn(commit, "0123456789abcdef");
-    bool ok = n == 40 && snprintf(out, PATH_BYTES, "%s/models--%s--%s/snapshots/%.40s", c->hub_dir,
-                                  repo, slash + 1, commit) < PATH_BYTES;
+    int rc = ash_fs_read(path, 64, &ref, err);
+    const char *commit = rc ? e->revision : ash_buf_cstr(&ref);
+    bool ok = strspn(commit, "0123456789abcdef") == 40 &&
+              snprintf(out, PATH_BYTES, "%s/models--%s--%s/snapshots/%.40s", c->hub_dir, repo,
+                       slash + 1, commit) < PATH_BYTES;
+    if (!ok || !ash_fs_is_dir(out)) out[0] = 0;
     ash_buf_release(&ref);
-    return ok && ash_fs_is_dir(out);
+    return rc == ASH_ENOMEM ? rc : 0;
 }
 
 static bool is_gguf(const char *path)
@@ -221,15 +225,18 @@ int ash_catalogue_locate(const ash_catalogue *c, const ash_catalogue_entry *e, b
     if (!s) return ash_err_nomem(err, "search");
     s->e = e;
     int rc = 0;
-    char dir[PATH_BYTES];
+    char dir[PATH_BYTES] = "";
     if (e->path && ash_fs_is_file(e->path)) {
         s->n = 1;
         snprintf(s->path, sizeof s->path, "%s", e->path);
     } else if (loadable(e)) {
         search_models(s, c);
-        if (!s->n && snapshot(c, e, dir)) walk(s, dir, "", 0);
+        if (!s->n) rc = snapshot(c, e, dir, err);
+        if (!s->n && !rc && *dir) walk(s, dir, "", 0);
     }
-    if (s->n == 1) {
+    if (rc) {
+        /* no memory: what was not looked at is not absent */
+    } else if (s->n == 1) {
         rc = found(s->path, out, err);
     } else if (s->n) {
         snprintf(out->reason, sizeof out->reason, "%zu files could be meant: %s%s", s->n, s->names,

@@ -196,42 +196,43 @@ static const char *plain(const loader *l, const char *key)
     return v && *v ? v : NULL;
 }
 
-/* dir + rest, with a leading "~/" of dir taken as the home folder; NULL without memory or home. */
-static const char *path(loader *l, const char *dir, const char *rest)
+/* *out = dir + rest, with a leading "~/" of dir taken as the home folder; NULL without a home. */
+static int path(loader *l, const char *dir, const char *rest, const char **out)
 {
     const char *home = "";
+    *out = NULL;
     if (dir[0] == '~' && (!dir[1] || dir[1] == '/')) {
         home = plain(l, "HOME");
-        if (!home) return NULL;
+        if (!home) return 0;
         dir++;
     }
     ash_buf b;
-    ash_buf_init(&b, ASH_MAX_ENV_VALUE);
+    ash_buf_init(&b, 4 * ASH_MAX_ENV_VALUE);
     ash_buf_adds(&b, home);
     ash_buf_adds(&b, dir);
     while (b.len > 1 && b.data[b.len - 1] == '/') b.data[--b.len] = 0;
     ash_buf_adds(&b, rest);
-    const char *p = b.failed ? NULL : ash_arena_strdup(&l->c->arena, ash_buf_cstr(&b));
+    *out = b.failed ? NULL : ash_arena_strdup(&l->c->arena, ash_buf_cstr(&b));
     ash_buf_release(&b);
-    return p;
+    return *out ? 0 : nomem(l);
 }
 
-static void resolve_folders(loader *l)
+static int resolve_folders(loader *l)
 {
     ash_config *c = &l->c->config;
     const char *state = plain(l, "XDG_STATE_HOME");
+    int rc;
     if (c->state_dir)
-        c->state_dir = path(l, c->state_dir, "");
+        rc = path(l, c->state_dir, "", &c->state_dir);
+    else if (state)
+        rc = path(l, state, "/ashley", &c->state_dir);
     else
-        c->state_dir = state ? path(l, state, "/ashley") : path(l, "~", "/.local/state/ashley");
-    if (c->hf_hub_cache)
-        c->hub_dir = path(l, c->hf_hub_cache, "");
-    else if (c->hf_home)
-        c->hub_dir = path(l, c->hf_home, "/hub");
-    else if (c->xdg_cache_home)
-        c->hub_dir = path(l, c->xdg_cache_home, "/huggingface/hub");
-    else
-        c->hub_dir = path(l, "~", "/.cache/huggingface/hub");
+        rc = path(l, "~", "/.local/state/ashley", &c->state_dir);
+    if (rc) return rc;
+    if (c->hf_hub_cache) return path(l, c->hf_hub_cache, "", &c->hub_dir);
+    if (c->hf_home) return path(l, c->hf_home, "/hub", &c->hub_dir);
+    if (c->xdg_cache_home) return path(l, c->xdg_cache_home, "/huggingface/hub", &c->hub_dir);
+    return path(l, "~", "/.cache/huggingface/hub", &c->hub_dir);
 }
 
 static int read_env_file(loader *l)
@@ -256,8 +257,7 @@ static int load_all(loader *l)
         for (size_t i = 0; !rc && i < n; i++)
             if (k[i].secret == (secret == 1)) rc = load_key(l, i, &k[i]);
     if (!rc) rc = check_names(l);
-    if (!rc) resolve_folders(l);
-    return rc;
+    return rc ? rc : resolve_folders(l);
 }
 
 int ash_config_load(const ash_config_sources *src, ash_config **out, ash_err *err)

@@ -11,6 +11,16 @@
 
 #include "provider/sse.h"
 
+void *__real_realloc(void *p, size_t n);
+void *__wrap_realloc(void *p, size_t n);
+
+static long left = -1; /* reallocations until the one that fails; negative: none fails */
+
+void *__wrap_realloc(void *p, size_t n)
+{
+    return left >= 0 && left-- == 0 ? NULL : __real_realloc(p, n);
+}
+
 /* Events of text fed in pieces of at most `piece` bytes, joined by '|'; with '!' if one was left
  * open. */
 static void run(const char *text, size_t n, size_t first, size_t piece, char out[512])
@@ -102,8 +112,33 @@ static void caps(void **state)
     free(big);
 }
 
+static void no_memory(void **state)
+{
+    char text[3000];
+    memset(text, 'x', sizeof text);
+    memcpy(text, "data: ", 6);
+    memcpy(text + 2990, "\ndata: y\n\n", 10);
+    for (long at = 0;; at++) {
+        ash_sse s;
+        ash_str data;
+        ash_sse_init(&s, 1 << 16);
+        left = at;
+        int rc = 0;
+        for (size_t i = 0; !rc && i < sizeof text; i += 100) {
+            rc = ash_sse_push(&s, text + i, 100);
+            if (!rc) rc = ash_sse_next(&s, &data);
+        }
+        bool failed = left < 0;
+        left = -1;
+        ash_sse_release(&s);
+        if (!failed) break;
+        assert_int_equal(rc, ASH_ENOMEM);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(streams), cmocka_unit_test(caps)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(streams), cmocka_unit_test(caps),
+                                       cmocka_unit_test(no_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
