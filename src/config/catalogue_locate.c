@@ -90,16 +90,14 @@ static void walk(search *s, const char *dir, const char *rel, int depth)
     if (d) closedir(d);
 }
 
-/* models/ beside the catalogue: files named in full, then folders named as the id or the
- * repository. */
+/* models/ beside the catalogue: files named in full (a pattern names none), then folders named as
+ * the id or the repository. */
 static void search_models(search *s, const ash_catalogue *c)
 {
     char dir[PATH_BYTES], path[PATH_BYTES];
     const ash_catalogue_entry *e = s->e;
-    for (size_t i = 0; i < e->n_files && !s->n; i++)
-        if (!strpbrk(e->files[i], "*?[") &&
-            snprintf(dir, sizeof dir, "%s/models", c->folder) < (int)sizeof dir)
-            consider(s, dir, e->files[i]);
+    if (snprintf(dir, sizeof dir, "%s/models", c->folder) < (int)sizeof dir)
+        for (size_t i = 0; i < e->n_files && !s->n; i++) consider(s, dir, e->files[i]);
     const char *base = e->repo ? strrchr(e->repo, '/') + 1 : NULL;
     const char *const names[] = {e->id, e->repo, base};
     for (size_t i = 0; i < 3 && !s->n; i++)

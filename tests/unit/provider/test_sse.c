@@ -58,6 +58,7 @@ static void streams(void **state)
         {"data: a\n\ndata: b\n\n", "a|b|"},
         {"data:a\r\n\r\ndata:b\r\n\r\n", "a|b|"},
         {"data: a\r\rdata: b\r\r", "a|b|"},
+        {"data: a\r\ndata: b\r\n\r\n", "a\nb|"},
         {"\xEF\xBB\xBF"
          "data: a\n\n",
          "a|"},

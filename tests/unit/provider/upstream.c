@@ -65,6 +65,7 @@ static int play(connection *c, const step *s)
             rc = send_all(c->fd, s->text + i, 1);
         for (size_t i = 0; s->kind == STEP_FLOOD && !rc && i < s->n; i++)
             rc = send_all(c->fd, s->text, strlen(s->text));
+        if (s->kind == STEP_FLOOD && !rc) atomic_fetch_add(&c->u->floods, 1);
         if (s->kind == STEP_HOLD) hold(c);
         if (s->kind == STEP_SLEEP) usleep((unsigned)s->n * 1000);
         if (s->kind == STEP_RESET) {

@@ -39,6 +39,7 @@ typedef struct upstream {
     pthread_t thread;
     atomic_bool stop;
     atomic_int connections, running, left; /* left: clients seen to close while held */
+    atomic_int floods;                     /* sent whole */
     pthread_mutex_t lock;
     char request[16384]; /* lock: the last one, whole */
 } upstream;
