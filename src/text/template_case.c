@@ -81,7 +81,7 @@ static size_t expand_lower(uint32_t cp, bool final_sigma, uint32_t out[3])
 static size_t expand_title(uint32_t cp, uint32_t out[3])
 {
     out[0] = (uint32_t)utf8proc_totitle((utf8proc_int32_t)cp);
-    if (out[0] != cp || cp < 0xDF)
+    if ((out[0] != cp && cp != 0xDF) || cp < 0xDF) /* for utf8proc U+1E9E is the upper case of U+DF */
         return 1;
     size_t n = expand_upper(cp, out);
     bool cased = false;

@@ -259,7 +259,7 @@ static int count_params(const char *params)
 ash_tval ash_teval_builtin(ash_trun *r, const ash_tbuiltin *b, ash_tval self, const ash_targs *args)
 {
     if (!b->params)
-        return b->fn(r, self, args);
+        return b->lazy ? ash_titer_later(r, b, self, args) : b->fn(r, self, args);
     ash_tval bound[ASH_TARGS_MAX] = {0};
     int n = count_params(b->params);
     if (args->n > (size_t)n)
@@ -282,7 +282,7 @@ ash_tval ash_teval_builtin(ash_trun *r, const ash_tbuiltin *b, ash_tval self, co
                                  name.p);
         }
     ash_targs all = {.a = bound, .n = (size_t)n};
-    return b->fn(r, self, &all);
+    return b->lazy ? ash_titer_later(r, b, self, &all) : b->fn(r, self, &all);
 }
 
 ash_tval ash_teval_call(ash_trun *r, ash_tval fn, const ash_targs *args)

@@ -108,12 +108,6 @@ FILTER(filter_indent)
     return ash_tsink_take(r, &k);
 }
 
-FILTER(filter_wordcount)
-{
-    ash_tval words = ash_ttext_split(r, ash_tval_str(r, self), NULL, -1, false);
-    return r->rc ? ASH_TVAL_UNDEF : ASH_TVAL_INT((int64_t)words.list->n);
-}
-
 FILTER(filter_from_json)
 {
     const ash_tstr *s = ash_tval_str(r, self);
@@ -262,15 +256,17 @@ FILTER(filter_list)
 FILTER(filter_items)
 {
     if (self.t == ASH_T_UNDEF)
-        return ash_titer_val(r, ash_tlist_new(r, 0), "generator");
+        return ash_tlist_val(ash_tlist_new(r, 0));
     if (self.t != ASH_T_DICT)
         return ash_trun_fail(r, ASH_EINVAL, "Can only get item pairs from a mapping.");
     ash_tview view = {self.dict, ASH_TVIEW_ITEMS};
-    return ash_titer_val(r, ash_tval_items(r, (ash_tval){.t = ASH_T_VIEW, .view = &view}), "generator");
+    return ash_tlist_val(ash_tval_items(r, (ash_tval){.t = ASH_T_VIEW, .view = &view}));
 }
 
 FILTER(filter_first)
 {
+    if (self.t == ASH_T_ITER && !ash_titer_run(r, self.iter))
+        return ASH_TVAL_UNDEF;
     if (self.t == ASH_T_ITER) /* takes one and leaves the rest */
         return self.iter->at < self.iter->n ? self.iter->v[self.iter->at++] : ASH_TVAL_UNDEF;
     ash_tlist *l = ash_tval_items(r, self);
@@ -390,7 +386,7 @@ FILTER(filter_unique)
         if (ash_tdict_set(r, seen, key, ASH_TVAL_NONE) && seen->n > before)
             ash_tlist_push(r, out, l->v[i]);
     }
-    return ash_titer_val(r, r->rc ? NULL : out, "generator");
+    return ash_tlist_val(r->rc ? NULL : out);
 }
 
 static ash_tval extreme(ash_trun *r, ash_tval self, const ash_targs *args, bool max)
@@ -460,12 +456,12 @@ FILTER(filter_map)
     }
     if (!by_attribute && !args->n)
         return ash_trun_fail(r, ASH_EINVAL, "map requires a filter argument");
-    ash_tlist *l = ash_tval_items(r, self), *out = ash_tlist_new(r, 0);
+    ash_tlist *out = ash_tlist_new(r, 0), *l = ash_tval_truth(self) ? ash_tval_items(r, self) : NULL;
     ash_targs rest = {args->a + 1, args->n - 1, args->kw, args->n_kw};
     for (size_t i = 0; l && i < l->n && !r->rc; i++)
         ash_tlist_push(r, out, by_attribute ? get_attr(r, l->v[i], attribute, dflt)
                                             : ash_teval_filter(r, text_of(r, args->a[0]), l->v[i], &rest));
-    return ash_titer_val(r, r->rc ? NULL : out, "generator");
+    return ash_tlist_val(r->rc ? NULL : out);
 }
 
 /* select and reject, of items or of an attribute of theirs */
@@ -474,7 +470,7 @@ static ash_tval choose(ash_trun *r, ash_tval self, const ash_targs *args, bool w
     size_t off = attribute ? 1 : 0;
     ash_tlist *out = ash_tlist_new(r, 0);
     if (!ash_tval_truth(self))
-        return ash_titer_val(r, out, "generator");
+        return ash_tlist_val(out);
     if (args->n < off)
         return ash_trun_fail(r, ASH_EINVAL, "Missing parameter for attribute name");
     ash_targs rest = {args->a + off + 1, args->n > off ? args->n - off - 1 : 0, args->kw, args->n_kw};
@@ -485,7 +481,7 @@ static ash_tval choose(ash_trun *r, ash_tval self, const ash_targs *args, bool w
         if (!r->rc && yes == want)
             ash_tlist_push(r, out, l->v[i]);
     }
-    return ash_titer_val(r, r->rc ? NULL : out, "generator");
+    return ash_tlist_val(r->rc ? NULL : out);
 }
 
 FILTER(filter_select) { return choose(r, self, args, true, false); }
@@ -510,7 +506,7 @@ FILTER(filter_batch)
     }
     while (row && given(args->a[1]) && (int64_t)row->n < count && ash_tlist_push(r, row, args->a[1])) {
     }
-    return ash_titer_val(r, r->rc ? NULL : out, "generator");
+    return ash_tlist_val(r->rc ? NULL : out);
 }
 
 FILTER(filter_slice)
@@ -530,7 +526,7 @@ FILTER(filter_slice)
             ash_tlist_push(r, row, args->a[1]);
         ash_tlist_push(r, out, ash_tlist_val(row));
     }
-    return ash_titer_val(r, r->rc ? NULL : out, "generator");
+    return ash_tlist_val(r->rc ? NULL : out);
 }
 
 const ash_tbuiltin *ash_tfilter_find(ash_str name)
@@ -538,7 +534,7 @@ const ash_tbuiltin *ash_tfilter_find(ash_str name)
     static const ash_tbuiltin table[] = {
         {"abs", filter_abs, 0, ""},
         {"attr", filter_attr, 1, "name"},
-        {"batch", filter_batch, 1, "linecount fill_with"},
+        {"batch", filter_batch, 1, "linecount fill_with", true},
         {"capitalize", filter_capitalize, 0, ""},
         {"count", filter_length, 0, ""},
         {"d", filter_default, 0, "default_value boolean"},
@@ -552,34 +548,33 @@ const ash_tbuiltin *ash_tfilter_find(ash_str name)
         {"fromjson", filter_from_json, 0, ""},
         {"indent", filter_indent, 0, "width first blank"},
         {"int", filter_int, 0, "default base"},
-        {"items", filter_items, 0, ""},
+        {"items", filter_items, 0, "", true},
         {"join", filter_join, 0, "d attribute"},
         {"last", filter_last, 0, ""},
         {"length", filter_length, 0, ""},
         {"list", filter_list, 0, ""},
         {"lower", filter_lower, 0, ""},
-        {"map", filter_map, 0, NULL},
+        {"map", filter_map, 0, NULL, true},
         {"max", filter_max, 0, "case_sensitive attribute"},
         {"min", filter_min, 0, "case_sensitive attribute"},
-        {"reject", filter_reject, 0, NULL},
-        {"rejectattr", filter_rejectattr, 0, NULL},
+        {"reject", filter_reject, 0, NULL, true},
+        {"rejectattr", filter_rejectattr, 0, NULL, true},
         {"replace", filter_replace, 2, "old new count"},
         {"reverse", filter_reverse, 0, ""},
         {"round", filter_round, 0, "precision method"},
         {"safe", filter_safe, 0, ""},
-        {"select", filter_select, 0, NULL},
-        {"selectattr", filter_selectattr, 0, NULL},
-        {"slice", filter_slice, 1, "slices fill_with"},
+        {"select", filter_select, 0, NULL, true},
+        {"selectattr", filter_selectattr, 0, NULL, true},
+        {"slice", filter_slice, 1, "slices fill_with", true},
         {"sort", filter_sort, 0, "reverse case_sensitive attribute"},
         {"string", filter_string, 0, ""},
         {"sum", filter_sum, 0, "attribute start"},
         {"title", filter_title, 0, ""},
         {"tojson", ash_tfilter_tojson, 0, "ensure_ascii indent separators sort_keys"},
         {"trim", filter_trim, 0, "chars"},
-        {"unique", filter_unique, 0, "case_sensitive attribute"},
+        {"unique", filter_unique, 0, "case_sensitive attribute", true},
         {"upper", filter_upper, 0, ""},
-        {"wordcount", filter_wordcount, 0, ""},
-        {NULL, NULL, 0, NULL},
+        {0},
     };
     return ash_tbuiltin_find(table, name);
 }

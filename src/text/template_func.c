@@ -140,7 +140,7 @@ const ash_tbuiltin *ash_tfunc_find(ash_str name)
         {"cycler", func_refused, 0, NULL},
         {"joiner", func_refused, 0, NULL},
         {"lipsum", func_refused, 0, NULL},
-        {NULL, NULL, 0, NULL},
+        {0},
     };
     return ash_tbuiltin_find(table, name);
 }

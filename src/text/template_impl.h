@@ -111,10 +111,22 @@ struct ash_trange {
     size_t n;
 };
 
+/* Arguments as bound to a builtin's parameters: a[i] is MISSING if not given. */
+typedef struct ash_targs {
+    ash_tval *a;   /* [n] positional or, for builtins, bound */
+    size_t n;
+    ash_tpair *kw; /* [n_kw] keyword arguments, keys are strings */
+    size_t n_kw;
+} ash_targs;
+
 struct ash_titer {
     ash_tval *v; /* [n] */
     size_t n, at;
     const char *name; /* how Python calls it: "generator" */
+    /* Generators run when they are first read, so that one nobody reads raises nothing. */
+    const ash_tbuiltin *pending; /* NULL once it has run */
+    ash_tval self;
+    ash_targs args;
 };
 
 struct ash_tundef {
@@ -320,14 +332,6 @@ struct ash_tmacro {
     ash_tframe *frame;    /* where it was defined */
 };
 
-/* Arguments as bound to a builtin's parameters: a[i] is MISSING if not given. */
-typedef struct ash_targs {
-    ash_tval *a;      /* positional and, for builtins, bound */
-    size_t n;
-    ash_tpair *kw;    /* keyword arguments, keys are strings */
-    size_t n_kw;
-} ash_targs;
-
 enum { ASH_TARGS_MAX = 8 };
 
 /* A filter, method, test or function written in C. `self` is the piped or left value, or MISSING. */
@@ -336,6 +340,7 @@ struct ash_tbuiltin {
     ash_tval (*fn)(ash_trun *r, ash_tval self, const ash_targs *args);
     int least;          /* arguments that must be given */
     const char *params; /* names, space-separated; NULL: any arguments, unbound */
+    bool lazy;          /* a generator: fn makes a list, and runs when that is first read */
 };
 
 struct ash_tmethod {
@@ -410,6 +415,9 @@ ash_tval ash_tlist_val(ash_tlist *l); /* LIST; undefined for NULL */
 ash_tval ash_ttuple_val(ash_tlist *l);
 ash_tval ash_ttuple_pair(ash_trun *r, ash_tval a, ash_tval b);
 ash_tval ash_titer_val(ash_trun *r, ash_tlist *l, const char *name);
+/* A generator of what b makes of self and args, which are copied. */
+ash_tval ash_titer_later(ash_trun *r, const ash_tbuiltin *b, ash_tval self, const ash_targs *args);
+bool ash_titer_run(ash_trun *r, ash_titer *it); /* runs it if it is pending */
 
 ash_tdict *ash_tdict_new(ash_trun *r);
 ash_tval ash_tdict_val(ash_tdict *d);

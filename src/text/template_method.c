@@ -466,23 +466,23 @@ static const ash_tbuiltin str_methods[] = {
     {"isalpha", str_isalpha, 0, ""}, {"isdigit", str_isdigit, 0, ""},
     {"isdecimal", str_isdigit, 0, ""}, {"isnumeric", str_isnumeric, 0, ""},
     {"isalnum", str_isalnum, 0, ""}, {"isspace", str_isspace, 0, ""},
-    {"isascii", str_isascii, 0, ""}, {"format", str_format, 0, NULL}, {NULL, NULL, 0, NULL}};
+    {"isascii", str_isascii, 0, ""}, {"format", str_format, 0, NULL}, {0}};
 
 static const ash_tbuiltin dict_methods[] = {
     {"items", dict_items, 0, ""}, {"keys", dict_keys, 0, ""}, {"values", dict_values, 0, ""},
     {"get", dict_get, 1, "key default"}, {"setdefault", dict_setdefault, 1, "key default"},
     {"pop", dict_pop, 1, "key default"}, {"update", dict_update, 0, NULL},
-    {"copy", dict_copy, 0, ""}, {"clear", dict_clear, 0, ""}, {NULL, NULL, 0, NULL}};
+    {"copy", dict_copy, 0, ""}, {"clear", dict_clear, 0, ""}, {0}};
 
 static const ash_tbuiltin list_methods[] = {
     {"index", list_index, 1, "value"}, {"count", list_count, 1, "value"}, /* tuples too */
     {"append", list_append, 1, "object"}, {"extend", list_extend, 1, "iterable"},
     {"insert", list_insert, 2, "index object"}, {"pop", list_pop, 0, "index"},
     {"remove", list_remove, 1, "value"}, {"reverse", list_reverse, 0, ""},
-    {"clear", list_clear, 0, ""}, {"copy", list_copy, 0, ""}, {NULL, NULL, 0, NULL}};
+    {"clear", list_clear, 0, ""}, {"copy", list_copy, 0, ""}, {0}};
 
 static const ash_tbuiltin loop_methods[] = {
-    {"cycle", loop_cycle, 0, NULL}, {"changed", loop_changed, 0, NULL}, {NULL, NULL, 0, NULL}};
+    {"cycle", loop_cycle, 0, NULL}, {"changed", loop_changed, 0, NULL}, {0}};
 
 const ash_tbuiltin *ash_tmethod_find(ash_ttype type, ash_str name)
 {

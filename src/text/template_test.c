@@ -60,7 +60,7 @@ TEST(test_callable)
 TEST(test_sameas)
 {
     ash_tval o = args->a[0];
-    bool scalar = v.t <= ASH_T_STR;
+    bool scalar = v.t <= ASH_T_STR && v.t != ASH_T_UNDEF;
     return ASH_TVAL_BOOL(v.t == o.t && (scalar ? ash_tval_equal(r, v, o) : v.list == o.list));
 }
 
@@ -113,7 +113,7 @@ const ash_tbuiltin *ash_ttest_find(ash_str name)
         {"greaterthan", test_gt, 1, "other"}, {"ge", test_ge, 1, "other"},
         {">=", test_ge, 1, "other"}, {"<", test_lt, 1, "other"}, {"lt", test_lt, 1, "other"},
         {"lessthan", test_lt, 1, "other"}, {"<=", test_le, 1, "other"}, {"le", test_le, 1, "other"},
-        {NULL, NULL, 0, NULL},
+        {0},
     };
     return ash_tbuiltin_find(table, name);
 }

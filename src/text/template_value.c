@@ -329,6 +329,38 @@ ash_tval ash_titer_val(ash_trun *r, ash_tlist *l, const char *name)
     return (ash_tval){.t = ASH_T_ITER, .iter = it};
 }
 
+ash_tval ash_titer_later(ash_trun *r, const ash_tbuiltin *b, ash_tval self, const ash_targs *args)
+{
+    ash_tlist none = {0};
+    ash_tval v = ash_titer_val(r, &none, "generator");
+    ash_tval *a = ash_trun_alloc(r, args->n + 1, sizeof *a);
+    if (!a || v.t != ASH_T_ITER)
+        return ASH_TVAL_UNDEF;
+    if (args->n)
+        memcpy(a, args->a, args->n * sizeof *a);
+    v.iter->pending = b;
+    v.iter->self = self;
+    v.iter->args = (ash_targs){a, args->n, args->kw, args->n_kw}; /* keywords are in the arena */
+    return v;
+}
+
+bool ash_titer_run(ash_trun *r, ash_titer *it)
+{
+    const ash_tbuiltin *b = it->pending;
+    if (!b)
+        return !r->rc;
+    it->pending = NULL;
+    if (!ash_trun_enter(r))
+        return false;
+    ash_tval v = b->fn(r, it->self, &it->args);
+    ash_trun_leave(r);
+    if (r->rc || v.t != ASH_T_LIST)
+        return false;
+    it->v = v.list->v;
+    it->n = v.list->n;
+    return true;
+}
+
 /* ---- dictionaries ---- */
 
 /* 1, 1.0 and True are one key. False (and failure) for what cannot be a key. */
@@ -438,10 +470,12 @@ static void dict_items(ash_trun *r, const ash_tdict *d, ash_tview_kind kind, ash
 
 static void str_items(ash_trun *r, const ash_tstr *s, ash_tlist *out)
 {
+    ash_tstr plain = *s; /* the characters of Markup are plain strings */
+    plain.markup = false;
     for (size_t b = 0; b < s->n && !r->rc;) {
         size_t e = b + 1;
         while (e < s->n && ((unsigned char)s->p[e] & 0xC0) == 0x80) e++;
-        ash_tlist_push(r, out, ash_tstr_cut(r, s, b, e));
+        ash_tlist_push(r, out, ash_tstr_cut(r, &plain, b, e));
         b = e;
     }
 }
@@ -449,7 +483,7 @@ static void str_items(ash_trun *r, const ash_tstr *s, ash_tlist *out)
 ash_tlist *ash_tval_items(ash_trun *r, ash_tval v)
 {
     size_t n = 0;
-    if (v.t == ASH_T_ITER)
+    if (v.t == ASH_T_ITER && ash_titer_run(r, v.iter))
         n = v.iter->n - v.iter->at;
     else if (v.t != ASH_T_LOOP)
         ash_tval_len(v, &n);
