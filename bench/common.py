@@ -11,7 +11,7 @@ import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-ASHLEY = os.path.join(ROOT, "build", "ashley")
+ASHLEY = os.environ.get("BENCH_PROGRAM") or os.path.join(ROOT, "build", "ashley")
 MODEL = os.path.join(ROOT, "models", "SmolLM2-135M-Instruct.Q4_1.gguf")
 MODEL_ID = "smollm2-135m-instruct"
 MIB = 1 << 20

@@ -49,7 +49,7 @@ def run(argv):
 
 def ours(o):
     out, peak = run([ASHLEY, "bench", MODEL, "-p", str(o.prompt), "-n", str(o.decode), "-r", "1",
-                     "--json"])
+                     "--json", "--quiet"])
     speed = {r["test"].rsplit("-", 1)[0]: r["median"] for r in out["results"] if "x" not in r["test"]}
     return {"prefill": speed["prefill"], "decode": speed["decode"], "peak": peak}
 
@@ -66,7 +66,7 @@ def main():
     p.add_argument("--runs", type=int, default=5)
     p.add_argument("--prompt", type=int, default=512)
     p.add_argument("--decode", type=int, default=128)
-    p.add_argument("--threads", type=int, default=os.cpu_count())
+    p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     p.add_argument("--json", action="store_true")
     o = p.parse_args()
     need(MODEL, "run scripts/run --no-serve first")
