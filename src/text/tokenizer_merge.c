@@ -21,7 +21,7 @@ int tok_work_reserve(tok_work *w, size_t n, ash_err *err)
 {
     if (n + 1 <= w->cap)
         return 0;
-    size_t cap = n + 1 < 256 ? 256 : n + 1 + n / 4;
+    size_t cap = n + 1 < 256 ? 256 : n < 1u << 20 ? n + 1 + n / 4 : n + 1;
     if (cap >= UINT32_MAX)
         return ash_err_set(err, ASH_ELIMIT, "a word of %zu bytes is too long", n);
     if (grow((void **)&w->next, cap, sizeof *w->next) ||

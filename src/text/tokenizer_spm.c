@@ -1,7 +1,8 @@
 /* Owns SentencePiece-style BPE (bpe_model.cc of google/sentencepiece): symbols are characters, the
  * pair whose joined text has the highest score merges first, unknown characters fall back to bytes.
  * There is no splitting into words; but where no piece of the vocabulary goes on after a space that
- * follows another character, no merge can cross that place, and words are merged one by one. */
+ * follows another character, no merge can cross that place, and words are merged one by one. Refuses
+ * vocabularies with a character map (nmt_nfkc and its like). */
 #include <string.h>
 
 #include "base/utf8.h"
@@ -42,6 +43,11 @@ static bool has_inner_space(const tok_vocab *v)
 
 int tok_spm_read(ash_tokenizer *t, const ash_gguf *g, ash_err *err)
 {
+    const ash_gguf_kv *map = ash_gguf_find(g, "tokenizer.ggml.precompiled_charsmap");
+    if (map && map->bytes)
+        return ash_err_at(err, ASH_EUNSUPPORTED, (int64_t)map->pos,
+                          "%s: key 'tokenizer.ggml.precompiled_charsmap': normalisation of this kind "
+                          "is not done", ash_gguf_path(g));
     t->spm.space_prefix = true;
     t->spm.splits_at_space = !has_inner_space(&t->vocab);
     return ash_gguf_get_bool(g, "tokenizer.ggml.add_space_prefix", &t->spm.space_prefix, err);

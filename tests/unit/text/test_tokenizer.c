@@ -270,6 +270,12 @@ static void no_prefix(ash_buf *b)
     gw_kv_int(b, "tokenizer.ggml.add_space_prefix", ASH_GGUF_BOOL, 0, 1);
 }
 
+static void charsmap(ash_buf *b)
+{
+    gw_array(b, "tokenizer.ggml.precompiled_charsmap", ASH_GGUF_U8, 3);
+    gw_zeros(b, 3);
+}
+
 static void test_spm(void **state)
 {
     /* 9 "ab" is unused: it is made, then taken apart again; 10 joins over a space */
@@ -297,6 +303,8 @@ static void test_spm(void **state)
     t = must_open(&v);
     expect_ids(t, "a a", 0, NULL, 0, "5 8");
     ash_tokenizer_close(t);
+    v.more = charsmap;
+    expect_refused(&v, ASH_EUNSUPPORTED, "precompiled_charsmap");
 }
 
 /* ---- long and hostile text ------------------------------------------------------------------ */
