@@ -3,6 +3,7 @@
 import collections
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -38,21 +39,21 @@ def equal(got, want, what=""):
 
 
 class Server:
-    """A program that says "port N" on standard output."""
+    """A program whose first line of standard output says "port N", or "... http://HOST:N/"."""
 
-    def __init__(self, *argv):
+    def __init__(self, *argv, **popen):
         self.argv = argv
         self.lines = []
         self.changed = threading.Condition()
         self.process = subprocess.Popen(
-            argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+            argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", **popen
         )
         self.errors = []
         threading.Thread(target=self._read, args=(self.process.stdout, self.lines), daemon=True).start()
         threading.Thread(target=self._read, args=(self.process.stderr, self.errors), daemon=True).start()
-        line = self.wait_line(lambda text: text.startswith("port "), 20)
+        line = self.wait_line(lambda text: re.search(r"^port \d|listens on", text), 20)
         check(line, "server did not start:", argv, self.errors[-5:])
-        self.port = int(line.split()[1])
+        self.port = int(re.search(r"(\d+)/?$", line)[1])
 
     def _read(self, pipe, lines):
         for line in pipe:
