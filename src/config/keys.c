@@ -93,7 +93,7 @@ static const ash_key_info keys[] = {
      "of this machine",
      .built = true, FIELD(origins)},
     {"ASHLEY_NOTIFY", "notify", ASH_KEY_WORD, "listening", "listening ready",
-     "when systemd is told that the service is up", .built = false, FIELD(notify_ready)},
+     "when systemd is told that the service is up", .built = true, FIELD(notify_ready)},
     {"ASHLEY_CPU", "cpu", ASH_KEY_WORD, NULL, "scalar avx2 avx512",
      "forces a lower kernel set (default: the best the machine has)", .built = true, FIELD(cpu)},
 };

@@ -373,25 +373,36 @@ static int retry_seconds(const json_t *progress)
     return eta < 1 ? DEFAULT_RETRY_S : eta > 3600 ? 3600 : (int)eta + 1;
 }
 
+/* The load failed or was ended: the manager's own code for it, and what to do. */
+static void describe_failure(ash_answering *a, const ash_err *err, const json_t *progress,
+                             ash_api_error *e)
+{
+    const json_t *why = json_object_get(progress, "error");
+    const char *code = json_string_value(json_object_get(why, "code"));
+    const char *hint = json_string_value(json_object_get(why, "hint"));
+    const char *state = json_string_value(json_object_get(progress, "state"));
+    if (err->code ==
+        ASH_ECANCELED) /* after a cancel by somebody the model is unloaded, not loading */
+        code = state && !strcmp(state, "unloaded") ? "load_canceled" : "shutting_down";
+    local_error(e, 503, "unavailable_error", code ? code : "load_failed",
+                "the model '%.100s' is not ready: %.300s%s%.100s%s", a->req.model, err->msg,
+                hint ? " (" : "", hint ? hint : "", hint ? ")" : "");
+}
+
 static void fail_lease(ash_answering *a, const ash_err *err)
 {
     ash_api_error e;
     json_t *progress = ash_manager_progress(a->owner->manager, a->req.model);
-    const json_t *why = json_object_get(progress, "error");
-    const char *code = json_string_value(json_object_get(why, "code"));
-    if (err->code == ASH_ETIMEDOUT)
+    if (err->code == ASH_ENOENT && !progress) {
+        local_error(&e, 404, "not_found_error", "model_not_found", "%s", err->msg);
+    } else if (err->code == ASH_ETIMEDOUT) {
         local_error(&e, 503, "unavailable_error", "model_loading",
                     "the model '%.100s' is still loading after %lld ms; the load goes on",
                     a->req.model, (long long)a->req.budgets.load_ms);
-    else if (err->code == ASH_ENOENT && !progress)
-        local_error(&e, 404, "not_found_error", "model_not_found", "%s", err->msg);
-    else
-        local_error(&e, 503, "unavailable_error",
-                    err->code == ASH_ECANCELED ? "shutting_down"
-                    : code                     ? code
-                                               : "load_failed",
-                    "the model '%.100s' is not ready: %s", a->req.model, err->msg);
-    e.loading = progress;
+        e.loading = progress;
+    } else {
+        describe_failure(a, err, progress, &e);
+    }
     if (e.status == 503) e.retry_after = retry_seconds(progress);
     local_fail(a, &e);
     json_decref(progress);

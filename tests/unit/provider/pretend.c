@@ -215,8 +215,9 @@ void ash_manager_release(ash_manager *m, ash_engine *e)
 json_t *ash_manager_progress(const ash_manager *m, const char *id)
 {
     if (!strcmp(id, "nobody")) return NULL;
-    return json_pack("{s:s, s:f, s:{s:s}}", "model", id, "eta_seconds", 6.5, "error", "code",
-                     "not_downloaded");
+    return json_pack("{s:s, s:s, s:f, s:{s:s, s:s}}", "model", id, "state",
+                     strcmp(id, "stopped") ? "loading" : "unloaded", "eta_seconds", 6.5, "error",
+                     "code", "not_downloaded", "hint", "fetch it");
 }
 
 /* ---- for tests ---- */

@@ -388,17 +388,22 @@ static void loading(void **state)
     assert_string_equal(r.text, "");
 
     static const struct {
+        const char *model;
         int code;
         const char *want;
     } t[] = {
-        {ASH_ETIMEDOUT, "ERROR 503 unavailable_error model_loading - 7 loading: the model 'tiny' "
-                        "is still loading after 0 ms*\n"},
-        {ASH_EFORMAT, "ERROR 503 unavailable_error not_downloaded - 7 loading: the model 'tiny' is "
-                      "not ready: why\n"},
-        {ASH_ECANCELED, "ERROR 503 unavailable_error shutting_down - 7 loading: *\n"},
+        {"tiny", ASH_ETIMEDOUT,
+         "ERROR 503 unavailable_error model_loading - 7 loading: the model 'tiny' "
+         "is still loading after 0 ms*\n"},
+        {"tiny", ASH_EFORMAT,
+         "ERROR 503 unavailable_error not_downloaded - 7 -: the model 'tiny' is "
+         "not ready: why (fetch it)\n"},
+        {"tiny", ASH_ECANCELED, "ERROR 503 unavailable_error shutting_down - 7 -: *\n"},
+        {"stopped", ASH_ECANCELED, "ERROR 503 unavailable_error load_canceled - 7 -: *\n"},
     };
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         q = CHAT(HI);
+        q.model = t[i].model;
         a = ask(&q, &r);
         pretend_loaded(t[i].code, "why");
         wait_last(&r);
@@ -407,7 +412,7 @@ static void loading(void **state)
         assert_memory_equal(r.text, t[i].want, n);
     }
     pretend_manager(false, ASH_ENOENT, "not here");
-    expect_events(CHAT(HI), "ERROR 503 unavailable_error not_downloaded - 7 loading: *\n");
+    expect_events(CHAT(HI), "ERROR 503 unavailable_error not_downloaded - 7 -: *\n");
     q = CHAT(HI);
     q.model = "nobody";
     expect_events(q, "ERROR 404 not_found_error model_not_found - 0 -: not here\n");
