@@ -95,12 +95,12 @@ static void test_random(void **state)
 {
     ash_rng r;
     ash_rng_init(&r, 7);
-    for (int round = 0; round < 3000; round++) {
-        char text[25], pat[3][6];
+    for (int round = 0; round < 6000; round++) {
+        char text[25], pat[3][10];
         const char *v[3];
         size_t n = 1 + ash_rng_u64(&r) % 3;
         for (size_t k = 0; k < n; k++) {
-            size_t len = 1 + ash_rng_u64(&r) % 5;
+            size_t len = 1 + ash_rng_u64(&r) % 9;
             for (size_t i = 0; i < len; i++) pat[k][i] = (char)('a' + ash_rng_u64(&r) % 2);
             pat[k][len] = 0;
             v[k] = pat[k];

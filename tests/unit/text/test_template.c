@@ -71,7 +71,7 @@ static json_t *load_golden(void)
     assert_non_null(data);
     char *path = ash_fs_join(data, "template/vectors.json");
     ash_buf text;
-    json_t *v;
+    json_t *v = NULL;
     ash_err err;
     if (ash_fs_read(path, 4 << 20, &text, &err) || ash_json_parse(text.data, text.len, &v, &err))
         fail_msg("%s", err.msg);
