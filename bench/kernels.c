@@ -11,9 +11,9 @@
 #include "base/clock.h"
 #include "base/rng.h"
 #include "nn/attention.h"
+#include "nn/limits.h"
 #include "nn/linear.h"
 #include "nn/norm.h"
-#include "peak.h"
 
 enum { WEIGHT_BYTES = 256 << 20, MAX_COPIES = 512, ROUNDS = 5 };
 static const int64_t round_ns = 30000000;
@@ -87,12 +87,12 @@ static void open_weights(weights *w, ash_dtype t, int64_t out, int64_t in)
     free(src);
 }
 
-static double peak_of(ash_act_form form, const bench_peak *p)
+static double peak_of(ash_act_form form, const ash_limits *p)
 {
-    return form == ASH_ACT_I8 ? p->int8_gop : form == ASH_ACT_BF16 ? p->bf16_gop : p->f32_gop;
+    return form == ASH_ACT_I8 ? p->int8_gops : form == ASH_ACT_BF16 ? p->bf16_gflops : p->f32_gflops;
 }
 
-static void bench_linear(ash_nn *nn, const bench_peak *peak, ash_dtype t, int64_t out, int64_t in,
+static void bench_linear(ash_nn *nn, const ash_limits *peak, ash_dtype t, int64_t out, int64_t in,
                          const int *batches)
 {
     static weights w;
@@ -119,7 +119,7 @@ static void bench_linear(ash_nn *nn, const bench_peak *peak, ash_dtype t, int64_
                ",\"in\":%" PRId64 ",\"batch\":%d,\"us\":%.1f,\"gop_s\":%.0f,\"of_peak\":%.2f,\"gb_"
                                   "s\":%.1f,\"of_read\":%.2f}\n",
                nn->k->name, nn->o.threads, ash_dtype_get(t)->name, out, in, n, 1e-3 / best, gop,
-               gop / peak_of(nn->k->act[w.l[0].w.form], peak), gb, gb / peak->read_gb);
+               gop / peak_of(nn->k->act[w.l[0].w.form], peak), gb, gb / peak->read_gbs);
         fflush(stdout);
     }
     free(w.mem);
@@ -128,7 +128,7 @@ static void bench_linear(ash_nn *nn, const bench_peak *peak, ash_dtype t, int64_
 }
 
 /* `seqs` sequences of `context` tokens; the last `n / seqs` of each are asked for. */
-static void bench_attention(ash_nn *nn, const bench_peak *peak, int heads, int kv_heads, int dim,
+static void bench_attention(ash_nn *nn, const ash_limits *peak, int heads, int kv_heads, int dim,
                             int seqs, int context, int n)
 {
     ash_err err = ASH_ERR_INIT;
@@ -162,7 +162,7 @@ static void bench_attention(ash_nn *nn, const bench_peak *peak, int heads, int k
            "\"batch\":%d,\"us\":%.1f,\"gflop_s\":%.0f,\"of_f32\":%.2f,\"gb_s\":%.1f,\"of_read\":%."
            "2f}\n",
            nn->k->name, nn->o.threads, heads, kv_heads, dim, seqs, context, n, 1e-3 / best, gop,
-           gop / peak->f32_gop, gb, gb / peak->read_gb);
+           gop / peak->f32_gflops, gb, gb / peak->read_gbs);
     fflush(stdout);
     ash_kv_close(kv);
     free(tables);
@@ -201,9 +201,11 @@ int main(int argc, char **argv)
                         .max_context = 8192};
     ash_nn *nn;
     must_ok(ash_nn_open(&o, &nn, &err), &err);
-    bench_peak peak = bench_peak_measure(nn->o.threads);
+    ash_limits peak;
+    if (ash_limits_measure(nn->o.threads, &peak, NULL))
+        return 1;
     printf("{\"limits\":%d,\"read_gb_s\":%.1f,\"int8\":%.0f,\"bf16\":%.0f,\"f32\":%.0f}\n",
-           nn->o.threads, peak.read_gb, peak.int8_gop, peak.bf16_gop, peak.f32_gop);
+           nn->o.threads, peak.read_gbs, peak.int8_gops, peak.bf16_gflops, peak.f32_gflops);
     static const int64_t shapes[][2] = {{960, 576},   {3072, 576},  {576, 1536},
                                         {49152, 576}, {4096, 4096}, {4096, 14336}};
     static const ash_dtype types[] = {ASH_DTYPE_Q4_0, ASH_DTYPE_Q4_1, ASH_DTYPE_Q8_0,

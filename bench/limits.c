@@ -1,15 +1,21 @@
 /* limits: what one core and all cores of this machine can do, as one line of JSON. */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/cpu.h"
-#include "peak.h"
+#include "nn/limits.h"
 
 static void print(int threads)
 {
-    bench_peak p = bench_peak_measure(threads);
-    printf("\"%d\":{\"read_gb_s\":%.1f,\"int8_gop_s\":%.0f,\"bf16_gflop_s\":%.0f,\"f32_gflop_s\":%."
-           "0f}",
-           threads, p.read_gb, p.int8_gop, p.bf16_gop, p.f32_gop);
+    ash_limits p;
+    ash_err err = ASH_ERR_INIT;
+    if (ash_limits_measure(threads, &p, &err)) {
+        fprintf(stderr, "limits: %s\n", err.msg);
+        exit(1);
+    }
+    printf("\"%d\":{\"read_gb_s\":%.1f,\"int8_gop_s\":%.0f,\"bf16_gflop_s\":%.0f,"
+           "\"f32_gflop_s\":%.0f}",
+           threads, p.read_gbs, p.int8_gops, p.bf16_gflops, p.f32_gflops);
 }
 
 int main(void)

@@ -126,8 +126,10 @@ static double limit_fraction(const ash_engine *e, const bench_test *t, double sp
                              const ash_limits *limits)
 {
     const ash_model_info *info = ash_engine_info(e);
-    if (t->tokens <= 1) return 2.0 * (double)info->n_params * speed / (limits->int8_gops * 1e9);
-    return (double)info->weight_bytes * speed / (double)t->sequences / (limits->read_gbs * 1e9);
+    double ops = 2.0 * (double)info->n_params * speed;
+    double bytes = (double)info->weight_bytes * speed / (double)t->sequences;
+    double limit = t->tokens <= 1 ? limits->int8_gops * 1e9 : limits->read_gbs * 1e9;
+    return limit > 0.0 ? (t->tokens <= 1 ? ops : bytes) / limit : 0.0; /* 0: not measured here */
 }
 
 static int run_test(ash_engine *e, bench_test *t, long repeat, ash_rng *rng, ash_err *err)
@@ -222,7 +224,7 @@ int ash_cmd_bench(ash_cli *cli)
                          .bare = true};
     int status = open_model(cli, o, &e);
     if (status) return status;
-    int rc = ash_limits_measure(0, cli->config->cpu, &limits, &err);
+    int rc = ash_limits_measure(0, &limits, &err);
     ash_rng_init(&rng, 42);
     if (cli->json && !rc)
         printf("{\"model\":\"%s\",\"threads\":%d,\"limits\":{\"read_gbs\":%.2f,\"int8_gops\":%.1f},"

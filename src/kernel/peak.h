@@ -1,16 +1,19 @@
-/* Loops that do nothing but the widest products, to measure what this machine could reach at most.
- * Pure functions, any thread; the table of kernels points to the right one. */
+/* Loops that show what one core of this machine can do at most. Pure functions, any thread. */
 #ifndef ASHLEY_KERNEL_PEAK_H
 #define ASHLEY_KERNEL_PEAK_H
 
 #include <stdint.h>
 
-/* Runs `rounds` rounds of int8 products (of float ones on the scalar level) in registers; returns the
- * operations done, a multiply and an add counting two. */
-typedef int64_t (*ash_peak_fn)(int64_t rounds);
+typedef enum ash_peak {
+    ASH_PEAK_READ, /* bytes read from `memory`, once through */
+    ASH_PEAK_INT8, /* vpdpbusd, without VNNI vpmaddubsw + vpmaddwd; a multiply-add counts two */
+    ASH_PEAK_BF16, /* vdpbf16ps; nothing without it */
+    ASH_PEAK_F32,  /* FMA */
+    ASH_PEAK_COUNT,
+} ash_peak;
 
-int64_t ash_peak_scalar(int64_t rounds);
-int64_t ash_peak_avx2(int64_t rounds);
-int64_t ash_peak_avx512(int64_t rounds);
+/* Runs one loop; returns the operations (or bytes) done, 0 where this CPU has not what it takes. memory:
+ * `bytes` (a multiple of 128) on 64 bytes, for ASH_PEAK_READ only. */
+double ash_peak_run(ash_peak what, long rounds, const void *memory, long bytes);
 
 #endif

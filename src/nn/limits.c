@@ -1,89 +1,79 @@
-/* Owns measuring the machine's read bandwidth and product peak. Any thread; not while speed matters. */
+/* Owns measuring what the machine can do. Any thread; not while anything else is being measured. */
 #include "nn/limits.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <time.h>
 
-#include "base/clock.h"
-#include "base/pool.h"
+#include "base/cpu.h"
 #include "kernel/peak.h"
 
-enum { BYTES = 256 << 20, CHUNK = 1 << 20, PASSES = 5, ROUNDS = 20000 };
+enum { READ_BYTES = 192 << 20, MAX_THREADS = 256, ROUNDS = 7 };
 
-typedef struct limits_job {
-    const uint64_t *memory;
-    ash_peak_fn peak;
-    uint64_t sink[1024]; /* by worker: keeps the reads from being optimised away */
-} limits_job;
+typedef struct task {
+    pthread_t thread;
+    ash_peak what;
+    uint8_t *memory;
+    double rate; /* per nanosecond of this thread's CPU time */
+} task;
 
-static void read_chunks(void *arg, int64_t begin, int64_t end, int worker)
+static double cpu_ns(void)
 {
-    limits_job *j = arg;
-    uint64_t a = 0, b = 0, c = 0, d = 0;
-    const uint64_t *p = j->memory + begin * (CHUNK / 8), *stop = j->memory + end * (CHUNK / 8);
-    for (; p < stop; p += 32) { /* four cache lines a turn */
-        a += p[0] ^ p[8];
-        b += p[16] ^ p[24];
-        c += p[1] ^ p[9];
-        d += p[17] ^ p[25];
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+static void *task_main(void *arg)
+{
+    task *t = arg;
+    ash_peak_run(t->what, 400000, t->memory, READ_BYTES); /* until the others run too */
+    double start = cpu_ns();
+    double done = ash_peak_run(t->what, 2000000, t->memory, READ_BYTES);
+    t->rate = done / (cpu_ns() - start);
+    return NULL;
+}
+
+/* Operations (or bytes) per nanosecond of all threads together. */
+static int one_round(task *tasks, int threads, ash_peak what, double *best, ash_err *err)
+{
+    int n = 0;
+    double sum = 0.0;
+    for (; n < threads; n++) {
+        tasks[n].what = what;
+        if (pthread_create(&tasks[n].thread, NULL, task_main, &tasks[n]))
+            break;
     }
-    j->sink[worker & 1023] += a + b + c + d;
-}
-
-static void run_peak(void *arg, int64_t begin, int64_t end, int worker)
-{
-    limits_job *j = arg;
-    for (int64_t i = begin; i < end; i++) j->sink[worker & 1023] += (uint64_t)j->peak(ROUNDS);
-}
-
-static double best_seconds(ash_pool *pool, int64_t n, ash_pool_fn fn, limits_job *j)
-{
-    double best = 1e9;
-    for (int i = 0; i < PASSES; i++) {
-        int64_t t = ash_clock_ns();
-        ash_pool_run(pool, n, 1, fn, j);
-        double s = (double)(ash_clock_ns() - t) * 1e-9;
-        best = s < best ? s : best;
+    for (int i = 0; i < n; i++) {
+        pthread_join(tasks[i].thread, NULL);
+        sum += tasks[i].rate;
     }
-    return best;
+    *best = sum > *best ? sum : *best;
+    return n == threads ? 0 : ash_err_nomem(err, "a thread");
 }
 
-static ash_peak_fn peak_of(ash_cpu_level level)
+int ash_limits_measure(int threads, ash_limits *out, ash_err *err)
 {
-#if defined(__x86_64__)
-    if (level == ASH_CPU_AVX512)
-        return ash_peak_avx512;
-    if (level == ASH_CPU_AVX2)
-        return ash_peak_avx2;
-#endif
-    return ash_peak_scalar;
-}
-
-int ash_limits_measure(int threads, ash_cpu_level level, ash_limits *out, ash_err *err)
-{
-    if (level > ash_cpu_get()->level)
-        return ash_err_set(err, ASH_EUNSUPPORTED, "this processor has no %s", ash_cpu_level_name(level));
-    ash_pool *pool;
-    int rc = ash_pool_open(threads, &pool, err);
-    if (rc)
-        return rc;
-    limits_job *j = calloc(1, sizeof *j);
-    void *memory = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (!j || memory == MAP_FAILED) {
-        rc = ash_err_nomem(err, "measuring the machine");
-    } else {
-        madvise(memory, BYTES, MADV_HUGEPAGE);
-        memset(memory, 1, BYTES); /* real pages, not the one zero page */
-        *j = (limits_job){.memory = memory, .peak = peak_of(level)};
-        out->read_gbs = (double)BYTES / best_seconds(pool, BYTES / CHUNK, read_chunks, j) * 1e-9;
-        int64_t n = 8 * ash_pool_threads(pool);
-        double s = best_seconds(pool, n, run_peak, j);
-        out->int8_gops = (double)n * (double)j->peak(ROUNDS) / s * 1e-9;
+    double best[ASH_PEAK_COUNT] = {0};
+    threads = threads ? threads : ash_cpu_threads();
+    if (threads < 0 || threads > MAX_THREADS)
+        return ash_err_set(err, ASH_EINVAL, "1 to %d threads, not %d", MAX_THREADS, threads);
+    task *tasks = calloc((size_t)threads, sizeof *tasks);
+    int rc = tasks ? 0 : ash_err_nomem(err, "measuring the machine");
+    for (int i = 0; !rc && i < threads; i++) {
+        tasks[i].memory = aligned_alloc(64, READ_BYTES);
+        if (!tasks[i].memory)
+            rc = ash_err_nomem(err, "measuring the machine");
+        else
+            memset(tasks[i].memory, i + 1, READ_BYTES); /* real pages, not the one zero page */
     }
-    if (memory != MAP_FAILED)
-        munmap(memory, BYTES);
-    free(j);
-    ash_pool_close(pool);
+    for (int round = 0; !rc && round < ROUNDS; round++)
+        for (int what = 0; !rc && what < ASH_PEAK_COUNT; what++)
+            rc = one_round(tasks, threads, (ash_peak)what, &best[what], err);
+    *out = (ash_limits){best[ASH_PEAK_READ], best[ASH_PEAK_INT8], best[ASH_PEAK_BF16],
+                        best[ASH_PEAK_F32]};
+    for (int i = 0; tasks && i < threads; i++) free(tasks[i].memory);
+    free(tasks);
     return rc;
 }

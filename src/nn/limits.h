@@ -2,17 +2,20 @@
 #ifndef ASHLEY_NN_LIMITS_H
 #define ASHLEY_NN_LIMITS_H
 
-#include "base/cpu.h"
+#include "base/err.h"
 
+/* 1e9 bytes or operations a second, all threads together; a multiply-add is two operations. 0 where the
+ * CPU has not what it takes. */
 typedef struct ash_limits {
-    double read_gbs;  /* 1e9 bytes a second read from memory, all threads */
-    double int8_gops; /* 1e9 int8 operations a second in registers, all threads (a multiply-add is two);
-                         float ones on the scalar level */
+    double read_gbs;    /* from memory beyond the caches */
+    double int8_gops;   /* vpdpbusd, or vpmaddubsw + vpmaddwd */
+    double bf16_gflops; /* vdpbf16ps */
+    double f32_gflops;  /* FMA */
 } ash_limits;
 
-/* Measures for about half a second, best of several passes over 256 MiB. threads 0 means
- * ash_cpu_threads(). The caller's thread and a pool of its own; ASH_ENOMEM, ASH_EUNSUPPORTED for a level
- * this CPU lacks. */
-int ash_limits_measure(int threads, ash_cpu_level level, ash_limits *out, ash_err *err) ASH_MUST_CHECK;
+/* Measures for about two seconds: the best of several rounds, in CPU time of the threads, so that a core
+ * that is taken away meanwhile does not count. threads 0 means ash_cpu_threads(). Starts threads of its
+ * own; ASH_EINVAL for a count that is negative or over 256, ASH_ENOMEM. */
+int ash_limits_measure(int threads, ash_limits *out, ash_err *err) ASH_MUST_CHECK;
 
 #endif

@@ -1,18 +1,13 @@
-/* Owns the measurement of the machine's limits. The loops keep everything in registers, with enough
- * independent chains to hide latencies. */
-#include "peak.h"
-
-#include <pthread.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+/* Owns the loops that show what an x86-64 core can do at most: everything in registers, with enough
+ * independent chains to hide latencies. Functions carry their own target, for this file is chosen from
+ * at run time and holds no kernel. */
+#include "kernel/peak.h"
 
 #include "base/cpu.h"
 
-#if defined(__x86_64__)
 #include <immintrin.h>
 
-enum { CHAINS = 16, READ_BYTES = 192 << 20 };
+enum { CHAINS = 16 };
 
 #define CHAINS_OF(type, zero)                                                                      \
     type a[CHAINS];                                                                                \
@@ -107,85 +102,16 @@ __attribute__((target("avx2"))) static double read_all(const uint8_t *p, long by
     return (double)bytes;
 }
 
-typedef struct task {
-    int what;
-    uint8_t *memory;
-    double rate; /* per nanosecond of this thread's CPU time: a core taken away does not count */
-} task;
-
-enum { READ, INT8, BF16, F32, KINDS };
-
-static double burn(const task *t, long rounds)
+double ash_peak_run(ash_peak what, long rounds, const void *memory, long bytes)
 {
-    bool wide = ash_cpu_get()->level == ASH_CPU_AVX512;
-    switch (t->what) {
-    case READ:
-        return read_all(t->memory, READ_BYTES);
-    case INT8:
-        return wide ? int8_512(rounds) : int8_256(rounds);
-    case BF16:
-        return ash_cpu_get()->bf16 ? bf16_512(rounds) : 0;
-    default:
-        return wide ? f32_512(rounds) : f32_256(rounds);
+    ash_cpu_level level = ash_cpu_get()->level;
+    bool wide = level == ASH_CPU_AVX512;
+    if (level < ASH_CPU_AVX2)
+        return 0.0;
+    switch (what) {
+    case ASH_PEAK_READ: return read_all(memory, bytes);
+    case ASH_PEAK_INT8: return wide ? int8_512(rounds) : int8_256(rounds);
+    case ASH_PEAK_BF16: return ash_cpu_get()->bf16 ? bf16_512(rounds) : 0.0;
+    default: return wide ? f32_512(rounds) : f32_256(rounds);
     }
 }
-
-static double cpu_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static void *task_main(void *arg)
-{
-    task *t = arg;
-    burn(t, 400000); /* until the others run too */
-    double start = cpu_ns();
-    double done = burn(t, 2000000);
-    t->rate = done / (cpu_ns() - start);
-    return NULL;
-}
-
-/* Operations (or bytes) per nanosecond of all threads together. */
-static double round_of(int what, int threads, uint8_t **memory)
-{
-    pthread_t ids[256];
-    task tasks[256];
-    double sum = 0;
-    for (int i = 0; i < threads; i++) {
-        tasks[i] = (task){what, memory[i], 0};
-        if (pthread_create(&ids[i], NULL, task_main, &tasks[i])) abort();
-    }
-    for (int i = 0; i < threads; i++) {
-        pthread_join(ids[i], NULL);
-        sum += tasks[i].rate;
-    }
-    return sum;
-}
-
-bench_peak bench_peak_measure(int threads)
-{
-    double best[KINDS] = {0};
-    uint8_t *memory[256] = {NULL};
-    if (threads > 255 || ash_cpu_get()->level < ASH_CPU_AVX2) return (bench_peak){0};
-    for (int i = 0; i < threads; i++) {
-        memory[i] = aligned_alloc(64, READ_BYTES);
-        if (!memory[i]) abort();
-        memset(memory[i], i + 1, READ_BYTES);
-    }
-    for (int round = 0; round < 7; round++) {
-        for (int what = 0; what < KINDS; what++) {
-            double got = round_of(what, threads, memory);
-            best[what] = got > best[what] ? got : best[what];
-        }
-    }
-    for (int i = 0; i < threads; i++) free(memory[i]);
-    return (bench_peak){best[READ], best[INT8], best[BF16], best[F32]};
-}
-#else
-bench_peak bench_peak_measure(int threads)
-{
-    return (bench_peak){0};
-}
-#endif
