@@ -52,6 +52,8 @@ static void test_matches(void **state)
     expect(self, 1, "aaaab", "aa", 0);
     const char *border[] = {"abcabd"};
     expect(border, 1, "abcabcabd!", "abc", 0);
+    const char *fallback[] = {"aabaaac"}; /* after aabaaa the border is aa, found in two steps */
+    expect(fallback, 1, "aabaaabaaac", "aaba", 0);
     const char *two[] = {"\nUser:", "\n\n"};
     expect(two, 2, "hi\n\nUser:", "hi", 1);
     expect(two, 2, "hi\nUsed\nUser: x", "hi\nUsed", 0);
