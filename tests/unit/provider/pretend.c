@@ -73,8 +73,9 @@ int ash_engine_submit(ash_engine *e, const ash_job *what, uint64_t *id, ash_err 
 {
     pthread_mutex_lock(&world.lock);
     int rc = world.play.submit_rc;
+    job *j = rc ? NULL : calloc(1, sizeof *j);
+    if (!rc && !j) rc = ASH_ENOMEM;
     if (!rc) {
-        job *j = calloc(1, sizeof *j);
         *j = (job){.next = world.jobs, .what = *what, .play = world.play, .at = -1};
         *id = j->id = ++world.last_id;
         world.jobs = j;

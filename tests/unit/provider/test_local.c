@@ -349,8 +349,7 @@ static void reasoning_and_logprobs(void **state)
     expect_events(CHAT("{\"reasoning_format\":\"none\",\"messages\":[{\"role\":\"user\","
                        "\"content\":\"hi\"}]}"),
                   HEAD "0 '<th' ''\n0 'ink>' ''\n0 'why' ''\n0 '</thi' ''\n0 'nk>' ''\n0 '\nso' "
-                       "''\n0 stop\nEND * 6\n" +
-                      0);
+                       "''\n0 stop\nEND * 6\n");
     pretend_set((pretend_play){.tokens = TOKENS("x"), .hold_at = 99, .finish = ASH_FINISH_LENGTH});
     ash_request q = CHAT(HI);
     q.logprobs = q.return_progress = true;

@@ -13,6 +13,7 @@
 typedef struct connection {
     upstream *u;
     int fd;
+    char request[sizeof((upstream *)0)->request];
 } connection;
 
 /* Reads one request; 0 when the client closed. */
@@ -95,17 +96,15 @@ static const step *choose(upstream *u, const char *request)
 static void *serve(void *arg)
 {
     connection *c = arg;
-    size_t max = sizeof c->u->request;
-    char *buf = malloc(max);
+    char *buf = c->request;
     int more = 1;
-    while (more && read_request(c, buf, max)) {
+    while (more && read_request(c, buf, sizeof c->request)) {
         pthread_mutex_lock(&c->u->lock);
         memcpy(c->u->request, buf, strlen(buf) + 1);
         pthread_mutex_unlock(&c->u->lock);
         const step *s = choose(c->u, buf);
         more = s ? play(c, s) : 0;
     }
-    free(buf);
     close(c->fd);
     atomic_fetch_sub(&c->u->running, 1);
     free(c);
@@ -125,7 +124,13 @@ static void *accept_thread(void *arg)
         atomic_fetch_add(&u->connections, 1);
         atomic_fetch_add(&u->running, 1);
         connection *c = malloc(sizeof *c);
-        *c = (connection){u, fd};
+        if (!c) { /* a test of running out */
+            close(fd);
+            atomic_fetch_sub(&u->running, 1);
+            continue;
+        }
+        c->u = u;
+        c->fd = fd;
         pthread_attr_t a;
         pthread_t t;
         pthread_attr_init(&a);
