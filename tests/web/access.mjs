@@ -172,10 +172,12 @@ export const accessTests = [
         'the focus is in the menu',
       );
       await button(page, /^All \d+ models?$/).click();
+      await page.getByRole('dialog', { name: 'Models' }).waitFor();
       await assertFits(page, 'models');
       await page.keyboard.press('Escape');
       await button(page, 'Close menu').click();
       await button(page, 'Settings').click();
+      await page.getByRole('dialog', { name: 'Settings' }).waitFor();
       await assertFits(page, 'settings');
       await page.keyboard.press('Escape');
       assert.ok(await message(page).isVisible());

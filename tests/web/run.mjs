@@ -41,6 +41,12 @@ async function watched(context, url, test) {
       complaints.push(`asked another host: ${to}`);
     }
   });
+  if (realUrl) {
+    // The same answer each time, and an end in sight.
+    await page.addInitScript(() => {
+      localStorage['ashley.prefs'] ??= '{"temperature":0,"max_tokens":400}';
+    });
+  }
   await page.exposeFunction('tellViolation', (text) => complaints.push(`policy: ${text}`));
   await page.addInitScript(() => {
     document.addEventListener('securitypolicyviolation', (e) => {

@@ -4,7 +4,7 @@ import { count, duration, percent, timeLeft } from './format.js';
 import { useValue } from './state.js';
 import { errorTitle } from './api.js';
 import { Markdown } from './markdown.js';
-import { describe, findModel, modelBehind, models } from './models.js';
+import { describe, findModel, modelBehind, models, sentence } from './models.js';
 import { resend, retryNow } from './answer.js';
 import { CopyButton, Icon, IconButton, announce } from './parts.js';
 
@@ -93,10 +93,10 @@ function ErrorCard({ chat, message, last }) {
       <${Icon} name="warn" />
       <div>
         <strong>${errorTitle(error)}</strong>
-        <p>${error.detail}</p>
-${error.nCtx && html`<p class="quiet">It is ${count(error.nPrompt, 'token')} long;
+        <p>${sentence(error.detail)}</p>
+        ${error.nCtx && html`<p class="quiet">It is ${count(error.nPrompt, 'token')} long;
           the model holds ${error.nCtx.toLocaleString('en')}.</p>`}
-        ${error.retryAfter && html`
+        ${error.retryAfter > 2 && html`
           <p class="quiet">The server asks to wait ${timeLeft(error.retryAfter)}.</p>`}
         ${
           last &&
@@ -169,7 +169,10 @@ function Answer({ chat, message, last }) {
         <footer>
           <${Byline} message=${message} />
           <div class="tools">
-            <${CopyButton} text=${() => message.content} label="Copy answer" />
+            ${
+              message.content &&
+              html`<${CopyButton} text=${() => message.content} label="Copy answer" />`
+            }
             ${
               last &&
               html`<${IconButton} icon="again" label="Answer again"

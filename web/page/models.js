@@ -22,13 +22,11 @@ const STATES = {
   sleeping: 'unloaded',
 };
 // Failures that are no accident: the files are not on this machine or not for it.
-const ABSENT = [
-  'not_downloaded',
-  'unsupported_format',
-  'unsupported',
-  'consent_needed',
-  'not_found',
-];
+const ABSENT = {
+  not_downloaded: 'Not on this machine',
+  unsupported_format: 'Not supported yet',
+  consent_needed: 'Needs consent',
+};
 
 const STAGES = {
   fetch: 'downloading',
@@ -42,6 +40,10 @@ const STAGES = {
 const text = (value) => (typeof value === 'string' ? value : '');
 const number = (value) => (typeof value === 'number' && Number.isFinite(value) ? value : null);
 
+/** The server's reasons begin small, as error messages do; here they stand alone. A command stays. */
+export const sentence = (words) =>
+  words.replace(/^(?!ashley )[a-z](?=[a-z]* )/, (c) => c.toUpperCase());
+
 /** One entry of /v1/models, /models or one progress object, with nothing assumed about it. */
 function normalise(entry, before = {}) {
   const status = entry.status && typeof entry.status === 'object' ? entry.status : {};
@@ -53,7 +55,8 @@ function normalise(entry, before = {}) {
   const reason =
     text(error?.message) || text(p.reason) || (typeof p.error === 'string' ? p.error : '');
   let state = STATES[value] || 'unloaded';
-  if (state === 'failed' && ABSENT.includes(error?.code || status.code)) state = 'absent';
+  const code = text(error?.code);
+  if (state === 'failed' && code in ABSENT) state = 'absent';
   return {
     id: text(entry.id) || text(entry.model),
     owner: text(entry.owned_by) || before.owner || '',
@@ -70,8 +73,9 @@ function normalise(entry, before = {}) {
     speed: number(p.bytes_per_second),
     stalled: Boolean(p.stalled_since),
     queue: number(p.queue_position),
-    reason,
-    hint: text(error?.hint),
+    code,
+    reason: sentence(reason),
+    hint: sentence(text(error?.hint)),
     can: Array.isArray(p.can) ? p.can : null,
   };
 }
@@ -100,8 +104,7 @@ export function modelBehind(id) {
 /** "Loading: warming up, 83 %, about 4 s left" */
 export function describe(model) {
   if (model.state === 'ready') return 'Ready';
-  if (model.state === 'absent')
-    return model.value === 'failed' ? 'Not on this machine' : 'Not here';
+  if (model.state === 'absent') return ABSENT[model.code];
   if (model.state === 'failed') return 'Failed';
   if (model.state === 'unloaded') return 'Loads when first used';
   const words = [];

@@ -1,5 +1,5 @@
 // Small pieces that several views share: icons, buttons, the modal dialog, announcements.
-import { html, useEffect, useRef, useState } from './html.js';
+import { html, useEffect, useLayoutEffect, useRef, useState } from './html.js';
 
 const PATHS = {
   menu: 'M4 7h16M4 12h16M4 17h16',
@@ -70,7 +70,7 @@ export function CopyButton({ text, label, ...rest }) {
 /** A native modal dialog: the browser keeps the focus inside and gives it back afterwards. */
 export function Dialog({ title, onClose, children, ...rest }) {
   const ref = useRef(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const dialog = ref.current;
     const opener = document.activeElement;
     dialog.showModal();
