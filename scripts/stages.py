@@ -8,6 +8,7 @@ output of a stage is in build-test/logs/STAGE.log; what failed is also shown.
 A skipped meson test (exit 77) is a failure. Cases that a cmocka or HTTP test skips by itself, because
 this CPU lacks the instructions it checks, are counted as skipped.
 """
+import contextlib
 import glob
 import json
 import os
@@ -15,9 +16,11 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+MODEL = "smollm2-135m-instruct"
 LOGS = os.path.join(ROOT, "build-test", "logs")
 # Not detect_stack_use_after_return: the stack that it makes up is not aligned for AVX-512 (gcc 12).
 SANITIZERS = {
@@ -123,6 +126,42 @@ class Stage:
             self.failed += 1
 
 
+@contextlib.contextmanager
+def real_server(s):
+    """The built program with the default model, on a free port and without a .env; yields its URL. The
+    context of 300 tokens bounds an answer: a small model may go on and on."""
+    preload = json.dumps([{"model": MODEL, "ctx": 300}])
+    with tempfile.TemporaryDirectory() as folder, open(os.path.join(folder, "log"), "w+b") as out:
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("ASHLEY_", "OPENAI_"))}
+        env |= {"ASHLEY_PORT": "0", "PRELOAD_MODELS": preload, "DEFAULT_MODEL": MODEL}
+        empty = os.path.join(folder, "empty.env")
+        with open(empty, "w", encoding="utf-8"):
+            pass
+        p = subprocess.Popen(["build/ashley", "serve", "--env-file", empty], cwd=ROOT, env=env,
+                             stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+        try:
+            url = None
+            for _ in range(600):
+                out.seek(0)
+                found = re.search(rb"listens on (http://[\w.:]+)", out.read())
+                if found or p.poll() is not None:
+                    url = found and found.group(1).decode()
+                    break
+                time.sleep(0.05)
+            if not url:
+                out.seek(0)
+                s.log.write("stages: the server did not start: " + out.read().decode("utf-8", "replace"))
+                s.failed += 1
+            yield url or "http://127.0.0.1:9"
+        finally:
+            p.terminate()
+            try:
+                p.wait(40)
+            except subprocess.TimeoutExpired:
+                p.kill()
+                p.wait()
+
+
 def gates(s):
     """rules about the sources: direction of includes, sizes, banned functions, links, ..."""
     s.count_closing_line(*s.command(["tests/gates/run.py"], 120))
@@ -179,10 +218,13 @@ def http(s):
 
 
 def web(s):
-    """the page in Chromium"""
+    """the page in Chromium, against a made-up server and, for one answer, the real one"""
     if s.must(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], 300,
               cwd=os.path.join(ROOT, "tests/web")):
         s.count_closing_line(*s.command(["node", "tests/web/run.mjs"], 600))
+        with real_server(s) as url:
+            s.count_closing_line(*s.command(["node", "tests/web/run.mjs", "--url", url, "--model", MODEL,
+                                             "an answer streams"], 300))
 
 
 STAGES = [gates, setup, unit, asan, fuzz, tsan, clang, cli, http, web]
