@@ -8,13 +8,15 @@
 #include "provider/local_private.h"
 #include "text/chat.h"
 
-enum { MAX_PROMPT_IDS = 1 << 20 }; /* far beyond any context; bounds what an overlong text costs */
+enum { LEAST_MAX_IDS = 1 << 16, CONTEXTS = 4 }; /* see maker.max_ids */
 
 typedef struct maker {
     ash_answering *a;
     const ash_engine *engine;
     const ash_tokenizer *tok;
     uint32_t n_ctx;
+    size_t max_ids; /* counting stops here, well beyond the context: it runs on the connection's
+                       thread */
     ash_api_error *e;
 } maker;
 
@@ -45,7 +47,7 @@ static int encode(maker *m, const char *text, size_t n, const ash_spans *untrust
                   const char *param, ash_ids *ids)
 {
     ash_err err = ASH_ERR_INIT;
-    ids->max = MAX_PROMPT_IDS;
+    ids->max = m->max_ids;
     int32_t bos = ash_tokenizer_adds_bos(m->tok) ? ash_tokenizer_bos(m->tok) : -1;
     int rc = bos >= 0 ? ash_ids_add(ids, bos, &err) : 0;
     if (!rc)
@@ -53,7 +55,7 @@ static int encode(maker *m, const char *text, size_t n, const ash_spans *untrust
                                   untrusted ? untrusted->v : NULL, untrusted ? untrusted->n : 0,
                                   ids, &err);
     if (rc == ASH_ELIMIT) {
-        ids->n = MAX_PROMPT_IDS; /* told as an overflow of the context */
+        ids->n = m->max_ids; /* told as an overflow of the context */
         return 0;
     }
     if (rc) return from_err(m, &err, param);
@@ -116,7 +118,7 @@ static int overflow(maker *m, size_t n_prompt, const char *param)
 {
     invalid(m, param,
             "the request has %s%zu tokens; the context of '%.100s' holds %u, the answer included",
-            n_prompt >= MAX_PROMPT_IDS ? "at least " : "", n_prompt, m->a->req.model, m->n_ctx);
+            n_prompt >= m->max_ids ? "at least " : "", n_prompt, m->a->req.model, m->n_ctx);
     m->e->code = "context_length_exceeded";
     m->e->extra =
         json_pack("{s:I, s:I}", "n_prompt", (json_int_t)n_prompt, "n_ctx", (json_int_t)m->n_ctx);
@@ -203,7 +205,7 @@ static int chat(maker *m, local_prompt *out)
 static int take_ids(maker *m, const json_t *list, ash_ids *ids)
 {
     ash_err err = ASH_ERR_INIT;
-    ids->max = MAX_PROMPT_IDS;
+    ids->max = m->max_ids;
     size_t vocab = ash_tokenizer_n_vocab(m->tok);
     for (size_t i = 0; i < json_array_size(list); i++) {
         json_int_t id = json_integer_value(json_array_get(list, i));
@@ -253,7 +255,11 @@ static int completion(maker *m, local_prompt *prompts, size_t *n)
 int local_prompts_make(ash_answering *a, const ash_engine *engine, local_prompt *prompts, size_t *n,
                        ash_api_error *e)
 {
-    maker m = {a, engine, ash_engine_tokenizer(engine), ash_engine_info(engine)->n_ctx, e};
+    uint32_t n_ctx = ash_engine_info(engine)->n_ctx;
+    size_t most = (size_t)n_ctx * CONTEXTS;
+    maker m = {
+        a, engine, ash_engine_tokenizer(engine), n_ctx, most < LEAST_MAX_IDS ? LEAST_MAX_IDS : most,
+        e};
     *n = 0;
     if (!m.tok)
         return local_error(e, 501, "not_supported_error", NULL,
