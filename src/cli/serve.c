@@ -210,8 +210,8 @@ static int open_server(serving *s, ash_err *err)
         .local = s->local,
         .upstream = s->upstream,
         .upstream_missing =
-            "no upstream is configured: set OPENAI_API_KEY (and OPENAI_BASE_URL for another "
-            "provider) in .env, or DEFAULT_MODEL to a model of this machine",
+            "set OPENAI_API_KEY (and OPENAI_BASE_URL for another provider) in .env, or DEFAULT_MODEL "
+            "to a model of this machine",
         .default_model = c->default_model,
         .fallback_model = c->fallback_model,
         .fallback = c->fallback,

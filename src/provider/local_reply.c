@@ -128,7 +128,7 @@ static void fail_locked(ash_answering *a, int status, const char *code, const ch
     local_error(&e, status, status == 500 ? "server_error" : "unavailable_error", code, "%s",
                 message);
     if (status == 503) e.retry_after = 1;
-    ash_warn("local", "request %s: %s: %s", a->req.id, code, message);
+    if (!a->closed) ash_warn("local", "request %s: %s: %s", a->req.id, code, message);
     local_end(a, &(ash_answer){.kind = ASH_ANSWER_ERROR, .error = &e});
 }
 
