@@ -21,6 +21,7 @@ struct ash_sampler {
     int64_t n_usable;
     uint64_t drawn;   /* tokens drawn so far: the position of the next draw */
     cand *v;          /* [n_usable] scratch */
+    float *raw;       /* [n_usable] logits before bias and penalties; NULL if none needs them */
     uint32_t *counts; /* [n_usable] how often an id stands in the window; NULL without penalties */
     int32_t *ring;    /* [n_ring] the window's ids, oldest at `head`; NULL if it is unbounded */
     size_t n_ring, in_ring, head;
@@ -101,8 +102,11 @@ static int reserve(ash_sampler *s, const ash_sampler_params *p, ash_err *err)
     }
     if (p->n_logit_bias)
         s->bias = calloc(p->n_logit_bias, sizeof *s->bias);
-    if (!s->v || (penalised(p) && !s->counts) || (s->n_ring && !s->ring) ||
-        (p->n_logit_bias && !s->bias))
+    bool keep_raw = p->logprobs && (penalised(p) || p->n_logit_bias > 0);
+    if (keep_raw)
+        s->raw = calloc(n, sizeof *s->raw);
+    if (!s->v || (keep_raw && !s->raw) || (penalised(p) && !s->counts) ||
+        (s->n_ring && !s->ring) || (p->n_logit_bias && !s->bias))
         return ash_err_nomem(err, "sampler");
     if (p->n_logit_bias)
         memcpy(s->bias, p->logit_bias, p->n_logit_bias * sizeof *s->bias);
@@ -145,6 +149,7 @@ void ash_sampler_close(ash_sampler *s)
     if (!s)
         return;
     free(s->v);
+    free(s->raw);
     free(s->counts);
     free(s->ring);
     free(s->bias);
@@ -160,6 +165,7 @@ size_t ash_sampler_bytes(const ash_sampler *s)
 {
     size_t n = (size_t)s->n_usable;
     return sizeof *s + n * sizeof *s->v + (s->counts ? n * sizeof *s->counts : 0) +
+           (s->raw ? n * sizeof *s->raw : 0) +
            s->n_ring * sizeof *s->ring + s->p.n_logit_bias * sizeof *s->bias;
 }
 
@@ -210,27 +216,20 @@ static void sift(cand *h, size_t n, size_t i)
     }
 }
 
-/* Brings the first k in order to the front, sorted; the others follow in any order. O(n + k log k)
- * for logits in random order, O(n log k) at worst. */
-static void select_front(cand *v, size_t n, size_t k)
+/* A heap of sift's kind becomes sorted. */
+static void sort_heap(cand *h, size_t n)
 {
-    for (size_t i = k / 2; i-- > 0;) sift(v, k, i);
-    for (size_t i = k; i < n; i++) {
-        if (!before(v[i], v[0]))
-            continue;
-        cand t = v[0];
-        v[0] = v[i];
-        v[i] = t;
-        sift(v, k, 0);
-    }
-    for (size_t m = k; m > 1;) {
-        m--;
-        cand t = v[0];
-        v[0] = v[m];
-        v[m] = t;
-        sift(v, m, 0);
+    while (n > 1) {
+        n--;
+        cand t = h[0];
+        h[0] = h[n];
+        h[n] = t;
+        sift(h, n, 0);
     }
 }
+
+/* Below this distance from the maximum a candidate's share is under 1e-17: it is not summed. */
+static const float NEGLIGIBLE = -40.0f;
 
 /* Log-probabilities of the logits as they came: the n_top best into out, the log of the partition
  * sum (relative to `max`) returned. */
@@ -240,10 +239,12 @@ static double raw_logprobs(const float *logits, int64_t n, float max, int n_top,
     cand best[ASH_MAX_TOP_LOGPROBS];
     int m = 0;
     for (int64_t i = 0; i < n; i++) {
-        sum += (double)expf(logits[i] - max);
-        cand c = {logits[i], (int32_t)i};
-        if (n_top == 0 || (m == n_top && !before(c, best[m - 1])))
+        float d = logits[i] - max;
+        if (d > NEGLIGIBLE)
+            sum += (double)expf(d);
+        if (n_top == 0 || (m == n_top && logits[i] <= best[m - 1].logit)) /* ids only grow */
             continue;
+        cand c = {logits[i], (int32_t)i};
         int at = m < n_top ? m++ : m - 1;
         for (; at > 0 && before(c, best[at - 1]); at--) best[at] = best[at - 1];
         best[at] = c;
@@ -255,94 +256,164 @@ static double raw_logprobs(const float *logits, int64_t n, float max, int n_top,
     return log_sum;
 }
 
-static int find_max(const float *logits, int64_t n, float *max, ash_err *err)
+/* Says which logit is no number; 0 if it was only -infinity that made `find_max` look closer. */
+static int check_each(const float *x, int64_t n, ash_err *err)
 {
-    float best = -INFINITY;
-    for (int64_t i = 0; i < n; i++) {
-        if (!(logits[i] < INFINITY)) /* NaN too */
+    for (int64_t i = 0; i < n; i++)
+        if (!(x[i] < INFINITY)) /* NaN too */
             return ash_err_set(err, ASH_EINVAL, "logit of id %lld is %s", (long long)i,
-                               isnan(logits[i]) ? "not a number" : "infinite");
-        if (logits[i] > best)
-            best = logits[i];
+                               isnan(x[i]) ? "not a number" : "infinite");
+    return 0;
+}
+
+/* The largest of x [n]. Four sums of their own keep the processor busy; 0 * x is a number only for
+ * finite x. */
+static int find_max(const float *x, int64_t n, float *max, ash_err *err)
+{
+    float m[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY}, zero[4] = {0};
+    int64_t i = 0;
+    for (; i + 4 <= n; i += 4)
+        for (int k = 0; k < 4; k++) {
+            m[k] = x[i + k] > m[k] ? x[i + k] : m[k];
+            zero[k] += x[i + k] * 0.0f;
+        }
+    for (; i < n; i++) {
+        m[0] = x[i] > m[0] ? x[i] : m[0];
+        zero[0] += x[i] * 0.0f;
     }
-    *max = best;
-    if (best > -INFINITY)
-        return 0;
+    for (int k = 1; k < 4; k++) {
+        m[0] = m[k] > m[0] ? m[k] : m[0];
+        zero[0] += zero[k];
+    }
+    *max = m[0];
+    int rc = isnan(zero[0]) ? check_each(x, n, err) : 0;
+    if (rc || m[0] > -INFINITY)
+        return rc;
     return ash_err_set(err, ASH_EINVAL, "every logit is -infinity: no token can be sampled");
 }
 
-/* Fills the candidates in id order, with bias and penalties (llama.cpp, llama_sampler_penalties). */
-static void fill(ash_sampler *s, const float *logits)
+/* Adds bias and penalties in place (llama.cpp, llama_sampler_penalties); false if there are none. */
+static bool adjust(const ash_sampler *s, float *logits)
 {
-    for (int64_t i = 0; i < s->n_usable; i++) s->v[i] = (cand){logits[i], (int32_t)i};
-    for (size_t i = 0; i < s->p.n_logit_bias; i++)
-        s->v[s->bias[i].id].logit += s->bias[i].bias;
+    for (size_t i = 0; i < s->p.n_logit_bias; i++) logits[s->bias[i].id] += s->bias[i].bias;
     if (!s->counts)
-        return;
+        return s->p.n_logit_bias > 0;
     float repeat = (float)s->p.repeat_penalty, presence = (float)s->p.presence_penalty,
           frequency = (float)s->p.frequency_penalty;
     for (int64_t i = 0; i < s->n_usable; i++) {
         uint32_t n = s->counts[i];
         if (n == 0)
             continue;
-        float x = s->v[i].logit;
+        float x = logits[i];
         x = x <= 0 ? x * repeat : x / repeat;
-        s->v[i].logit = x - (float)n * frequency - presence;
+        logits[i] = x - (float)n * frequency - presence;
     }
+    return true;
 }
 
-static int32_t greedy(const cand *v, size_t n)
+static int32_t greedy(const float *logits, float max)
 {
-    size_t best = 0;
-    for (size_t i = 1; i < n; i++)
-        if (before(v[i], v[best]))
-            best = i;
-    return v[best].id;
+    int32_t i = 0;
+    while (logits[i] < max) i++;
+    return i;
 }
 
-/* The smallest number of leading candidates whose probabilities reach top_p. Orders only as many as
- * it needs: 64 first, then eight times as many, and so on. */
-static size_t cut_top_p(cand *v, size_t n, bool sorted, float max, double top_p)
+/* The k best of the logits into s->v, sorted. */
+static void take_top_k(ash_sampler *s, const float *logits, size_t k)
+{
+    for (size_t i = 0; i < k; i++) s->v[i] = (cand){logits[i], (int32_t)i};
+    for (size_t i = k / 2; i-- > 0;) sift(s->v, k, i);
+    float least = s->v[0].logit;
+    for (int64_t i = (int64_t)k; i < s->n_usable; i++) {
+        if (logits[i] <= least) /* a tie stays with the lower id */
+            continue;
+        s->v[0] = (cand){logits[i], (int32_t)i};
+        sift(s->v, k, 0);
+        least = s->v[0].logit;
+    }
+    sort_heap(s->v, k);
+}
+
+/* How many of n sorted candidates reach top_p together. */
+static size_t cut_sorted(const cand *v, size_t n, float max, double top_p)
 {
     double sum = 0, have = 0;
     for (size_t i = 0; i < n; i++) sum += (double)expf(v[i].logit - max);
-    size_t done = 0;
-    for (size_t m = sorted ? n : 64;; m *= 8) {
-        if (m > n)
-            m = n;
-        if (!sorted)
-            select_front(v, n, m);
-        for (; done < m; done++) {
-            have += (double)expf(v[done].logit - max);
-            if (have >= top_p * sum)
-                return done + 1;
-        }
-        if (m == n)
-            return n;
-    }
-}
-
-/* Applies top-k, top-p and min-p; how many candidates are left at the front of s->v. */
-static size_t truncate_candidates(ash_sampler *s, float max)
-{
-    size_t n = (size_t)s->n_usable;
-    bool sorted = false;
-    if (s->p.top_k > 0 && (uint64_t)s->p.top_k < n) {
-        select_front(s->v, n, (size_t)s->p.top_k);
-        n = (size_t)s->p.top_k;
-        sorted = true;
-    }
-    if (s->p.top_p < 1)
-        n = cut_top_p(s->v, n, sorted, max, s->p.top_p);
-    if (s->p.min_p > 0) {
-        float least = max + logf((float)s->p.min_p);
-        size_t kept = 0;
-        for (size_t i = 0; i < n; i++)
-            if (s->v[i].logit >= least)
-                s->v[kept++] = s->v[i];
-        n = kept;
+    for (size_t i = 0; i < n; i++) {
+        have += (double)expf(v[i].logit - max);
+        if (have >= top_p * sum)
+            return i + 1;
     }
     return n;
+}
+
+enum { BUCKETS = 1024 };
+
+/* Buckets of equal width of distance from the maximum; the last takes all that is far. */
+static int bucket_of(float logit, float max)
+{
+    float at = (max - logit) * (BUCKETS / 32.0f);
+    return at < BUCKETS - 1 ? (int)at : BUCKETS - 1;
+}
+
+/* Top-p over all logits, without sorting them: whole buckets of probability first, only the bucket
+ * in which top_p is reached is put in order. The candidates come into s->v; their number. */
+static size_t take_top_p(ash_sampler *s, const float *logits, float max)
+{
+    double mass[BUCKETS] = {0}, sum = 0, have = 0;
+    for (int64_t i = 0; i < s->n_usable; i++)
+        mass[bucket_of(logits[i], max)] += (double)expf(logits[i] - max);
+    for (int b = 0; b < BUCKETS; b++) sum += mass[b];
+    int last = 0;
+    while (last < BUCKETS - 1 && have + mass[last] < s->p.top_p * sum) have += mass[last++];
+    size_t sure = 0, maybe = (size_t)s->n_usable; /* from the front, and from the back */
+    for (int64_t i = 0; i < s->n_usable; i++) {
+        int b = bucket_of(logits[i], max);
+        if (b < last)
+            s->v[sure++] = (cand){logits[i], (int32_t)i};
+        else if (b == last)
+            s->v[--maybe] = (cand){logits[i], (int32_t)i};
+    }
+    size_t n = (size_t)s->n_usable - maybe;
+    cand *edge = s->v + maybe;
+    for (size_t i = n / 2; i-- > 0;) sift(edge, n, i);
+    sort_heap(edge, n);
+    for (size_t i = 0; i < n && (sure == 0 || have < s->p.top_p * sum); i++) {
+        have += (double)expf(edge[i].logit - max);
+        s->v[sure++] = edge[i];
+    }
+    return sure;
+}
+
+/* The logits that are at least `least` into s->v, in the order of ids; their number. */
+static size_t take_from(ash_sampler *s, const float *logits, float least)
+{
+    size_t n = 0;
+    for (int64_t i = 0; i < s->n_usable; i++)
+        if (logits[i] >= least)
+            s->v[n++] = (cand){logits[i], (int32_t)i};
+    return n;
+}
+
+/* Top-k, top-p and min-p: the candidates that are left into s->v; their number. */
+static size_t truncate_candidates(ash_sampler *s, const float *logits, float max)
+{
+    float least = s->p.min_p > 0 ? max + logf((float)s->p.min_p) : -INFINITY;
+    size_t n, kept = 0;
+    if (s->p.top_k > 0 && s->p.top_k < s->n_usable) {
+        n = (size_t)s->p.top_k;
+        take_top_k(s, logits, n);
+        if (s->p.top_p < 1)
+            n = cut_sorted(s->v, n, max, s->p.top_p);
+    } else if (s->p.top_p < 1) {
+        n = take_top_p(s, logits, max);
+    } else {
+        return take_from(s, logits, least);
+    }
+    for (size_t i = 0; i < n; i++)
+        if (s->v[i].logit >= least)
+            s->v[kept++] = s->v[i];
+    return kept;
 }
 
 /* One draw from softmax(logit / temperature) over the first n candidates. */
@@ -370,29 +441,30 @@ static int32_t draw(ash_sampler *s, size_t n, float max)
 
 int ash_sampler_sample(ash_sampler *s, float *logits, ash_sample *out, ash_err *err)
 {
-    float raw_max = 0, max = -INFINITY;
+    float raw_max = 0, max;
     int rc = find_max(logits, s->n_usable, &raw_max, err);
     if (rc)
         return rc;
     out->n_top = 0;
     out->logprob = 0;
     double log_sum = 0;
-    if (s->p.logprobs)
+    const float *raw = logits;
+    if (s->p.logprobs) {
         log_sum = raw_logprobs(logits, s->n_usable, raw_max, (int)s->p.top_logprobs, out);
-    fill(s, logits);
-    for (int64_t i = 0; i < s->n_usable; i++)
-        if (s->v[i].logit > max)
-            max = s->v[i].logit;
-    if (!(max > -INFINITY))
-        return ash_err_set(err, ASH_EINVAL, "'logit_bias' forbids every token");
-    if (!(max < INFINITY))
-        return ash_err_set(err, ASH_EINVAL, "a penalty or bias makes a logit infinite");
+        if (s->raw)
+            raw = memcpy(s->raw, logits, (size_t)s->n_usable * sizeof *raw);
+    }
+    max = raw_max;
+    if (adjust(s, logits))
+        rc = find_max(logits, s->n_usable, &max, err);
+    if (rc)
+        return ash_err_prefix(err, "after 'logit_bias' and penalties");
     if (s->p.temperature <= 0)
-        out->id = greedy(s->v, (size_t)s->n_usable);
+        out->id = greedy(logits, max);
     else
-        out->id = draw(s, truncate_candidates(s, max), max);
+        out->id = draw(s, truncate_candidates(s, logits, max), max);
     s->drawn++;
     if (s->p.logprobs)
-        out->logprob = (float)((double)(logits[out->id] - raw_max) - log_sum);
+        out->logprob = (float)((double)(raw[out->id] - raw_max) - log_sum);
     return 0;
 }

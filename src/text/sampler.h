@@ -54,7 +54,7 @@ typedef struct ash_sample {
 typedef struct ash_sampler ash_sampler;
 
 /* n_vocab: length of the logits; n_usable (1..n_vocab): ids from there on are padding and never
- * sampled. Checks the parameters. Takes about 12 bytes an id. *out is the caller's, NULL on failure. */
+ * sampled. Checks the parameters. Takes 8 to 16 bytes an id. *out is the caller's, NULL on failure. */
 int ash_sampler_open(const ash_sampler_params *p, int64_t n_vocab, int64_t n_usable,
                      ash_sampler **out, ash_err *err) ASH_MUST_CHECK;
 void ash_sampler_close(ash_sampler *s); /* NULL is fine */

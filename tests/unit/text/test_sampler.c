@@ -56,6 +56,7 @@ static void test_greedy(void **state)
     ash_sampler *s = open_with(&p, 5);
     ash_sample out;
     assert_int_equal(once(s, (float[]){1, 3, 2, 3, 3}, 5, &out), 1); /* lowest id of a tie */
+    assert_int_equal(once(s, (float[]){3, 3, 1, 0, 0}, 5, &out), 0);
     assert_int_equal(once(s, (float[]){-INFINITY, -5, -6, -7, -8}, 5, &out), 1);
     ash_sampler_close(s);
 }
@@ -85,6 +86,10 @@ static void test_truncations(void **state)
     assert_int_equal(support(&p, l, 4), 15);
     p.top_k = 2;
     assert_int_equal(support(&p, l, 4), 1 << 1 | 1 << 3);
+    assert_int_equal(support(&p, (float[]){0, 0, 0, 0}, 4), 3); /* ties stay with lower ids */
+    p.min_p = 0.9;
+    assert_int_equal(support(&p, l, 4), 1 << 1);
+    p.min_p = 0;
     p.top_k = 3;
     p.top_p = 0.5; /* of 0.9: 0.44 < 0.5 <= 0.77 */
     assert_int_equal(support(&p, l, 4), 1 << 1 | 1 << 3);
@@ -279,6 +284,14 @@ static void test_bad_logits(void **state)
     assert_string_equal(err.msg, "logit of id 1 is not a number");
     assert_int_equal(ash_sampler_sample(s, (float[]){INFINITY, 0}, &out, &err), ASH_EINVAL);
     assert_int_equal(ash_sampler_sample(s, (float[]){-INFINITY, -INFINITY}, &out, &err), ASH_EINVAL);
+    ash_sampler_close(s);
+    s = open_with(&p, 9);
+    float long_enough[9] = {[3] = -INFINITY, [5] = NAN};
+    assert_int_equal(ash_sampler_sample(s, long_enough, &out, &err), ASH_EINVAL);
+    assert_string_equal(err.msg, "logit of id 5 is not a number");
+    long_enough[5] = 20;
+    assert_int_equal(ash_sampler_sample(s, long_enough, &out, &err), 0);
+    assert_int_equal(out.id, 5);
     ash_sampler_close(s);
     ash_logit_bias never[2] = {{0, -INFINITY}, {1, -INFINITY}};
     p.logit_bias = never;

@@ -104,6 +104,7 @@ static int run_sampler(void *arg)
 {
     ash_sampler_params p = ash_sampler_params_default();
     p.presence_penalty = 1;
+    p.logprobs = true;
     p.logit_bias = &(ash_logit_bias){1, 1};
     p.n_logit_bias = 1;
     ash_sampler *s;
