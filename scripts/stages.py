@@ -218,13 +218,13 @@ def http(s):
 
 
 def web(s):
-    """the page in Chromium, against a made-up server and, for one answer, the real one"""
+    """the page in Chromium, against a made-up server and the real one"""
     if s.must(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], 300,
               cwd=os.path.join(ROOT, "tests/web")):
         s.count_closing_line(*s.command(["node", "tests/web/run.mjs"], 600))
         with real_server(s) as url:
-            s.count_closing_line(*s.command(["node", "tests/web/run.mjs", "--url", url, "--model", MODEL,
-                                             "an answer streams"], 300))
+            s.count_closing_line(*s.command(["node", "tests/web/run.mjs", "--url", url, "--model", MODEL],
+                                            300))
 
 
 STAGES = [gates, setup, unit, asan, fuzz, tsan, clang, cli, http, web]

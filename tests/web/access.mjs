@@ -161,9 +161,11 @@ export const accessTests = [
       await ask(page, real ? 'Write a table and a code block.' : 'markdown please');
       await answered(page);
       await assertFits(page, 'with an answer');
-      await ask(page, `a word without a break: ${'longword'.repeat(40)}`);
-      await answered(page);
-      await assertFits(page, 'with long words');
+      if (!real) {
+        await ask(page, `a word without a break: ${'longword'.repeat(40)}`);
+        await answered(page);
+        await assertFits(page, 'with long words');
+      }
       await button(page, 'Menu').click();
       await page.waitForTimeout(300);
       await assertFits(page, 'menu');

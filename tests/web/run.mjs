@@ -44,7 +44,7 @@ async function watched(context, url, test) {
   if (realUrl) {
     // The same answer each time, and an end in sight.
     await page.addInitScript(() => {
-      localStorage['ashley.prefs'] ??= '{"temperature":0,"max_tokens":400}';
+      localStorage['ashley.prefs'] ??= '{"temperature":0,"max_tokens":200}';
     });
   }
   await page.exposeFunction('tellViolation', (text) => complaints.push(`policy: ${text}`));

@@ -12,12 +12,16 @@ if (!out) {
 const mock = url ? null : await startMock();
 const browser = await openBrowser();
 try {
-  const context = await browser.newContext({ viewport: { width: 1180, height: 760 } });
+  const context = await browser.newContext({ viewport: { width: 1180, height: 680 } });
   const page = await context.newPage();
+  // The same picture each time.
+  await page.addInitScript(() => {
+    localStorage['ashley.prefs'] ??= '{"temperature":0,"max_tokens":300}';
+  });
   await page.goto(`${url ?? mock.url}/`);
   await ready(page);
   const question = url
-    ? 'What is a language model? Answer in three short sentences.'
+    ? 'Write a Python function that reverses a string, with one example.'
     : 'Sort a list in Python, please';
   await ask(page, question, model);
   await answered(page, 120_000);
