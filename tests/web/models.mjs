@@ -77,7 +77,7 @@ export const modelTests = [
     async run({ page }) {
       await choose(page, 'slow-llama');
       const strip = page.locator('.strip');
-      assert.match(await strip.innerText(), /slow-llama Loads when first used/);
+      assert.match(await strip.innerText(), /slow-llama loads when first used/);
       await ask(page, 'hello');
       await lastAnswer(page)
         .getByText(/slow-llama loading/)

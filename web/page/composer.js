@@ -42,9 +42,8 @@ function ModelStrip({ choice }) {
   return html`
     <div class=${`strip strip-${model.state}`}>
       <div class="strip-words">
-        <p><span class="dot" aria-hidden="true"></span><strong>${model.id}</strong> ${describe(model)}${
-          model.state === 'unloaded' ? '.' : ''
-        }</p>
+        <p><span class="dot" aria-hidden="true"></span>
+          <strong>${model.id}</strong> ${describe(model).toLowerCase()}</p>
         ${model.reason && model.state !== 'loading' && html`<p class="quiet">${model.reason}</p>`}
         ${model.hint && model.state !== 'loading' && html`<p class="quiet">${model.hint}</p>`}
         ${failure && html`<p class="quiet" role="alert">${errorTitle(failure)}: ${failure.detail}</p>`}

@@ -89,7 +89,7 @@ function ErrorCard({ chat, message, last }) {
   const { error } = message;
   const again = (options) => () => resend(chat.id, message.id, options);
   return html`
-    <div class="error-card" role="alert">
+    <div class="error-card" role="group" aria-label="Error">
       <${Icon} name="warn" />
       <div>
         <strong>${errorTitle(error)}</strong>
@@ -130,7 +130,8 @@ function useReadAloud(message) {
     if (!message.pending) {
       s.active = false;
       say(message.content.length);
-      announce(message.error ? errorTitle(message.error) : 'Answer complete');
+      const { error } = message;
+      announce(error ? `${errorTitle(error)}. ${sentence(error.detail)}` : 'Answer complete');
       return undefined;
     }
     const timer = setTimeout(() => {
