@@ -106,6 +106,7 @@ int ash_route_body(const ash_server_opts *o, const json_t *body, ash_arena *a, a
 {
     const char *model = NULL, *persona = NULL;
     ash_err err = ASH_ERR_INIT;
+    *out = (ash_route){0};
     if (ash_json_get_str(body, "model", &model, &err) ||
         ash_json_get_str(body, "persona", &persona, &err)) {
         ash_errors_from(e, &err, a);

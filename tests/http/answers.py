@@ -307,7 +307,9 @@ def many_streams_at_once():
 def read_until_end(c):
     out = bytearray()
     c.settimeout(20)
+    end = time.monotonic() + 60
     while not out.endswith(b"0\r\n\r\n"):
+        check(time.monotonic() < end, "no end:", out[-200:])
         got = c.recv(1 << 16)
         check(got, "closed early:", out[-200:])
         out += got

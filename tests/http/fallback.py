@@ -77,7 +77,11 @@ def on_error_not_after_the_first_token_nor_for_the_clients_mistakes():
     equal(who(r)[0], "local")
     error_of(
         s.chat(
-            model="tiny", fake={"error": {"status": 400, "code": "context_length_exceeded", "after": -1}}
+            model="tiny",
+            fake={
+                "only": "local",
+                "error": {"status": 400, "code": "context_length_exceeded", "after": -1},
+            },
         ),
         400,
         "context_length_exceeded",

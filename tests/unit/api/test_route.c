@@ -78,6 +78,38 @@ static void test_names(void **state)
     drop(&w);
 }
 
+/* A body's persona alone, its model alone, both, neither; whatever was in the caller's storage. */
+static void test_bodies(void **state)
+{
+    world w = make();
+    ash_api_error e;
+    w.personas[0] = (ash_api_persona){.id = "me", .model = "other"};
+    w.o.personas = w.personas;
+    w.o.n_personas = 1;
+    const struct {
+        const char *body, *model;
+        bool persona;
+    } all[] = {
+        {"{}", "tiny", false},
+        {"{\"model\":null,\"persona\":null}", "tiny", false},
+        {"{\"persona\":\"me\"}", "other", true},
+        {"{\"persona\":\"me\",\"model\":\"\"}", "other", true},
+        {"{\"persona\":\"me\",\"model\":\"tiny\"}", "tiny", true},
+        {"{\"model\":\"me\"}", "other", true},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        json_t *body = json_loads(all[i].body, 0, NULL);
+        ash_route r;
+        memset(&r, 1, sizeof r);
+        assert_int_equal(ash_route_body(&w.o, body, &w.arena, &r, &e), 0);
+        assert_string_equal(r.model, all[i].model);
+        assert_false(r.upstream);
+        assert_int_equal(r.persona == &w.personas[0], all[i].persona);
+        json_decref(body);
+    }
+    drop(&w);
+}
+
 static ash_fallback entry_policy(void *user, const char *id)
 {
     return *(ash_fallback *)user;
@@ -184,6 +216,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names),
+        cmocka_unit_test(test_bodies),
         cmocka_unit_test(test_policies),
         cmocka_unit_test(test_persona),
     };
