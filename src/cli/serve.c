@@ -268,7 +268,7 @@ static void greet(const serving *s)
 {
     const ash_config *c = s->config;
     unsigned port = ash_server_port(s->server);
-    const char *model = c->preload.n ? c->preload.v[0].model : NULL;
+    const char *model = NULL; /* the first that is there; preload entries come first */
     for (size_t i = 0; !model && i < s->n_specs; i++)
         model = s->specs[i].path ? s->specs[i].id : NULL;
     bool v6 = strchr(c->host, ':') != NULL;
