@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes the corpora of fuzz_gguf and fuzz_tokenizer: small files, each with something of its own.
+"""Writes the corpora of fuzz_gguf, fuzz_model and fuzz_tokenizer: small files, each with something of
+its own.
 
     fuzz/make_corpus.py        (Python 3.9, nothing else; writes into fuzz/corpus/)
 """
@@ -91,8 +92,41 @@ def tokenizer_files():
     return files
 
 
+def llama(kind, bytes_of_row, more=(), tensors=()):
+    """One layer of 32, two heads over one, a vocabulary of 8; matrices of type kind."""
+    d, kv, ff = 32, 16, 32
+    sizes = [("block_count", 1), ("embedding_length", d), ("feed_forward_length", ff),
+             ("context_length", 64), ("attention.head_count", 2), ("attention.head_count_kv", 1)]
+    pairs = [pair("general.architecture", STRING, "llama")]
+    pairs += [pair("llama." + k, U32, v) for k, v in sizes] + list(more)
+
+    def matrix(name, rows):
+        return name + ".weight", [d, rows], kind, rows * bytes_of_row
+
+    def vector(name, n):
+        return name, [n], 0, 4 * n
+
+    return gguf(pairs, [matrix("token_embd", 8), vector("output_norm.weight", d),
+                        vector("blk.0.attn_norm.weight", d), vector("blk.0.ffn_norm.weight", d),
+                        matrix("blk.0.attn_q", d), matrix("blk.0.attn_k", kv), matrix("blk.0.attn_v", kv),
+                        matrix("blk.0.attn_output", d), matrix("blk.0.ffn_gate", ff),
+                        matrix("blk.0.ffn_up", ff), matrix("blk.0.ffn_down", d)] + list(tensors))
+
+
+def model_files():
+    yarn = [pair("llama.rope.scaling.type", STRING, "yarn"), pair("llama.rope.scaling.factor", F32, 4.0),
+            pair("llama.rope.scaling.original_context_length", U32, 32)]
+    return {
+        "q8_0.gguf": llama(8, 34),
+        "q4_1-yarn.gguf": llama(3, 20, yarn),
+        "bf16-untied.gguf": llama(30, 64, [pair("llama.rope.dimension_count", U32, 8)],
+                                  [("output.weight", [32, 8], 30, 512), ("rope_freqs.weight", [4], 0, 16),
+                                   ("blk.0.attn_q.bias", [32], 0, 128), ("unknown", [4], 0, 16)]),
+    }
+
+
 def main():
-    for folder, files in (("gguf", gguf_files()), ("tokenizer", tokenizer_files())):
+    for folder, files in (("gguf", gguf_files()), ("model", model_files()), ("tokenizer", tokenizer_files())):
         where = os.path.join(HERE, "corpus", folder)
         os.makedirs(where, exist_ok=True)
         for name, data in files.items():

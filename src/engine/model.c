@@ -39,7 +39,7 @@ int ash_model_progress(const ash_engine_opts *opts, ash_load_stage stage, uint64
  * more, small ones need them to be busy. */
 static void size_rows(const ash_net *net, const ash_engine_opts *opts, ash_sizes *s)
 {
-    int least = (int)s->max_sequences > MIN_ROWS ? (int)s->max_sequences : MIN_ROWS;
+    int least = (int)s->max_sequences + MIN_ROWS; /* room for prompts beside all that decode */
     for (s->max_rows = ASH_MAX_BATCH;; s->max_rows /= 2) {
         if (s->max_rows < least)
             s->max_rows = least;
