@@ -348,7 +348,7 @@ static int prompt_budget(const ash_scheduler *s)
     int64_t most = s->model->sizes.max_rows - s->n_rows;
     int64_t ns = s->n_rows ? STEP_BESIDE_NS : STEP_ALONE_NS;
     int64_t rows = ns / (s->row_ns > 0 ? s->row_ns : 1) / ROW_STEP * ROW_STEP;
-    rows = rows < FAIR_ROWS ? FAIR_ROWS : rows;
+    rows = rows < ROW_STEP ? ROW_STEP : rows;
     return (int)(rows < most ? rows : most);
 }
 
@@ -429,7 +429,7 @@ static void settle(ash_scheduler *s, ash_sequence *q)
 
 static void note_time(ash_scheduler *s, int64_t ns)
 {
-    if (s->prompt_rows < FAIR_ROWS)
+    if (s->prompt_rows < ROW_STEP)
         return;
     int64_t row = ns / s->n_rows;
     s->row_ns = s->row_ns ? (3 * s->row_ns + row) / 4 : row;
