@@ -34,7 +34,7 @@ static inline double golden_num(json_t *o, const char *key)
 
 static inline double golden_logsumexp(const float *l, int64_t n)
 {
-    double top = -INFINITY, sum = 0;
+    double top = (double)l[0], sum = 0;
     for (int64_t i = 0; i < n; i++) top = fmax(top, (double)l[i]);
     for (int64_t i = 0; i < n; i++) sum += exp((double)l[i] - top);
     return top + log(sum);
@@ -90,7 +90,7 @@ static inline bool golden_compare(ash_engine *e, const char *name, size_t max_id
     char path[512];
     json_t *root = json_load_file(golden_path(name, path, sizeof path), 0, NULL), *c;
     int64_t n_vocab = ash_engine_info(e)->n_vocab;
-    bool ok = root && n_vocab == golden_num(root, "n_vocab");
+    bool ok = root && (double)n_vocab == golden_num(root, "n_vocab");
     double square = 0;
     int n = 0;
     size_t i, j;
