@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -33,6 +34,12 @@ enum {
     MAX_DROPPED_FACTOR = 4, /* a refused body is read up to so many max_body, then cut off */
     MAX_ANSWER_HEADERS = 16 << 10,
 };
+
+#if MHD_VERSION >= 0x00097601
+#define STRICT_OPTION MHD_OPTION_CLIENT_DISCIPLINE_LVL
+#else
+#define STRICT_OPTION MHD_OPTION_STRICT_FOR_CLIENT /* the older name, deprecated since */
+#endif
 
 typedef enum answer_form { OPEN, WHOLE, STREAM } answer_form;
 
@@ -281,11 +288,35 @@ static bool refuse_unread(const ash_exchange *x)
     return ash_exchange_header(x, "Expect") && (x->drop || n > x->http->opts.max_body);
 }
 
+typedef struct framing {
+    int lengths, encodings, hosts;
+} framing;
+
+static enum MHD_Result count_framing(void *cls, enum MHD_ValueKind kind, const char *key,
+                                     const char *value)
+{
+    framing *f = cls;
+    f->lengths += !strcasecmp(key, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    f->encodings += !strcasecmp(key, MHD_HTTP_HEADER_TRANSFER_ENCODING);
+    f->hosts += !strcasecmp(key, MHD_HTTP_HEADER_HOST);
+    return MHD_YES;
+}
+
+/* Headers that two readers may understand differently, so that a request hides behind a proxy (RFC
+ * 9112, 11.2): libmicrohttpd takes them until 1.0.5. */
+static bool is_ambiguous(const ash_exchange *x)
+{
+    framing f = {0};
+    MHD_get_connection_values(x->conn, MHD_HEADER_KIND, count_framing, &f);
+    return f.lengths + f.encodings > 1 || f.hosts > 1;
+}
+
 static enum MHD_Result queue_answer(ash_exchange *x);
 
 static enum MHD_Result on_headers(ash_exchange *x)
 {
     ash_http *h = x->http;
+    if (is_ambiguous(x)) return MHD_NO; /* nobody knows where it ends: close */
     h->opts.on_head(h->opts.user, x);
     x->drop = x->form != OPEN;
     if (!refuse_unread(x)) return MHD_YES;
@@ -634,7 +665,7 @@ static int start_daemon(ash_http *h, int fd, ash_err *err)
         MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
         (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->max_connections,
-        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_ARRAY, more, MHD_OPTION_END);
+        STRICT_OPTION, 1, MHD_OPTION_ARRAY, more, MHD_OPTION_END);
     if (h->daemon) return 0;
     return ash_err_set(err, ASH_EIO, "cannot start the HTTP server on port %u: %s", h->port,
                        strerror(errno));

@@ -140,6 +140,27 @@ def garbage():
 
 
 @test
+def ambiguous_framing_is_refused():
+    s = fake()
+    line = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+    n = b"Content-Length: %d\r\n" % len(BODY)
+    chunked = b"Transfer-Encoding: chunked\r\n"
+    hidden = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for head in (
+        n + b"Content-Length: 0\r\n",
+        b"Content-Length: 0\r\n" + n,
+        n + n,
+        n + chunked,
+        chunked + n,
+        chunked + chunked,
+        n + b"Host: other\r\n",
+    ):
+        answer = s.raw(line + head + b"\r\n" + BODY + hidden)
+        check(b"200 OK" not in answer, head, answer[:300])
+    alive(s)
+
+
+@test
 def mutated_requests():
     s = fake()
     rng = random.Random(11)
