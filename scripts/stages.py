@@ -98,7 +98,7 @@ class Stage:
             with open(os.path.join(path, "meson-info", "intro-tests.json"), encoding="utf-8") as f:
                 targets = [os.path.relpath(t["cmd"][0], path) for t in json.load(f)
                            if any(x.endswith(":" + suite) for x in t["suite"])]
-        return self.must(["ninja", "-C", folder, "-k", "0", *targets], 900)
+        return self.must(["ninja", "-C", folder, "-k", "0", *targets], 1800)
 
     def meson_test(self, folder, *options, limit=900, wrapper=()):
         """Runs meson's tests and counts the cases within them where the runner is cmocka."""
