@@ -63,6 +63,7 @@ struct ash_http {
     pthread_t watcher;
     bool watching;
     atomic_bool closing;
+    atomic_size_t held; /* bytes of all request bodies */
 };
 
 struct ash_exchange {
@@ -74,7 +75,9 @@ struct ash_exchange {
     ash_buf body;
     uint64_t dropped;     /* bytes of a body not kept */
     _Atomic uint64_t got; /* bytes of body so far; the watcher reads it */
-    bool drop, too_large;
+    bool drop;
+    int refused;         /* why it is dropped: ASH_ELIMIT, ASH_ENOMEM, or 0 */
+    size_t held;         /* its share of http.held */
     bool dispatched;     /* on_request was called; connection's thread only */
     atomic_bool ticking; /* on_request returned: on_tick may come */
     ash_buf headers;     /* of the answer: name NUL value NUL ... */
@@ -233,9 +236,16 @@ void ash_exchange_add_header(ash_exchange *x, const char *name, const char *valu
 
 /* ---- reading requests ---- */
 
-static void free_exchange(ash_exchange *x)
+static void release_body(ash_exchange *x)
 {
     ash_buf_release(&x->body);
+    atomic_fetch_sub(&x->http->held, x->held);
+    x->held = 0;
+}
+
+static void free_exchange(ash_exchange *x)
+{
+    release_body(x);
     ash_buf_release(&x->headers);
     ash_buf_release(&x->whole);
     ash_buf_release(&x->queue);
@@ -321,7 +331,7 @@ static enum MHD_Result on_headers(ash_exchange *x)
     x->drop = x->form != OPEN;
     if (!refuse_unread(x)) return MHD_YES;
     if (x->form == OPEN) {
-        x->too_large = true;
+        x->refused = ASH_ELIMIT;
         x->dispatched = true;
         h->opts.on_request(h->opts.user, x);
     }
@@ -330,14 +340,18 @@ static enum MHD_Result on_headers(ash_exchange *x)
 
 static enum MHD_Result on_upload(ash_exchange *x, const char *p, size_t n)
 {
+    ash_http *h = x->http;
     atomic_fetch_add(&x->got, n);
-    if (!x->drop && ash_buf_add(&x->body, p, n)) {
-        x->drop = true;
-        x->too_large = true;
-        ash_buf_release(&x->body);
+    if (!x->drop) {
+        x->held += n;
+        size_t all = atomic_fetch_add(&h->held, n) + n;
+        x->refused = ash_buf_add(&x->body, p, n);
+        if (!x->refused && all > h->opts.max_bodies) x->refused = ASH_ENOMEM;
+        x->drop = x->refused != 0;
+        if (x->drop) release_body(x);
     }
     if (x->drop) x->dropped += n;
-    return x->dropped > (uint64_t)x->http->opts.max_body * MAX_DROPPED_FACTOR ? MHD_NO : MHD_YES;
+    return x->dropped > (uint64_t)h->opts.max_body * MAX_DROPPED_FACTOR ? MHD_NO : MHD_YES;
 }
 
 /* The request is complete: lets the caller answer, and suspends until there is an answer. */
@@ -778,12 +792,12 @@ ash_str ash_exchange_body(const ash_exchange *x)
 
 void ash_exchange_drop_body(ash_exchange *x)
 {
-    ash_buf_release(&x->body);
+    release_body(x);
 }
 
-bool ash_exchange_too_large(const ash_exchange *x)
+int ash_exchange_refused(const ash_exchange *x)
 {
-    return x->too_large;
+    return x->refused;
 }
 
 int64_t ash_exchange_since(const ash_exchange *x)

@@ -20,7 +20,8 @@ typedef struct ash_http_opts {
     uint16_t port;    /* 0 = any free one */
     int threads;      /* I/O threads, >= 1 */
     int max_connections;
-    size_t max_body;    /* a larger request body is read, dropped and answered 413 */
+    size_t max_body;    /* a larger request body is read and dropped; see ash_exchange_refused */
+    size_t max_bodies;  /* of all connections together */
     int64_t idle_ms;    /* connections without a complete request, or that take nothing, end after it */
     size_t high, low;   /* a stream's queue: ash_exchange_write says ASH_EAGAIN from `high` on;
                            on_drain comes below `low` */
@@ -56,7 +57,9 @@ const char *ash_exchange_query(const ash_exchange *x, const char *name);  /* NUL
 ash_str ash_exchange_body(const ash_exchange *x);
 /* Frees the body early; on the connection's thread, in on_request. */
 void ash_exchange_drop_body(ash_exchange *x);
-bool ash_exchange_too_large(const ash_exchange *x); /* the body was over max_body; body is empty */
+/* Why the body was dropped and is empty: ASH_ELIMIT (over max_body), ASH_ENOMEM (all of them are over
+ * max_bodies, or no memory); 0 if it was not. */
+int ash_exchange_refused(const ash_exchange *x);
 int64_t ash_exchange_since(const ash_exchange *x); /* ash_clock_ms() when the headers were in */
 /* A slot for the caller's own data. */
 void ash_exchange_set_data(ash_exchange *x, void *data);

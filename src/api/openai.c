@@ -273,8 +273,8 @@ static ash_reply *new_reply(ash_call *c)
     return r;
 }
 
-/* From the body to an open chain. 0 or the status of *e. */
-static int prepare(ash_reply *r, ash_request_kind kind, ash_api_error *e)
+/* From the body to an open chain; *lone: nobody else may be asked later. 0 or the status of *e. */
+static int prepare(ash_reply *r, ash_request_kind kind, bool *lone, ash_api_error *e)
 {
     ash_call *c = r->call;
     const ash_server_opts *o = &c->server->opts;
@@ -289,6 +289,7 @@ static int prepare(ash_reply *r, ash_request_kind kind, ash_api_error *e)
     if (!rc) rc = ash_route_budgets(o, c->x, &r->req.budgets, e);
     if (!rc) rc = ash_route_plan_make(o, &route, &r->req.budgets, &chain.plan, e);
     if (rc) return rc;
+    *lone = chain.plan.n == 1;
     const char *priority = ash_exchange_header(c->x, "X-Ashley-Priority");
     r->req.background = priority && !strcmp(priority, "background");
     r->req.id = c->id;
@@ -310,11 +311,16 @@ static void answer(ash_call *c, ash_request_kind kind)
         return;
     }
     c->reply = r;
-    if (prepare(r, kind, &e)) {
+    bool lone = false;
+    if (prepare(r, kind, &lone, &e)) {
         r->over = true;
         ash_call_error(c, &e);
-    } else {
-        ash_chain_advance(r->chain);
+        return;
+    }
+    ash_chain_advance(r->chain);
+    if (lone) { /* a long conversation is not kept for as long as its answer takes */
+        json_decref(r->body);
+        r->body = NULL;
     }
 }
 

@@ -341,8 +341,8 @@ static int kept_failure(const ash_oai *t)
 static void add_truncated(const ash_oai *t, ash_buf *out)
 {
     if (t->truncated_messages)
-        ash_buf_printf(out, ",\"truncated\":{\"messages\":%u,\"tokens\":%u}",
-                       t->truncated_messages, t->truncated_tokens);
+        ash_buf_printf(out, ",\"truncated\":{\"messages\":%u,\"tokens\":%u}", t->truncated_messages,
+                       t->truncated_tokens);
 }
 
 static void end_body(const ash_oai *t, const ash_answer_usage *usage, ash_buf *out)

@@ -16,10 +16,36 @@ typedef struct reader {
     ash_err err;
 } reader;
 
+/* A tree of JSON takes many times its text ("{}," a hundred times), so that the cap on bytes alone
+ * does not bound memory. -1, or where there are too many arrays and objects, or values. */
+static int64_t too_many_values(ash_str body)
+{
+    uint32_t containers = 0, values = 0;
+    bool quoted = false;
+    for (size_t i = 0; i < body.n; i++) {
+        char c = body.p[i];
+        if (quoted && c == '\\')
+            i++;
+        else if (c == '"')
+            quoted = !quoted;
+        else if (!quoted && (c == '[' || c == '{'))
+            containers++;
+        else if (!quoted && c == ',')
+            values++;
+        if (containers > ASH_MAX_BODY_CONTAINERS || values > ASH_MAX_BODY_VALUES) return (int64_t)i;
+    }
+    return -1;
+}
+
 int ash_params_parse(ash_str body, json_t **out, ash_api_error *e)
 {
     *out = NULL;
     ash_err err = ASH_ERR_INIT;
+    int64_t at = too_many_values(body);
+    if (at >= 0)
+        return ash_errors_set(e, 400, "invalid_json", NULL,
+                              "more than %u arrays and objects or %u values at byte %lld",
+                              ASH_MAX_BODY_CONTAINERS, ASH_MAX_BODY_VALUES, (long long)at);
     if (ash_json_parse(body.p, body.n, out, &err)) {
         ash_errors_from(e, &err, NULL);
         e->code = err.code == ASH_ENOMEM ? "out_of_memory" : "invalid_json";

@@ -220,7 +220,11 @@ static void on_request(void *user, ash_exchange *x)
 {
     ash_call *c = ash_exchange_data(x);
     ash_api_error e;
-    if (ash_exchange_too_large(x)) {
+    if (ash_exchange_refused(x) == ASH_ENOMEM) {
+        ash_errors_set(&e, 503, "out_of_memory", NULL,
+                       "too many request bodies are being read at once");
+        ash_call_error(c, &e);
+    } else if (ash_exchange_refused(x)) {
         ash_errors_set(&e, 413, "body_too_large", NULL, "the body is larger than %u bytes",
                        ASH_MAX_JSON_BODY);
         ash_call_error(c, &e);
@@ -295,6 +299,7 @@ static int open_parts(ash_server *s, ash_err *err)
         .threads = IO_THREADS,
         .max_connections = ASH_MAX_CONNECTIONS,
         .max_body = ASH_MAX_JSON_BODY,
+        .max_bodies = ASH_MAX_BODIES,
         .idle_ms = s->opts.idle_ms ? s->opts.idle_ms : IDLE_MS,
         .high = STREAM_HIGH,
         .low = STREAM_LOW,

@@ -1,6 +1,7 @@
 """Request bodies: what is refused and how, what is tolerated."""
 
 import json
+import time
 
 from harness import check, data_events, equal, error_of, fake, test, text_of
 
@@ -209,3 +210,37 @@ def a_body_of_many_megabytes_is_read():
     text = "a" * (5 << 20)
     r = s.chat(messages=[{"role": "user", "content": text}], fake={"bytes": 10}, stream=True)
     equal(text_of(data_events(r.body)), "x" * 30)
+
+
+@test
+def bodies_whose_tree_would_be_huge():
+    s = fake()
+    for body in (b"[" + b"{}," * (10 << 20) + b"{}]", b'{"prompt":[' + b"1," * (8 << 20) + b"1]}"):
+        e = error_of(s.post(TEXT, body), 400, "invalid_json")
+        check("at byte" in e["message"], e)
+    prompt = [1] * 100000
+    equal(s.post(TEXT, {"prompt": prompt}).status, 200, "a long prompt of ids")
+    text = '[{,"' * 200000
+    equal(s.post(TEXT, {"prompt": text, "fake": {"bytes": 3}}).status, 200, "signs within a text")
+
+
+@test
+def too_many_bodies_at_once():
+    s = fake()
+    body = b'{"messages":[{"role":"user","content":"' + b"x" * (30 << 20) + b'"}]}'
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+    waiting = []
+    for _ in range(8):  # all but their last byte
+        c = s.connect()
+        c.sendall(head + body[:-1])
+        waiting.append(c)
+    deadline = time.monotonic() + 60
+    while s.post(CHAT, body).status != 503 and time.monotonic() < deadline:
+        time.sleep(0.1)  # until the eight are read
+    error_of(s.post(CHAT, body), 503, "out_of_memory")
+    equal(s.chat().status, 200, "a small one")
+    for c in waiting:
+        c.close()
+    while s.post(CHAT, body).status != 200 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    equal(s.post(CHAT, body).status, 200, "when they are gone")
