@@ -2,13 +2,13 @@
  * answering first, the boot report, signals. Refuses to listen beyond loopback without keys. Main
  * thread. */
 #include <arpa/inet.h>
-#include <curl/curl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -349,6 +349,16 @@ static void run(serving *s, int fd)
     drain(s, fd);
 }
 
+/* As many open files as the hard limit allows: a soft limit of 1,024 holds fewer connections than
+ * ASH_MAX_CONNECTIONS. Nothing here uses select(), which could not take them. */
+static void raise_file_limit(void)
+{
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) || r.rlim_cur == r.rlim_max) return;
+    r.rlim_cur = r.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &r)) ash_warn("serve", "the limit of open files stays as it was");
+}
+
 int ash_cmd_serve(ash_cli *cli)
 {
     ash_err err = ASH_ERR_INIT;
@@ -368,7 +378,7 @@ int ash_cmd_serve(ash_cli *cli)
                              "let everyone in)",
                              c->host);
     for (size_t i = 0; i < c->n_notices; i++) ash_warn("config", "%s", c->notices[i]);
-    curl_global_init(CURL_GLOBAL_DEFAULT);
+    raise_file_limit();
     serving s = {.cli = cli, .config = c};
     double config_ms = (double)(ash_clock_ns() - t0) * 1e-6;
     int fd = signalfd(-1, &signals, SFD_CLOEXEC);
@@ -381,6 +391,5 @@ int ash_cmd_serve(ash_cli *cli)
     }
     close_all(&s);
     if (fd >= 0) close(fd);
-    curl_global_cleanup();
     return status;
 }
