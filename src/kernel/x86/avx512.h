@@ -13,7 +13,7 @@
 /* The first `left` of 16 lanes. */
 INLINE __mmask16 lanes(int64_t left)
 {
-    return left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
+    return (__mmask16)(left >= 16 ? 0xffffu : (1u << left) - 1);
 }
 
 typedef __m512 vf;

@@ -294,10 +294,10 @@ static void test_refusals(void **state)
     for (int i = 0; i < 8; i++) bad[i] = good;
     bad[0].dims = 7;
     bad[1].dims = 10;
-    bad[2].base = NAN;
+    bad[2].base = (double)NAN;
     bad[3].base = 1;
     bad[4].factor = 0.5;
-    bad[5].factor = INFINITY;
+    bad[5].factor = (double)INFINITY;
     bad[6].beta_slow = 64;
     bad[7].original_context = 0;
     for (int i = 0; i < 8; i++) assert_int_equal(ash_rope_init(&r, &bad[i], &err), ASH_EINVAL);
