@@ -156,7 +156,7 @@ int ash_cmd_eval(ash_cli *cli)
 /* -log softmax(row)[id] in nats. */
 static double token_nll(const float *row, uint32_t n, int32_t id)
 {
-    double max = -INFINITY, sum = 0.0;
+    double max = -HUGE_VAL, sum = 0.0;
     for (uint32_t i = 0; i < n; i++) max = fmax(max, (double)row[i]);
     for (uint32_t i = 0; i < n; i++) sum += exp((double)row[i] - max);
     return max + log(sum) - (double)row[id];
