@@ -31,6 +31,7 @@ struct ash_answering {
     pthread_mutex_t mutex;
     pthread_cond_t cond;
     bool canceled, resumed, over;
+    bool left; /* the callback said that the reader is gone; the fake's thread alone */
 };
 
 typedef struct fake {
@@ -77,6 +78,7 @@ static bool send(ash_answering *a, const ash_answer *ev)
     bool go = !a->canceled;
     pthread_mutex_unlock(&a->mutex);
     int rc = go ? a->fn(a->user, ev) : ASH_ECANCELED;
+    a->left |= rc && rc != ASH_EAGAIN;
     if (rc != ASH_EAGAIN) return rc == 0;
     say("paused", a);
     pthread_mutex_lock(&a->mutex);
@@ -209,7 +211,7 @@ static void *run(void *arg)
     ash_answering *a = arg;
     answer(a);
     pthread_mutex_lock(&a->mutex);
-    bool canceled = a->canceled;
+    bool canceled = a->canceled || a->left;
     a->over = true;
     pthread_mutex_unlock(&a->mutex);
     say(canceled ? "canceled" : "over", a);
