@@ -24,6 +24,7 @@ struct local {
     pthread_mutex_t lock;
     pthread_cond_t changed;   /* for the timer, and for close */
     ash_answering *all;       /* lock */
+    int freeing;              /* lock; requests taken out of `all` whose memory is being freed */
     bool stop;                /* lock */
     _Atomic int64_t wakes_at; /* when the timer looks next; INT64_MAX: when it is told */
 };
@@ -190,11 +191,13 @@ void local_unref(ash_answering *a)
         if (p->all == a) p->all = a->next;
         if (a->prev) a->prev->next = a->next;
         if (a->next) a->next->prev = a->prev;
+        p->freeing++; /* local_close waits for it: p is used once more below */
     }
     pthread_mutex_unlock(&p->lock);
     if (!last) return;
     free_request(a);
     pthread_mutex_lock(&p->lock);
+    p->freeing--;
     pthread_cond_broadcast(&p->changed);
     pthread_mutex_unlock(&p->lock);
 }
@@ -492,7 +495,8 @@ static void local_close(ash_provider *provider)
 {
     local *p = (local *)provider;
     pthread_mutex_lock(&p->lock);
-    while (p->all) pthread_cond_wait(&p->changed, &p->lock); /* canceled jobs end soon */
+    while (p->all || p->freeing) /* canceled jobs end soon */
+        pthread_cond_wait(&p->changed, &p->lock);
     p->stop = true;
     pthread_cond_broadcast(&p->changed);
     pthread_mutex_unlock(&p->lock);

@@ -210,6 +210,9 @@ def a_client_that_leaves_ends_its_generation():
         body = json.dumps(
             {"messages": SAY, "stream": streaming, "ignore_eos": True, "max_tokens": 2000}
         ).encode()
+        end = time.monotonic() + 20
+        while s.running() and time.monotonic() < end:  # those of the test before
+            time.sleep(0.02)
         c = s.connect()
         head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(
             body
@@ -411,6 +414,9 @@ def a_client_that_leaves_ends_the_upstream_request():
     s = with_upstream(up)
     try:
         body = json.dumps({"messages": [{"role": "user", "content": "mode:drip"}], "stream": True}).encode()
+        end = time.monotonic() + 20
+        while s.running() and time.monotonic() < end:  # those of the test before
+            time.sleep(0.02)
         c = s.connect()
         head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(
             body
