@@ -33,6 +33,19 @@ export async function answered(page, timeout) {
   return lastAnswer(page).innerText();
 }
 
+/** A real model ends when it likes: here its answers have exactly this many tokens. */
+export async function answersOf(page, tokens) {
+  await page.route('**/v1/chat/completions', (route) =>
+    route.continue({
+      postData: JSON.stringify({
+        ...route.request().postDataJSON(),
+        ignore_eos: true,
+        max_tokens: tokens,
+      }),
+    }),
+  );
+}
+
 /** Bodies of the chats the mock got; a client that left is {left}. */
 export async function requestsTo(url) {
   return (await fetch(`${url}/mock/requests`)).json();
