@@ -22,10 +22,29 @@ static const ash_dtype_info types[] = {
     [ASH_DTYPE_Q2_0] = {"Q2_0", 64, 18},
 };
 
+static const ash_dtype_info others[] = {
+    [ASH_DTYPE_F8_E4M3 - ASH_DTYPE_OTHER] = {"F8_E4M3", 1, 1},
+    [ASH_DTYPE_F8_E5M2 - ASH_DTYPE_OTHER] = {"F8_E5M2", 1, 1},
+    [ASH_DTYPE_F8_E8M0 - ASH_DTYPE_OTHER] = {"F8_E8M0", 1, 1},
+    [ASH_DTYPE_F8_E4M3FNUZ - ASH_DTYPE_OTHER] = {"F8_E4M3FNUZ", 1, 1},
+    [ASH_DTYPE_F8_E5M2FNUZ - ASH_DTYPE_OTHER] = {"F8_E5M2FNUZ", 1, 1},
+    [ASH_DTYPE_F6_E2M3 - ASH_DTYPE_OTHER] = {"F6_E2M3", 4, 3},
+    [ASH_DTYPE_F6_E3M2 - ASH_DTYPE_OTHER] = {"F6_E3M2", 4, 3},
+    [ASH_DTYPE_F4 - ASH_DTYPE_OTHER] = {"F4", 2, 1},
+    [ASH_DTYPE_BOOL - ASH_DTYPE_OTHER] = {"BOOL", 1, 1},
+    [ASH_DTYPE_U8 - ASH_DTYPE_OTHER] = {"U8", 1, 1},
+    [ASH_DTYPE_U16 - ASH_DTYPE_OTHER] = {"U16", 1, 2},
+    [ASH_DTYPE_U32 - ASH_DTYPE_OTHER] = {"U32", 1, 4},
+    [ASH_DTYPE_U64 - ASH_DTYPE_OTHER] = {"U64", 1, 8},
+    [ASH_DTYPE_C64 - ASH_DTYPE_OTHER] = {"C64", 1, 8},
+};
+
 static const ash_dtype_info none;
 
 const ash_dtype_info *ash_dtype_get(uint32_t id)
 {
+    if (id >= ASH_DTYPE_OTHER)
+        return id < ASH_DTYPE_END ? &others[id - ASH_DTYPE_OTHER] : &none;
     return id < sizeof types / sizeof *types ? &types[id] : &none;
 }
 

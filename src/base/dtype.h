@@ -43,6 +43,23 @@ typedef enum ash_dtype {
     ASH_DTYPE_NVFP4 = 40,
     ASH_DTYPE_Q1_0 = 41,
     ASH_DTYPE_Q2_0 = 42,
+    /* safetensors and PyTorch only */
+    ASH_DTYPE_OTHER = 1000,
+    ASH_DTYPE_F8_E4M3 = ASH_DTYPE_OTHER, /* bias 7, no infinities, 0x7f and 0xff are NaN */
+    ASH_DTYPE_F8_E5M2,
+    ASH_DTYPE_F8_E8M0,
+    ASH_DTYPE_F8_E4M3FNUZ,
+    ASH_DTYPE_F8_E5M2FNUZ,
+    ASH_DTYPE_F6_E2M3,
+    ASH_DTYPE_F6_E3M2,
+    ASH_DTYPE_F4,
+    ASH_DTYPE_BOOL,
+    ASH_DTYPE_U8,
+    ASH_DTYPE_U16,
+    ASH_DTYPE_U32,
+    ASH_DTYPE_U64,
+    ASH_DTYPE_C64,
+    ASH_DTYPE_END,
 } ash_dtype;
 
 typedef struct ash_dtype_info {

@@ -70,6 +70,35 @@ const uint8_t *ash_tensor_data(const ash_tensor_index *idx, const ash_tensor *t)
     return t->bytes && map->data ? map->data + t->offset : NULL;
 }
 
+/* The elements of a view from `at` on, dims d.. of it, into buf; returns where it ended. */
+static uint8_t *gather(const ash_tensor *t, uint32_t d, const uint8_t *at, size_t size, uint8_t *buf)
+{
+    if (d == t->n_dims) {
+        memcpy(buf, at, size);
+        return buf + size;
+    }
+    uint64_t step = t->strides[d] * size;
+    for (uint64_t i = 0; i < t->dims[d]; i++) buf = gather(t, d + 1, at + i * step, size, buf);
+    return buf;
+}
+
+const uint8_t *ash_tensor_rows(const ash_tensor_index *idx, const ash_tensor *t, uint64_t row, uint64_t n,
+                               void *buf)
+{
+    const uint8_t *base = ash_tensor_data(idx, t);
+    uint64_t rows = t->n_dims > 1 ? t->dims[0] : 1;
+    if (!base || !t->strides)
+        return base ? base + t->bytes / rows * row : NULL;
+    size_t size = ash_dtype_get(t->dtype)->block_bytes;
+    uint8_t *to = buf;
+    if (t->n_dims < 2) {
+        gather(t, 0, base, size, to);
+        return buf;
+    }
+    for (uint64_t i = row; i < row + n; i++) to = gather(t, 1, base + i * t->strides[0] * size, size, to);
+    return buf;
+}
+
 uint64_t ash_tensor_count(const ash_tensor *t)
 {
     uint64_t n = 1;

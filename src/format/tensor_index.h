@@ -21,7 +21,10 @@ typedef struct ash_tensor {
     uint64_t dims[ASH_MAX_DIMS]; /* a dim may be 0: an empty tensor */
     uint32_t file;               /* index into files */
     uint64_t offset;             /* bytes from the file's start; offset + bytes <= the file's size */
-    uint64_t bytes;
+    uint64_t bytes;          /* of its elements, densely; 0 for an empty tensor */
+    const uint64_t *strides; /* [n_dims] in elements, for a PyTorch view that is not row-major and
+                                dense; else NULL. Only plain types have them; every element lies
+                                within the file */
 } ash_tensor;
 
 typedef struct ash_tensor_file {
@@ -43,9 +46,13 @@ typedef struct ash_tensor_index {
 
 /* The tensor of that name, or NULL. */
 const ash_tensor *ash_tensor_find(const ash_tensor_index *idx, const char *name);
-/* Its first byte in the map; valid for t->bytes. Alignment is the file's (GGUF: 32 by default), not
- * to be relied on for vector loads. NULL for an empty tensor. */
+/* Its first byte in the map; valid for t->bytes if it has no strides. Alignment is the file's (GGUF:
+ * 32 by default), not to be relied on for vector loads. NULL for an empty tensor. */
 const uint8_t *ash_tensor_data(const ash_tensor_index *idx, const ash_tensor *t);
+/* n rows from `row` on (a row: all but the first dim), row-major and dense: in the map where they lie
+ * so, else gathered into buf (n rows of bytes / dims[0] each). A tensor of one dim has one row. */
+const uint8_t *ash_tensor_rows(const ash_tensor_index *idx, const ash_tensor *t, uint64_t row,
+                               uint64_t n, void *buf);
 /* Elements: the product of dims; it fits in 63 bits. */
 uint64_t ash_tensor_count(const ash_tensor *t);
 /* "[576, 49152]" as dims lists them, for messages; returns out. */

@@ -7,10 +7,14 @@
 #define ASHLEY_NN_LINEAR_H
 
 #include "nn/nn.h"
+#include "quant/gptq.h"
 
 typedef struct ash_linear {
-    ash_packed w;      /* W [out, in] */
-    const float *bias; /* [out], borrowed, or NULL */
+    ash_packed w;        /* W [out, in], columns in packed order */
+    const float *bias;   /* [out], borrowed, or NULL */
+    int64_t in;          /* values of x; w.cols unless columns were reordered */
+    const int32_t *perm; /* [w.cols]: column c multiplies x[perm[c]], or 0 where it is -1 (GPTQ's act-order
+                            sorted by group, groups filled up to the kernels' blocks); or NULL */
 } ash_linear;
 
 enum { ASH_LINEAR_MAX = 16 }; /* matrices of one run */
@@ -20,10 +24,22 @@ enum { ASH_LINEAR_MAX = 16 }; /* matrices of one run */
  * not positive, overflow, or do not hold whole blocks. */
 int ash_linear_plan(ash_linear *l, ash_dtype t, int64_t out, int64_t in, uint64_t *bytes,
                     ash_err *err) ASH_MUST_CHECK;
+/* The same for F8_E4M3 [out, in] with a float scale for each block of [block_out, block_in]. */
+int ash_linear_plan_fp8(ash_linear *l, int64_t out, int64_t in, int64_t block_out, int64_t block_in,
+                        uint64_t *bytes, ash_err *err) ASH_MUST_CHECK;
+/* The same for GPTQ. Reads q->group_of (to sort columns), no weights; borrows nothing. */
+int ash_linear_plan_gptq(ash_linear *l, const ash_gptq *q, uint64_t *bytes, ash_err *err) ASH_MUST_CHECK;
 /* Borrows mem: *bytes of the plan, 64-byte aligned, for as long as l is used. */
 void ash_linear_bind(ash_linear *l, void *mem);
 /* Rows [row, row + n) from src, n rows as the file holds them (in elements of t each, any alignment). */
 void ash_linear_pack(const ash_linear *l, const void *src, int64_t row, int64_t n);
+/* scales [ceil(out / block_out), ceil(in / block_in)], all of them; src as above, rows of bytes. */
+void ash_linear_pack_fp8(const ash_linear *l, const void *src, const float *scales, int64_t row, int64_t n);
+/* Rows from the whole q that was planned with. */
+void ash_linear_pack_gptq(const ash_linear *l, const ash_gptq *q, int64_t row, int64_t n);
+/* Matrices whose columns are in the same order (q, k and v have seen the same activations) share one
+ * permutation from here on, so that a run converts x once for all. After packing. */
+void ash_linear_share(ash_linear *const *ls, int n_ls);
 /* One row of W as floats, bit for bit as the file's type decodes: y [in]. Any thread. */
 void ash_linear_row(const ash_linear *l, int64_t row, float *y);
 
@@ -32,5 +48,9 @@ void ash_linear_row(const ash_linear *l, int64_t row, float *y);
  * x and the ys do not overlap. A row's result does not depend on the other rows. */
 void ash_linear_run(ash_nn *nn, const ash_linear *const *ls, int n_ls, const float *x, int n,
                     float *const *ys);
+
+/* ys [n, n_ls * out] from x [n, n_ls * in]: matrix j reads the j-th piece of a row and writes the j-th.
+ * All are of one shape: the heads of an absorbed attention. Any n_ls. */
+void ash_linear_run_each(ash_nn *nn, const ash_linear *ls, int n_ls, const float *x, int n, float *y);
 
 #endif

@@ -7,7 +7,7 @@
 #ifndef ASHLEY_TEXT_TOKENIZER_H
 #define ASHLEY_TEXT_TOKENIZER_H
 
-#include "format/gguf.h"
+#include "format/checkpoint.h"
 #include "text/span.h"
 
 /* A growing list of token ids. The caller's storage: start from ASH_IDS_INIT or with a cap of your
@@ -27,7 +27,15 @@ typedef struct ash_tokenizer ash_tokenizer;
 /* ASH_ENOENT no tokenizer in the file; ASH_EUNSUPPORTED another model or an unknown `pre`, with the
  * known ones listed; ASH_EFORMAT for a key that lies; ASH_ENOMEM. */
 int ash_tokenizer_open_gguf(const ash_gguf *g, ash_tokenizer **out, ash_err *err) ASH_MUST_CHECK;
+/* Of any checkpoint: a GGUF's own; else tokenizer.json, else tokenizer.model (SentencePiece), with
+ * tokenizer_config.json, special_tokens_map.json, added_tokens.json, generation_config.json and
+ * config.json for BOS, EOS, ends of text and added tokens. Errors as above. */
+int ash_tokenizer_open(const ash_checkpoint *c, ash_tokenizer **out, ash_err *err) ASH_MUST_CHECK;
 void ash_tokenizer_close(ash_tokenizer *t); /* NULL is fine */
+/* "tokenizer.json", "tokenizer.model", "GGUF". */
+const char *ash_tokenizer_from(const ash_tokenizer *t);
+/* What the files disagree on and which was taken, a line each; "" if they agree. */
+const char *ash_tokenizer_note(const ash_tokenizer *t);
 
 enum {
     ASH_ENCODE_SPECIAL = 1, /* special tokens written in the text become their ids */
@@ -74,8 +82,14 @@ bool ash_tokenizer_adds_eos(const ash_tokenizer *t);
 /* The id of the token with exactly this text as the vocabulary writes it, special ones included; of
  * several the lowest. -1 if none. */
 int32_t ash_tokenizer_find(const ash_tokenizer *t, const char *text, size_t n);
-/* The chat template of the file it was opened from; false if there is none. Borrowed. */
+/* The checkpoint's chat template: tokenizer_config.json "chat_template" (text, or a list of which
+ * "default" is taken), chat_template.jinja, chat_template.json, additional_chat_templates/, GGUF
+ * tokenizer.chat_template. False if there is none. Borrowed. */
 bool ash_tokenizer_chat_template(const ash_tokenizer *t, ash_str *out);
+/* Where it was: "tokenizer_config.json", "GGUF tokenizer.chat_template", ...; "none". */
+const char *ash_tokenizer_template_from(const ash_tokenizer *t);
+/* One of several by name ("tool_use", "rag"). */
+bool ash_tokenizer_named_template(const ash_tokenizer *t, const char *name, ash_str *out);
 
 /* ---- streaming decoder ---------------------------------------------------------------------- */
 

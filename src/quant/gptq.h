@@ -1,0 +1,45 @@
+/* One GPTQ-quantised matrix as files hold it, W [out, in] (Frantar et al. 2022; AutoGPTQ
+ * nn_modules/qlinear, GPTQModel).
+ *
+ *   qweight i32 [in * bits / 32, out]   32 / bits consecutive inputs a word, the first lowest;
+ *                                       3 bits: 32 inputs in 3 words
+ *   qzeros  i32 [groups, out * bits / 32]  the same along the outputs
+ *   scales  f16 [groups, out]           also f32 or bf16
+ *   g_idx   i32 [in]                    group of each input; may be absent, or all zero
+ *
+ *   w[o, i] = (q[i, o] - zero[g, o]) * scale[g, o],  g = group of input i
+ *
+ * Version 1 stores zero - 1 as one number of 32 bits a word (so that borrows ripple: undo it on words,
+ * for 3 bits on fields), version 2 the zero itself. */
+#ifndef ASHLEY_QUANT_GPTQ_H
+#define ASHLEY_QUANT_GPTQ_H
+
+#include "base/dtype.h"
+#include "base/err.h"
+
+typedef struct ash_gptq {
+    int bits;               /* 2, 3, 4 or 8 */
+    bool v2;                /* zeros are stored as they are */
+    int64_t in, out;        /* multiples of 32 */
+    int64_t groups;
+    const uint8_t *qweight; /* all borrowed, little endian, any alignment */
+    const uint8_t *qzeros;
+    const uint8_t *scales;
+    ash_dtype scale_type;   /* F16, BF16 or F32 */
+    const int32_t *group_of; /* [in], each in 0 .. groups-1; NULL: i / (in / groups), groups divide in */
+} ash_gptq;
+
+/* zeros [out] of a group, 0 .. 2^bits (a version 1 zero may reach 2^bits). */
+void ash_gptq_zeros(const ash_gptq *q, int64_t group, int32_t *zeros);
+/* scales [out] of a group, as floats. */
+void ash_gptq_scales(const ash_gptq *q, int64_t group, float *scales);
+/* quants [out], 0 .. 2^bits - 1, of one input. */
+void ash_gptq_quants(const ash_gptq *q, int64_t input, int32_t *quants);
+/* The reference: y [in] = row of W, by the formula above in float. Slow: reads with a stride. */
+void ash_gptq_row(const ash_gptq *q, int64_t row, float *y);
+
+/* What the words of qzeros say of the version when the zeros are symmetric: 1 or 2; 0 if they are not
+ * all alike or of neither version (then the label decides). */
+int ash_gptq_version(const ash_gptq *q);
+
+#endif
