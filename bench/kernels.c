@@ -128,11 +128,11 @@ static void bench_linear(ash_nn *nn, const ash_limits *peak, ash_dtype t, int64_
 }
 
 /* `seqs` sequences of `context` tokens; the last `n / seqs` of each are asked for. */
-static void bench_attention(ash_nn *nn, const ash_limits *peak, int heads, int kv_heads, int dim,
-                            int seqs, int context, int n)
+static void bench_attention(ash_nn *nn, const ash_limits *peak, int heads, ash_kv_shape shape, int seqs,
+                            int context, int n)
 {
     ash_err err = ASH_ERR_INIT;
-    ash_kv_shape shape = {16, kv_heads, dim, dim};
+    int dims = shape.k_dim + shape.v_dim, kept = shape.v_in_k ? shape.k_dim : dims;
     int per = (context + 31) / 32, each = n / seqs;
     ash_kv *kv;
     must_ok(ash_kv_open(&shape, per * seqs, &kv, &err), &err);
@@ -145,8 +145,8 @@ static void bench_attention(ash_nn *nn, const ash_limits *peak, int heads, int k
         rows[i] = (ash_row){tables + i / each * per, context - each + i % each};
         pairs += rows[i].pos + 1;
     }
-    float *q = must(calloc((size_t)(n * heads * dim), 4)),
-          *out = must(calloc((size_t)(n * heads * dim), 4));
+    float *q = must(calloc((size_t)(n * heads * shape.k_dim), 4)),
+          *out = must(calloc((size_t)(n * heads * shape.v_dim), 4));
     ash_attention a = {.heads = heads, .scale = 0.125f};
     double best = 0;
     for (int round = -1; round < ROUNDS; round++) {
@@ -156,12 +156,13 @@ static void bench_attention(ash_nn *nn, const ash_limits *peak, int heads, int k
         double per_ns = (double)calls / (double)(end - start);
         best = round >= 0 && per_ns > best ? per_ns : best;
     }
-    double gop = best * pairs * heads * dim * 4, gb = best * seqs * context * kv_heads * dim * 4.0;
+    double gop = best * pairs * heads * dims * 2, gb = best * seqs * context * shape.kv_heads * kept * 2.0;
     printf("{\"kernel\":\"%s\",\"threads\":%d,\"attention\":\"%d/%d heads of "
-           "%d\",\"seqs\":%d,\"context\":%d,"
+           "%d+%d\",\"seqs\":%d,\"context\":%d,"
            "\"batch\":%d,\"us\":%.1f,\"gflop_s\":%.0f,\"of_f32\":%.2f,\"gb_s\":%.1f,\"of_read\":%."
            "2f}\n",
-           nn->k->name, nn->o.threads, heads, kv_heads, dim, seqs, context, n, 1e-3 / best, gop,
+           nn->k->name, nn->o.threads, heads, shape.kv_heads, shape.k_dim,
+           shape.v_in_k ? 0 : shape.v_dim, seqs, context, n, 1e-3 / best, gop,
            gop / peak->f32_gflops, gb, gb / peak->read_gbs);
     fflush(stdout);
     ash_kv_close(kv);
@@ -196,8 +197,8 @@ int main(int argc, char **argv)
                         .threads = threads,
                         .max_rows = 512,
                         .max_in = 14336,
-                        .max_heads = 64,
-                        .max_head_dim = 256,
+                        .max_heads = 128,
+                        .max_head_dim = 576,
                         .max_context = 8192};
     ash_nn *nn;
     must_ok(ash_nn_open(&o, &nn, &err), &err);
@@ -220,11 +221,17 @@ int main(int argc, char **argv)
         ash_nn_close(nn);
         return 0;
     }
-    bench_attention(nn, &peak, 9, 3, 64, 1, 512, 512);
-    bench_attention(nn, &peak, 32, 8, 128, 1, 512, 512);
-    bench_attention(nn, &peak, 9, 3, 64, 1, 512, 1);
-    bench_attention(nn, &peak, 9, 3, 64, 8, 512, 8);
-    bench_attention(nn, &peak, 32, 8, 128, 1, 4096, 1);
+    const ash_kv_shape small = {16, 3, 64, 64, ASH_KV_F16, false};
+    const ash_kv_shape large = {16, 8, 128, 128, ASH_KV_F16, false};
+    const ash_kv_shape latent = {16, 1, 576, 512, ASH_KV_F16, true}; /* DeepSeek-V2 and V3 */
+    bench_attention(nn, &peak, 9, small, 1, 512, 512);
+    bench_attention(nn, &peak, 32, large, 1, 512, 512);
+    bench_attention(nn, &peak, 9, small, 1, 512, 1);
+    bench_attention(nn, &peak, 9, small, 8, 512, 8);
+    bench_attention(nn, &peak, 32, large, 1, 4096, 1);
+    bench_attention(nn, &peak, 16, latent, 1, 512, 64);
+    bench_attention(nn, &peak, 16, latent, 1, 4096, 1);
+    bench_attention(nn, &peak, 128, latent, 1, 4096, 1);
     bench_norm(nn, 1, 576);
     bench_norm(nn, 512, 576);
     ash_nn_close(nn);

@@ -41,7 +41,7 @@ ash_nn_options ash_net_nn_options(const ash_net *net, ash_cpu_level level, int t
         .max_rows = max_rows,
         .max_in = net->binding.max_in,
         .max_heads = (int)hp->n_heads,
-        .max_head_dim = (int)(hp->k_dim > hp->v_dim ? hp->k_dim : hp->v_dim),
+        .max_head_dim = net->kv.k_dim > net->kv.v_dim ? net->kv.k_dim : net->kv.v_dim,
         .max_context = max_context,
     };
 }

@@ -20,7 +20,7 @@ typedef struct ash_arch ash_arch;
 typedef struct ash_net {
     const ash_arch *arch;
     ash_hparams hp;
-    ash_kv_shape kv;       /* what a KV pool must be made for */
+    ash_kv_shape kv;       /* what a KV pool must be made for; its type is the engine's to choose */
     ash_binding binding;   /* where each tensor goes; binding.bytes are the weights */
     uint64_t row_bytes;    /* scratch of a forward for each row of its batch */
     ash_arena arena;       /* owns what plan allocated, the tensor table too */

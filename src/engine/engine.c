@@ -37,7 +37,7 @@ static int reserve_run(ash_engine *e, ash_err *err)
 {
     const ash_sizes *z = &e->model->sizes;
     uint64_t run = (z->run_bytes + 63) / 64 * 64;
-    int rc = ash_kv_open(&e->model->net->kv, z->kv_blocks, &e->run.kv, err);
+    int rc = ash_kv_open(&z->kv, z->kv_blocks, &e->run.kv, err);
     if (rc)
         return rc;
     e->map_bytes = run + z->logits_bytes;

@@ -52,7 +52,9 @@ static void size_rows(const ash_net *net, const ash_engine_opts *opts, ash_sizes
 
 static int size_kv(const ash_net *net, const ash_engine_opts *opts, ash_sizes *s, ash_err *err)
 {
-    uint64_t block = (uint64_t)ash_kv_block_bytes(&net->kv);
+    s->kv = net->kv;
+    s->kv.type = ash_kernel_get(opts->cpu)->kv;
+    uint64_t block = (uint64_t)ash_kv_block_bytes(&s->kv);
     if (!block)
         return ash_err_set(err, ASH_EFORMAT, "%s: keys and values of that shape are too large",
                            opts->path);

@@ -13,6 +13,7 @@ typedef struct ash_sizes {
     uint32_t n_ctx;         /* tokens of a sequence */
     uint32_t max_sequences; /* running at once */
     int max_rows;           /* of a forward */
+    ash_kv_shape kv;        /* the network's, with the element type that the kernels want */
     int32_t kv_blocks;      /* of ASH_KV_TOKENS tokens */
     ash_nn_options nn;
     uint64_t run_bytes;     /* the architecture's scratch of max_rows */

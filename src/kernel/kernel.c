@@ -18,6 +18,7 @@ static const ash_kernel ref = {
     .silu_mul = ash_ref_silu_mul,
     .rope_adjacent = ash_ref_rope_adjacent,
     .rope_halves = ash_ref_rope_halves,
+    .kv = ASH_KV_F32,
     .span = ash_ref_span,
     .merge = ash_ref_merge,
 };

@@ -46,19 +46,28 @@ enum {
     ASH_TILE = 48, /* most query vectors of one attention step */
 };
 
+/* Elements of a KV block. */
+typedef enum ash_kv_type {
+    ASH_KV_F16, /* every table's */
+    ASH_KV_F32, /* the scalar one's too */
+} ash_kv_type;
+
 /* Up to ASH_TILE query vectors of one KV head against up to ASH_SPAN tokens of one sequence.
- * K of a block is [k_dim][32 tokens], V is [32 tokens][v_dim], half floats. Query vector i sees the
- * tokens [lo[i], hi[i]) of the span (empty if hi <= lo), others may hold anything. The state of a
- * query vector (max, sum, acc) starts as (-INFINITY, 0, zeros); out = acc / sum in the end. */
+ * K of a block is [k_dim][32 tokens], V is [32 tokens][v_dim]. Where v is NULL beside a k, V is the
+ * first v_dim components of K (a latent of which keys and values are made: MLA), in all blocks alike.
+ * Query vector i sees the tokens [lo[i], hi[i]) of the span (empty if hi <= lo), others may hold
+ * anything, NaN too. The state of a query vector (max, sum, acc) starts as (-INFINITY, 0, zeros);
+ * out = acc / sum in the end. */
 typedef struct ash_attn_span {
+    ash_kv_type type;
     int m, k_dim, v_dim;
     float scale;                     /* of the scores */
     const float *q[ASH_TILE];        /* [k_dim] each */
     int lo[ASH_TILE], hi[ASH_TILE];
     float *max[ASH_TILE], *sum[ASH_TILE];
     float *acc[ASH_TILE];            /* [v_dim] each */
-    const uint16_t *k[ASH_SPAN_BLOCKS], *v[ASH_SPAN_BLOCKS]; /* NULL past the last token wanted */
-    const uint16_t *next;            /* K of the block after these, to be fetched ahead, or NULL */
+    const void *k[ASH_SPAN_BLOCKS], *v[ASH_SPAN_BLOCKS]; /* both NULL past the last token wanted */
+    const void *next;                /* K of the block after these, to be fetched ahead, or NULL */
     float *p;                        /* scratch [m][ASH_SPAN] */
 } ash_attn_span;
 
@@ -67,6 +76,7 @@ typedef struct ash_kernel {
     ash_cpu_level level;
     ash_act_form act[ASH_FORM_COUNT]; /* what matmul[form] reads */
     ash_matmul_fn matmul[ASH_FORM_COUNT];
+    ash_kv_type kv; /* what a KV pool for this table should hold */
     /* One row of activations, n = cols, to int8 (n % 32 == 0; d, ds, ns are [n / 32]) or to bfloat16
      * (h [n rounded up to 32]). A block with an infinity or NaN gives d = NaN and q = 0. */
     void (*quantise)(const float *x, int64_t n, int8_t *q, float *d, float *ds, int32_t *ns);

@@ -67,6 +67,7 @@ static item item_of(const job *j, int64_t index)
 static void set_queries(const job *j, const item *it, ash_attn_span *s)
 {
     const ash_kv_shape *shape = &j->kv->shape;
+    s->type = shape->type;
     s->k_dim = shape->k_dim;
     s->v_dim = shape->v_dim;
     s->scale = j->a->scale;
@@ -81,16 +82,17 @@ static void set_tokens(const job *j, const item *it, int span, ash_attn_span *s)
 {
     const ash_kv_shape *shape = &j->kv->shape;
     const ash_row *last = &j->rows[it->t.row + it->t.n - 1];
-    int64_t k_head = (int64_t)shape->k_dim * ASH_KV_TOKENS, v_head = (int64_t)shape->v_dim * ASH_KV_TOKENS;
+    int64_t size = shape->type == ASH_KV_F32 ? sizeof(float) : sizeof(uint16_t);
+    int64_t k_head = shape->k_dim * ASH_KV_TOKENS * size, v_head = shape->v_dim * ASH_KV_TOKENS * size;
     s->next = NULL;
     for (int b = 0; b <= ASH_SPAN_BLOCKS; b++) {
         int block = span * ASH_SPAN_BLOCKS + b;
-        const uint16_t *k = NULL, *v = NULL;
+        const uint8_t *k = NULL, *v = NULL;
         if (block <= last->pos / ASH_KV_TOKENS) {
-            const uint16_t *base = ash_kv_block(j->kv, last->table[block]);
-            base += j->layer * j->kv->layer_bytes / 2;
+            const uint8_t *base = ash_kv_block(j->kv, last->table[block]);
+            base += j->layer * j->kv->layer_bytes;
             k = base + it->kv_head * k_head;
-            v = base + shape->kv_heads * k_head + it->kv_head * v_head;
+            v = shape->v_in_k ? NULL : base + shape->kv_heads * k_head + it->kv_head * v_head;
         }
         if (b == ASH_SPAN_BLOCKS) {
             s->next = k;

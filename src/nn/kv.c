@@ -8,18 +8,19 @@
 #include "nn/scratch.h"
 
 /* Bytes of K (or V) of one layer in one block, on 64 bytes. */
-static int64_t part_bytes(int heads, int dim)
+static int64_t part_bytes(const ash_kv_shape *s, int dim)
 {
-    return (int64_t)heads * dim * ASH_KV_TOKENS * 2;
+    int64_t size = s->type == ASH_KV_F32 ? sizeof(float) : sizeof(uint16_t);
+    return s->kv_heads * dim * ASH_KV_TOKENS * size;
 }
 
 int64_t ash_kv_block_bytes(const ash_kv_shape *s)
 {
     enum { MOST = 1 << 16 };
     if (s->layers < 1 || s->layers > MOST || s->kv_heads < 1 || s->kv_heads > MOST || s->k_dim < 1 ||
-        s->k_dim > MOST || s->v_dim < 1 || s->v_dim > MOST)
+        s->k_dim > MOST || s->v_dim < 1 || s->v_dim > MOST || (s->v_in_k && s->v_dim > s->k_dim))
         return 0;
-    int64_t layer = part_bytes(s->kv_heads, s->k_dim) + part_bytes(s->kv_heads, s->v_dim);
+    int64_t layer = part_bytes(s, s->k_dim) + (s->v_in_k ? 0 : part_bytes(s, s->v_dim));
     return layer > INT64_MAX / 4 / s->layers ? 0 : layer * s->layers;
 }
 
@@ -107,30 +108,49 @@ typedef struct job {
     const float *key, *value;
 } job;
 
-static void store_row(const job *j, int64_t i)
+/* One token's keys and values of all heads into its block; heads of K follow each other with the same
+ * stride. */
+static void store_halves(const job *j, int at, const float *key, const float *value, uint16_t *k,
+                         uint16_t *v)
 {
     const ash_kv_shape *s = &j->kv->shape;
-    const ash_row *row = &j->rows[i];
-    int at = row->pos % ASH_KV_TOKENS;
-    uint8_t *base = (uint8_t *)ash_kv_block(j->kv, row->table[row->pos / ASH_KV_TOKENS]) +
-                    j->layer * j->kv->layer_bytes;
-    uint16_t *k = (uint16_t *)base, *v = (uint16_t *)(base + part_bytes(s->kv_heads, s->k_dim));
-    const float *key = j->key + i * s->kv_heads * s->k_dim;
-    const float *value = j->value + i * s->kv_heads * s->v_dim;
     uint16_t half[256];
     int total = s->kv_heads * s->k_dim;
-    for (int c = 0; c < total; c += 256) { /* heads follow each other with the same stride */
+    for (int c = 0; c < total; c += 256) {
         int n = total - c < 256 ? total - c : 256;
         j->k->to_f16(key + c, n, half);
         for (int e = 0; e < n; e++) k[(c + e) * ASH_KV_TOKENS + at] = half[e];
     }
-    for (int h = 0; h < s->kv_heads; h++)
+    for (int h = 0; v && h < s->kv_heads; h++)
         j->k->to_f16(value + h * s->v_dim, s->v_dim, v + (h * ASH_KV_TOKENS + at) * s->v_dim);
+}
+
+static void store_floats(const job *j, int at, const float *key, const float *value, float *k, float *v)
+{
+    const ash_kv_shape *s = &j->kv->shape;
+    for (int c = 0; c < s->kv_heads * s->k_dim; c++) k[c * ASH_KV_TOKENS + at] = key[c];
+    for (int h = 0; v && h < s->kv_heads; h++)
+        memcpy(v + (h * ASH_KV_TOKENS + at) * s->v_dim, value + h * s->v_dim,
+               (size_t)s->v_dim * sizeof *v);
 }
 
 static void store(void *arg, int64_t begin, int64_t end, int worker)
 {
-    for (int64_t i = begin; i < end; i++) store_row(arg, i);
+    const job *j = arg;
+    const ash_kv_shape *s = &j->kv->shape;
+    for (int64_t i = begin; i < end; i++) {
+        const ash_row *row = &j->rows[i];
+        int at = row->pos % ASH_KV_TOKENS;
+        uint8_t *k = (uint8_t *)ash_kv_block(j->kv, row->table[row->pos / ASH_KV_TOKENS]) +
+                     j->layer * j->kv->layer_bytes;
+        void *v = s->v_in_k ? NULL : k + part_bytes(s, s->k_dim);
+        const float *key = j->key + i * s->kv_heads * s->k_dim;
+        const float *value = s->v_in_k ? NULL : j->value + i * s->kv_heads * s->v_dim;
+        if (s->type == ASH_KV_F32)
+            store_floats(j, at, key, value, (float *)k, v);
+        else
+            store_halves(j, at, key, value, (uint16_t *)k, v);
+    }
 }
 
 void ash_kv_store(ash_nn *nn, ash_kv *kv, int layer, const ash_row *rows, int n, const float *k,

@@ -17,12 +17,26 @@ void ash_ref_merge(float *max, float *sum, float *acc, float max2, float sum2, c
     for (int64_t i = 0; i < v_dim; i++) acc[i] = acc[i] * a + acc2[i] * b;
 }
 
+static float element(const ash_attn_span *s, const void *block, int at)
+{
+    return s->type == ASH_KV_F32 ? ((const float *)block)[at]
+                                 : ash_f16_to_f32(((const uint16_t *)block)[at]);
+}
+
 static float score(const ash_attn_span *s, int i, int t)
 {
-    const uint16_t *k = s->k[t / ASH_KV_TOKENS] + t % ASH_KV_TOKENS;
+    const void *k = s->k[t / ASH_KV_TOKENS];
+    int at = t % ASH_KV_TOKENS;
     float sum = 0;
-    for (int c = 0; c < s->k_dim; c++) sum += s->q[i][c] * ash_f16_to_f32(k[c * ASH_KV_TOKENS]);
+    for (int c = 0; c < s->k_dim; c++) sum += s->q[i][c] * element(s, k, c * ASH_KV_TOKENS + at);
     return sum * s->scale;
+}
+
+static float value(const ash_attn_span *s, int t, int c)
+{
+    const void *k = s->k[t / ASH_KV_TOKENS], *v = s->v[t / ASH_KV_TOKENS];
+    int at = t % ASH_KV_TOKENS;
+    return v ? element(s, v, at * s->v_dim + c) : element(s, k, c * ASH_KV_TOKENS + at);
 }
 
 static void span_one(const ash_attn_span *s, int i)
@@ -41,8 +55,7 @@ static void span_one(const ash_attn_span *s, int i)
     *s->sum[i] = *s->sum[i] * a + sum * b;
     for (int c = 0; c < s->v_dim; c++) {
         float o = 0;
-        for (int t = s->lo[i]; t < s->hi[i]; t++)
-            o += p[t] * ash_f16_to_f32(s->v[t / ASH_KV_TOKENS][t % ASH_KV_TOKENS * s->v_dim + c]);
+        for (int t = s->lo[i]; t < s->hi[i]; t++) o += p[t] * value(s, t, c);
         s->acc[i][c] = s->acc[i][c] * a + o * b;
     }
 }

@@ -1,20 +1,41 @@
 /* Attention over vectors of LANES floats; included by attention_avx512.c and attention_avx2.c, which
- * define ROWS, the most query vectors whose sums fit the registers.
+ * define ROWS, the most query vectors whose sums fit the registers, and BY_SIZE(n, CALL), which is
+ * CALL(n) with n, 1 to ROWS, as a constant.
  *
  * Scores: a register holds one component of LANES keys, so that no sum runs across lanes. Values: a
  * register holds LANES components of one token. The order of operations for one query vector is the
- * same in every tile. */
+ * same in every tile.
+ *
+ * Where V is a part of K, it lies the wrong way round for that; COLUMNS of its components at a time are
+ * turned into a buffer of the first cache level, which all query vectors of the step read. */
 #ifndef ASHLEY_KERNEL_X86_ATTENTION_INC_H
 #define ASHLEY_KERNEL_X86_ATTENTION_INC_H
 
 #include <math.h>
+
+enum { COLUMNS = 64, MAX_TILES = (ASH_TILE + ROWS - 1) / ROWS };
+
+/* Query vectors whose sums are kept in registers together. */
+typedef struct tile {
+    int i0, n;                    /* [i0, i0 + n) */
+    int t0, t1;                   /* tokens that any of them sees; none if t0 >= t1 */
+    float old[ROWS], fresh[ROWS]; /* factors of the state and of the span's sums when they are added */
+} tile;
+
+/* Components [first, first + n) of values: of token t at v[t / ASH_KV_TOKENS][t % ASH_KV_TOKENS *
+ * stride]. */
+typedef struct columns {
+    const uint16_t *v[ASH_SPAN_BLOCKS];
+    int stride, first, n;
+} columns;
 
 /* Blocks lie apart in memory: during the scores of one, its values and the next one's keys come in. */
 INLINE void fetch_lines(const uint16_t *next, const uint16_t *v, int c)
 {
     if (next)
         _mm_prefetch((const char *)(next + c * ASH_KV_TOKENS), _MM_HINT_T1);
-    _mm_prefetch((const char *)(v + c * ASH_KV_TOKENS), _MM_HINT_T1);
+    if (v)
+        _mm_prefetch((const char *)(v + c * ASH_KV_TOKENS), _MM_HINT_T1);
 }
 
 /* p[i][0..32) = scores of query vectors i0 .. i0 + N with the 32 keys of a block. */
@@ -72,71 +93,156 @@ INLINE void soften(const ash_attn_span *s, int i, float *old, float *fresh)
     *s->sum[i] = *s->sum[i] * *old + vf_sum(total) * *fresh;
 }
 
-/* acc[i][c0 .. c0 + LANES W) of N query vectors; tokens [t0, t1) hold all that any of them sees. */
-INLINE void add_values(const ash_attn_span *s, int i0, const int N, const int W, int c0, int t0, int t1,
-                       const float *old, const float *fresh)
+/* acc[i][c ..] of N query vectors for LANES W components, which are the columns from `at` on. */
+INLINE void add_values(const ash_attn_span *s, const tile *t, const int N, const int W, const columns *v,
+                       int at)
 {
     vf acc[ROWS][4];
     UNROLL for (int i = 0; i < N; i++) UNROLL for (int w = 0; w < W; w++) acc[i][w] = vf_zero();
-    for (int t = t0; t < t1; t++) {
-        const uint16_t *row = s->v[t / ASH_KV_TOKENS] + t % ASH_KV_TOKENS * s->v_dim + c0;
+    for (int token = t->t0; token < t->t1; token++) {
+        const uint16_t *row = v->v[token / ASH_KV_TOKENS] + token % ASH_KV_TOKENS * v->stride + at;
         vf p[ROWS];
-        UNROLL for (int i = 0; i < N; i++) p[i] = vf_set(s->p[(i0 + i) * ASH_SPAN + t]);
+        UNROLL for (int i = 0; i < N; i++) p[i] = vf_set(s->p[(t->i0 + i) * ASH_SPAN + token]);
         UNROLL for (int w = 0; w < W; w++)
         {
-            vf v = vf_halves(row + LANES * w);
-            UNROLL for (int i = 0; i < N; i++) acc[i][w] = vf_fma(p[i], v, acc[i][w]);
+            vf x = vf_halves(row + LANES * w);
+            UNROLL for (int i = 0; i < N; i++) acc[i][w] = vf_fma(p[i], x, acc[i][w]);
         }
     }
     UNROLL for (int i = 0; i < N; i++)
     {
         UNROLL for (int w = 0; w < W; w++)
         {
-            float *out = s->acc[i0 + i] + c0 + LANES * w;
-            vf v = vf_mul(vf_load(out), vf_set(old[i]));
-            vf_store(out, vf_fma(acc[i][w], vf_set(fresh[i]), v));
+            float *out = s->acc[t->i0 + i] + v->first + at + LANES * w;
+            vf x = vf_mul(vf_load(out), vf_set(t->old[i]));
+            vf_store(out, vf_fma(acc[i][w], vf_set(t->fresh[i]), x));
         }
     }
 }
 
 /* Components that fill no register: one by one, in the same order. */
-static void add_rest(const ash_attn_span *s, int i, int c0, int t0, int t1, float old, float fresh)
+static void add_rest(const ash_attn_span *s, const tile *t, const columns *v, int at)
 {
-    for (int c = c0; c < s->v_dim; c++) {
-        float o = 0;
-        for (int t = t0; t < t1; t++) {
-            __m128i h = _mm_cvtsi32_si128(s->v[t / ASH_KV_TOKENS][t % ASH_KV_TOKENS * s->v_dim + c]);
-            o = fmaf(s->p[i * ASH_SPAN + t], _mm_cvtss_f32(_mm_cvtph_ps(h)), o);
+    for (int i = 0; i < t->n; i++) {
+        for (int c = at; c < v->n; c++) {
+            float o = 0, *out = s->acc[t->i0 + i] + v->first + c;
+            for (int token = t->t0; token < t->t1; token++) {
+                const uint16_t *row = v->v[token / ASH_KV_TOKENS] + token % ASH_KV_TOKENS * v->stride;
+                __m128i h = _mm_cvtsi32_si128(row[c]);
+                o = fmaf(s->p[(t->i0 + i) * ASH_SPAN + token], _mm_cvtss_f32(_mm_cvtph_ps(h)), o);
+            }
+            *out = fmaf(o, t->fresh[i], *out * t->old[i]);
         }
-        s->acc[i][c] = fmaf(o, fresh, s->acc[i][c] * old);
     }
 }
 
-INLINE void values(const ash_attn_span *s, int i0, const int N, int t0, int t1, const float *old,
-                   const float *fresh)
+INLINE void values(const ash_attn_span *s, const tile *t, const int N, const columns *v)
 {
     int c = 0;
-    for (; c + 4 * LANES <= s->v_dim; c += 4 * LANES) add_values(s, i0, N, 4, c, t0, t1, old, fresh);
-    for (; c + LANES <= s->v_dim; c += LANES) add_values(s, i0, N, 1, c, t0, t1, old, fresh);
-    if (c < s->v_dim)
-        for (int i = i0; i < i0 + N; i++) add_rest(s, i, c, t0, t1, old[i - i0], fresh[i - i0]);
+    for (; c + 4 * LANES <= v->n; c += 4 * LANES) add_values(s, t, N, 4, v, c);
+    for (; c + LANES <= v->n; c += LANES) add_values(s, t, N, 1, v, c);
+    if (c < v->n)
+        add_rest(s, t, v, c);
 }
 
-INLINE void run_rows(const ash_attn_span *s, int i0, const int N)
+static void add_columns(const ash_attn_span *s, const tile *t, const columns *v)
 {
-    int t0 = ASH_SPAN, t1 = 0;
-    for (int i = i0; i < i0 + N; i++) {
+#define CALL(N) values(s, t, N, v)
+    if (t->t0 < t->t1)
+        BY_SIZE(t->n, CALL);
+#undef CALL
+}
+
+INLINE void scores(const ash_attn_span *s, tile *t, const int N)
+{
+    for (int b = t->t0 / ASH_KV_TOKENS; b * ASH_KV_TOKENS < t->t1; b++) score_block(s, t->i0, N, b);
+    for (int i = 0; i < N; i++) soften(s, t->i0 + i, &t->old[i], &t->fresh[i]);
+}
+
+static void open_tile(const ash_attn_span *s, tile *t, int i0, int n)
+{
+    *t = (tile){.i0 = i0, .n = n, .t0 = ASH_SPAN};
+    for (int i = i0; i < i0 + n; i++) {
         if (s->hi[i] <= s->lo[i])
             continue;
-        t0 = s->lo[i] < t0 ? s->lo[i] : t0;
-        t1 = s->hi[i] > t1 ? s->hi[i] : t1;
+        t->t0 = s->lo[i] < t->t0 ? s->lo[i] : t->t0;
+        t->t1 = s->hi[i] > t->t1 ? s->hi[i] : t->t1;
     }
-    if (t0 >= t1)
-        return;
-    float old[ROWS], fresh[ROWS];
-    for (int b = t0 / ASH_KV_TOKENS; b * ASH_KV_TOKENS < t1; b++) score_block(s, i0, N, b);
-    for (int i = i0; i < i0 + N; i++) soften(s, i, &old[i - i0], &fresh[i - i0]);
-    values(s, i0, N, t0, t1, old, fresh);
+#define CALL(N) scores(s, t, N)
+    if (t->t0 < t->t1)
+        BY_SIZE(n, CALL);
+#undef CALL
+}
+
+/* 8 components of 8 tokens: from k, a component every ASH_KV_TOKENS, to v, a token every COLUMNS. */
+INLINE void turn_8x8(const uint16_t *k, uint16_t *v)
+{
+    __m128i a[8], b[8];
+    UNROLL for (int i = 0; i < 8; i++) a[i] = _mm_loadu_si128((const void *)(k + i * ASH_KV_TOKENS));
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        b[2 * i] = _mm_unpacklo_epi16(a[2 * i], a[2 * i + 1]);
+        b[2 * i + 1] = _mm_unpackhi_epi16(a[2 * i], a[2 * i + 1]);
+    }
+    UNROLL for (int i = 0; i < 2; i++)
+    {
+        a[4 * i] = _mm_unpacklo_epi32(b[4 * i], b[4 * i + 2]);
+        a[4 * i + 1] = _mm_unpackhi_epi32(b[4 * i], b[4 * i + 2]);
+        a[4 * i + 2] = _mm_unpacklo_epi32(b[4 * i + 1], b[4 * i + 3]);
+        a[4 * i + 3] = _mm_unpackhi_epi32(b[4 * i + 1], b[4 * i + 3]);
+    }
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        _mm_store_si128((void *)(v + 2 * i * COLUMNS), _mm_unpacklo_epi64(a[i], a[4 + i]));
+        _mm_store_si128((void *)(v + (2 * i + 1) * COLUMNS), _mm_unpackhi_epi64(a[i], a[4 + i]));
+    }
+}
+
+/* Components [c0, c0 + n) of the tokens [t0, t1), and of some around them, to [token][COLUMNS]. */
+static void turn(const ash_attn_span *s, int c0, int n, int t0, int t1, uint16_t *to)
+{
+    for (int t = t0 / 8 * 8; t < t1; t += 8) {
+        const uint16_t *k = s->k[t / ASH_KV_TOKENS];
+        int c = 0;
+        k += c0 * ASH_KV_TOKENS + t % ASH_KV_TOKENS;
+        for (; c + 8 <= n; c += 8) turn_8x8(k + c * ASH_KV_TOKENS, to + t * COLUMNS + c);
+        for (; c < n; c++)
+            for (int i = 0; i < 8; i++) to[(t + i) * COLUMNS + c] = k[c * ASH_KV_TOKENS + i];
+    }
+}
+
+/* Values that are a part of the keys. */
+static void add_turned(const ash_attn_span *s, const tile *tiles, int n_tiles)
+{
+    _Alignas(64) uint16_t turned[ASH_SPAN * COLUMNS];
+    columns v = {.stride = COLUMNS};
+    int t0 = ASH_SPAN, t1 = 0;
+    for (int b = 0; b < ASH_SPAN_BLOCKS; b++) v.v[b] = turned + b * ASH_KV_TOKENS * COLUMNS;
+    for (int j = 0; j < n_tiles; j++) {
+        t0 = tiles[j].t0 < t0 ? tiles[j].t0 : t0;
+        t1 = tiles[j].t1 > t1 ? tiles[j].t1 : t1;
+    }
+    for (; t0 < t1 && v.first < s->v_dim; v.first += COLUMNS) {
+        v.n = s->v_dim - v.first < COLUMNS ? s->v_dim - v.first : COLUMNS;
+        turn(s, v.first, v.n, t0, t1, turned);
+        for (int j = 0; j < n_tiles; j++) add_columns(s, &tiles[j], &v);
+    }
+}
+
+INLINE void run_span(const ash_attn_span *s)
+{
+    int n = (s->m + ROWS - 1) / ROWS;
+    tile tiles[MAX_TILES];
+    columns v = {.stride = s->v_dim, .n = s->v_dim};
+    for (int b = 0; b < ASH_SPAN_BLOCKS; b++) v.v[b] = s->v[b];
+    for (int j = 0; j < n; j++) {
+        int i0 = s->m * j / n;
+        open_tile(s, &tiles[j], i0, s->m * (j + 1) / n - i0);
+        if (s->v[0])
+            add_columns(s, &tiles[j], &v);
+    }
+    if (!s->v[0])
+        add_turned(s, tiles, n);
 }
 
 INLINE void merge(float *max, float *sum, float *acc, float max2, float sum2, const float *acc2,

@@ -3,22 +3,21 @@
 
 enum { ROWS = 6 };
 
+#define BY_SIZE(n, CALL)                                                                           \
+    switch (n) {                                                                                   \
+    case 1: CALL(1); break;                                                                        \
+    case 2: CALL(2); break;                                                                        \
+    case 3: CALL(3); break;                                                                        \
+    case 4: CALL(4); break;                                                                        \
+    case 5: CALL(5); break;                                                                        \
+    default: CALL(6);                                                                              \
+    }
+
 #include "kernel/x86/attention.inc.h"
 
 void ash_avx512_span(const ash_attn_span *s)
 {
-    int tiles = (s->m + ROWS - 1) / ROWS;
-    for (int j = 0; j < tiles; j++) {
-        int i = s->m * j / tiles;
-        switch (s->m * (j + 1) / tiles - i) {
-        case 1: run_rows(s, i, 1); break;
-        case 2: run_rows(s, i, 2); break;
-        case 3: run_rows(s, i, 3); break;
-        case 4: run_rows(s, i, 4); break;
-        case 5: run_rows(s, i, 5); break;
-        default: run_rows(s, i, 6);
-        }
-    }
+    run_span(s);
 }
 
 void ash_avx512_merge(float *max, float *sum, float *acc, float max2, float sum2, const float *acc2,
