@@ -40,6 +40,8 @@
 #define ASH_MAX_GGUF_STRING (64u << 20)    /* one string, e.g. a template or a merges list entry */
 #define ASH_MAX_GGUF_SPLITS 1024
 
+#define ASH_MAX_CHECKPOINT_INDEX (64u << 20) /* bytes of a *.index.json; DeepSeek-R1's has 9 MB */
+
 /* text */
 #define ASH_MAX_VOCAB (1u << 21)
 #define ASH_MAX_TOKEN_BYTES 4096           /* bytes of one piece */

@@ -62,7 +62,7 @@ int ash_cmd_list(ash_cli *cli)
         else
             printf("%-32s %-8s %-12s %s\n", e->id, e->size ? e->size : "-",
                    e->format ? e->format : "-", place.path ? place.path : place.reason);
-        free(place.path);
+        ash_catalogue_place_release(&place);
     }
     if (cli->json && !status) return print_json(all);
     json_decref(all);
@@ -259,7 +259,7 @@ static void find_models(findings *f, const ash_catalogue *cat, const ash_config 
         }
         if (ash_catalogue_locate(cat, e, true, &place, NULL)) continue;
         here += place.path != NULL;
-        free(place.path);
+        ash_catalogue_place_release(&place);
     }
     snprintf(text, sizeof text, "%s: %zu models, %zu of them on this machine", c->models_file, n,
              here);
@@ -282,7 +282,7 @@ static void find_models(findings *f, const ash_catalogue *cat, const ash_config 
         } else {
             find(f, "ok", "preload", id);
         }
-        free(place.path);
+        ash_catalogue_place_release(&place);
     }
 }
 

@@ -101,12 +101,14 @@ static int add_spec(serving *s, const ash_catalogue_entry *e, const ash_preload 
     int rc =
         ash_catalogue_locate(s->cli->catalogue, e, s->cli->yes || (p && p->confirm), &place, &err);
     if (rc) {
+        ash_catalogue_place_release(&place);
         snprintf(reason, 410, "%.409s", err.msg);
         spec->absent_code = "not_downloaded";
         return rc == ASH_ENOMEM ? rc : 0;
     }
     snprintf(reason, 410, "%s", place.reason);
     snprintf(hint, 410, "%s", place.hint);
+    free(place.partial);
     s->paths[i] = place.path;
     spec->path = place.path;
     spec->absent_code = place.code;

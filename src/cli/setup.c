@@ -82,9 +82,12 @@ int ash_cli_locate(ash_cli *cli, const char *model, char **path, const ash_catal
         int status = ash_cli_configure(cli);
         if (status) return status;
     }
-    if (ash_catalogue_resolve(cli->catalogue, model, &e, &err) ||
-        ash_catalogue_locate(cli->catalogue, e, cli->yes, &place, &err))
+    if (ash_catalogue_resolve(cli->catalogue, model, &e, &err)) return ash_cli_fail(&err);
+    if (entry) *entry = e;
+    if (ash_catalogue_locate(cli->catalogue, e, cli->yes, &place, &err)) {
+        ash_catalogue_place_release(&place);
         return ash_cli_fail(&err);
+    }
     if (!place.path) {
         bool refused =
             !strcmp(place.code, "unsupported_format") || !strcmp(place.code, "bad_entry");
@@ -94,10 +97,11 @@ int ash_cli_locate(ash_cli *cli, const char *model, char **path, const ash_catal
                     : consent ? ASH_EAUTH
                               : ASH_ENOENT,
                     "%s: %s%s%s", model, place.reason, place.hint[0] ? "; " : "", place.hint);
+        ash_catalogue_place_release(&place);
         return ash_cli_fail(&err);
     }
     *path = place.path;
-    if (entry) *entry = e;
+    free(place.partial);
     return 0;
 }
 

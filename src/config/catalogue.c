@@ -156,42 +156,69 @@ static bool ends_with(const char *s, const char *end)
     return n >= m && !strcasecmp(s + n - m, end);
 }
 
-/* A checkpoint given by its file. ASH_ENOTMINE if the name is no path. */
+/* An absolute path whose last part may be a link: the hub cache names files by links to their
+ * hashes. malloc'ed; NULL with errno. */
+static char *absolute(const char *name)
+{
+    if (ash_fs_is_dir(name)) return realpath(name, NULL);
+    const char *slash = strrchr(name, '/');
+    char *folder = slash ? strndup(name, slash == name ? 1 : (size_t)(slash - name)) : strdup(".");
+    char *real = folder ? realpath(folder, NULL) : NULL;
+    char *path = real ? ash_fs_join(real, slash ? slash + 1 : name) : NULL;
+    free(real);
+    free(folder);
+    return path;
+}
+
+static bool named_as_checkpoint(const char *name)
+{
+    static const char *const ends[] = {".gguf", ".safetensors", ".bin",
+                                       ".pt",   ".pth",         ".index.json"};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if (ends_with(name, ends[i])) return true;
+    return false;
+}
+
+/* A checkpoint given by its file or folder. ASH_ENOTMINE if the name is no path. */
 static int resolve_path(ash_catalogue *c, const char *name, ash_catalogue_entry **out, ash_err *err)
 {
-    bool gguf = ends_with(name, ".gguf");
     bool path = name[0] == '/' || !strncmp(name, "./", 2) || !strncmp(name, "../", 3);
-    if (ash_fs_is_dir(name))
-        return path || strchr(name, '/')
-                   ? ash_err_set(err, ASH_EUNSUPPORTED,
-                                 "'%s' is a folder; this version reads .gguf files only", name)
-                   : ASH_ENOTMINE;
-    if (!ash_fs_is_file(name)) {
-        if (path || gguf) return ash_err_set(err, ASH_ENOENT, "no file '%s'", name);
+    bool file = ash_fs_is_file(name), folder = ash_fs_is_dir(name);
+    if (!file && !folder) {
+        if (path || (named_as_checkpoint(name) && !strchr(name, ':')))
+            return ash_err_set(err, ASH_ENOENT, "no file '%s'", name);
         return ASH_ENOTMINE;
     }
-    if (!gguf && !path && !strchr(name, '/')) return ASH_ENOTMINE;
-    if (!gguf)
-        return ash_err_set(err, ASH_EUNSUPPORTED,
-                           "'%s' is not named .gguf; this version reads GGUF files only", name);
-    char *full_path = realpath(name, NULL);
+    if (file && !path && !strchr(name, '/') && !named_as_checkpoint(name)) return ASH_ENOTMINE;
+    char *full_path = absolute(name);
     ash_catalogue_entry *e = full_path ? add_entry(c, name) : NULL;
     int rc = e && (e->path = ash_arena_strdup(&c->arena, full_path)) ? 0 : full(c, err);
     free(full_path);
     if (!rc) {
-        e->format = "gguf";
-        e->description = "a file given by its path";
+        e->revision = "main";
+        e->format = "auto";
+        e->description = file ? "a file given by its path" : "a folder given by its path";
         *out = e;
     }
     return rc;
 }
 
-/* org/repo or org/repo:QUANT. */
+/* models--ORG--NAME as ORG/NAME; false if it is not of that form. */
+static bool cache_name(const char *name, char repo[128])
+{
+    const char *org = name + strlen("models--");
+    const char *sep = strncmp(name, "models--", 8) ? NULL : strstr(org, "--");
+    return sep && snprintf(repo, 128, "%.*s/%s", (int)(sep - org), org, sep + 2) < 128;
+}
+
+/* org/repo, org/repo:QUANT, or models--ORG--REPO. */
 static int resolve_repo(ash_catalogue *c, const char *name, ash_catalogue_entry **out, ash_err *err)
 {
-    const char *colon = strchr(name, ':');
-    size_t n = colon ? (size_t)(colon - name) : strlen(name);
-    if (!ash_catalogue_repo_ok(name, n)) return ASH_ENOTMINE;
+    char cached[128];
+    const char *repo = cache_name(name, cached) ? cached : name;
+    const char *colon = strchr(repo, ':');
+    size_t n = colon ? (size_t)(colon - repo) : strlen(repo);
+    if (!ash_catalogue_repo_ok(repo, n)) return ASH_ENOTMINE;
     const char *quant = colon ? colon + 1 : NULL;
     if (quant &&
         (!*quant ||
@@ -206,13 +233,13 @@ static int resolve_repo(ash_catalogue *c, const char *name, ash_catalogue_entry 
     ash_buf_printf(&pattern, "*%s*.gguf", quant ? quant : "");
     bool ok = e && files && !pattern.failed &&
               (files[0] = ash_arena_strdup(&c->arena, pattern.data)) &&
-              (e->repo = ash_arena_strndup(&c->arena, name, n));
+              (e->repo = ash_arena_strndup(&c->arena, repo, n));
     ash_buf_release(&pattern);
     if (!ok) return full(c, err);
     e->revision = "main";
     e->format = quant ? "gguf" : "auto";
     e->files = files;
-    e->n_files = 1;
+    e->n_files = quant != NULL;
     e->description = "a repository given by its name";
     *out = e;
     return 0;
@@ -225,7 +252,7 @@ int ash_catalogue_resolve(ash_catalogue *c, const char *name, const ash_catalogu
     if (*out) return 0;
     if (!*name || strlen(name) > ASH_MAX_MODEL_ID * 16)
         return ash_err_set(err, ASH_EINVAL,
-                           "expected a model: an id, org/repo, org/repo:QUANT or a .gguf file");
+                           "expected a model: an id, a folder, a file, org/repo or org/repo:QUANT");
     ash_catalogue_entry *e = NULL;
     int rc = resolve_path(c, name, &e, err);
     if (rc == ASH_ENOTMINE) rc = resolve_repo(c, name, &e, err);

@@ -33,7 +33,8 @@ typedef struct ash_catalogue_entry {
     ash_fallback fallback;     /* UNSET: the server's */
     const ash_catalogue_hash *sha256;
     size_t n_sha256;
-    const char *path;          /* "path": a file; relative ones start at the catalogue's folder */
+    const char *path;          /* "path": a file or folder; relative ones start at the catalogue's
+                                  folder */
     const json_t *json;        /* the entry as written, unknown fields kept; NULL for a resolved name */
     bool resolved;             /* made by ash_catalogue_resolve, not from the file */
 } ash_catalogue_entry;
@@ -54,24 +55,32 @@ const ash_catalogue_entry *ash_catalogue_find(const ash_catalogue *c, const char
 /* The known id closest to a mistyped one, or NULL. */
 const char *ash_catalogue_nearest(const ash_catalogue *c, const char *id);
 
-/* The entry of what a person may name: an id, a path to a .gguf file (it holds a '/' or ends in
- * .gguf, and exists), `org/repo` or `org/repo:QUANT`. The latter three get an entry of their own,
- * listed from then on. ASH_ENOENT names the nearest id; ASH_EUNSUPPORTED for a folder or a file that
- * is no GGUF, by name. */
+/* The entry of what a person may name: an id; a checkpoint's folder or file (it exists, and holds a
+ * '/', or ends as checkpoints do); an entry of the hub cache as `org/repo` or `models--ORG--NAME`;
+ * `org/repo:QUANT` for one of its GGUF files. All but ids get an entry of their own, listed from then
+ * on. ASH_ENOENT names the nearest id. What a file or folder holds is not looked at here. */
 int ash_catalogue_resolve(ash_catalogue *c, const char *name, const ash_catalogue_entry **out,
                           ash_err *err) ASH_MUST_CHECK;
 
-/* Where an entry's checkpoint is. `path` NULL: code and reason say why ("not_downloaded",
- * "unsupported_format", "consent_needed", "bad_entry"), hint what to do. */
+/* Where an entry's checkpoint is, as ash_checkpoint_open takes it. `path` NULL: code and reason say
+ * why ("not_downloaded", also if files are missing; "unsupported_format", "consent_needed",
+ * "bad_entry"), hint what to do. Release it, also after a failure. */
 typedef struct ash_catalogue_place {
-    char *path;       /* the file, of a split GGUF the first part; owned: free() */
-    const char *code; /* static */
+    char *path;    /* a folder of safetensors, GPTQ or PyTorch files; a file (of a split GGUF the first
+                      part); owned */
+    char *partial; /* path NULL: the folder that holds a part of the files, or NULL; owned */
+    size_t n_files, n_missing; /* weight files of a sharded or split checkpoint, where known */
+    const char *code;          /* static */
     char reason[400], hint[400];
 } ash_catalogue_place;
 
-/* Looks for the entry's files: its `path`; then its `files` in models/ beside the catalogue; then the
- * snapshots of its repository in the hub cache. consent: the warning was accepted. Reads folders, so
- * it may block for a moment. Any thread. */
+void ash_catalogue_place_release(ash_catalogue_place *p); /* safe twice */
+
+/* Looks for the entry's files: its `path`; then models/ beside the catalogue (GGUF files named in
+ * `files`, or a folder named as the id or the repository); then the snapshot of its revision in the hub
+ * cache. All shards of an index must be there: "12 of 163 files are missing, the first is ...".
+ * consent: the warning was accepted. Reads folders and indexes, so it may block for a moment. Any
+ * thread. */
 int ash_catalogue_locate(const ash_catalogue *c, const ash_catalogue_entry *e, bool consent,
                          ash_catalogue_place *out, ash_err *err) ASH_MUST_CHECK;
 

@@ -1,5 +1,5 @@
-/* Owns the search for an entry's files on this machine. Refuses, by code and reason, what this
- * version cannot load or has no consent to fetch. Reads folders only; any thread. */
+/* Owns the search for an entry's files on this machine. Refuses, by code and reason, what is not
+ * all there or has no consent to be fetched. Reads folders only; any thread. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <fnmatch.h>
@@ -13,17 +13,9 @@
 #include "config/catalogue_private.h"
 #include "config/value.h"
 
-enum { MAX_VISITED = 8192, MAX_NAMED = 4, MAX_DEPTH = 3, PATH_BYTES = 4096 };
+enum { MAX_VISITED = 8192, MAX_NAMED = 4, MAX_DEPTH = 3, PATH_BYTES = ASH_CATALOGUE_PATH };
 
-/* What one search found: the best file, and the names of all for a message. */
-typedef struct search {
-    const ash_catalogue_entry *e;
-    char path[PATH_BYTES]; /* of the first match by name, "" if none */
-    size_t n;              /* matches; parts of one split file count once */
-    char names[300];
-    int visited;
-    bool other; /* weights of other formats were seen */
-} search;
+typedef ash_catalogue_search search;
 
 static bool ends_with(const char *s, const char *end)
 {
@@ -40,25 +32,19 @@ static bool later_part(const char *name)
     return memcmp(name + n - 19, "00001", 5) != 0;
 }
 
-static bool wanted(const ash_catalogue_entry *e, const char *rel)
-{
-    for (size_t i = 0; i < e->n_files; i++)
-        if (!fnmatch(e->files[i], rel, FNM_CASEFOLD)) return true;
-    return !e->n_files;
-}
-
 /* One file of the folder searched: rel is its path below it. */
 static void consider(search *s, const char *dir, const char *rel)
 {
     const char *name = strrchr(rel, '/') ? strrchr(rel, '/') + 1 : rel;
-    s->other |=
-        ends_with(name, ".safetensors") || ends_with(name, ".bin") || ends_with(name, ".pt");
-    if (!ends_with(name, ".gguf") || later_part(name) || strcasestr(name, "mmproj") ||
-        !wanted(s->e, rel))
+    if (!ends_with(name, ".gguf") || strcasestr(name, "mmproj") || !ash_catalogue_wanted(s->e, rel))
         return;
     char path[PATH_BYTES];
     if (snprintf(path, sizeof path, "%s/%s", dir, rel) >= (int)sizeof path || !ash_fs_is_file(path))
         return;
+    if (later_part(name)) {
+        if (!*s->part) memcpy(s->part, path, strlen(path) + 1);
+        return;
+    }
     if (!s->n || strcmp(path, s->path) < 0) memcpy(s->path, path, strlen(path) + 1);
     if (s->n < MAX_NAMED) {
         size_t used = strlen(s->names);
@@ -90,45 +76,76 @@ static void walk(search *s, const char *dir, const char *rel, int depth)
     if (d) closedir(d);
 }
 
-/* models/ beside the catalogue: files named in full (a pattern names none), then folders named as
- * the id or the repository. */
-static void search_models(search *s, const ash_catalogue *c)
+static bool means_gguf(const ash_catalogue_entry *e)
+{
+    return !strcmp(e->format, "gguf") || !strcmp(e->format, "auto");
+}
+
+static int read_ref(const char *repo_dir, const char *revision, char out[PATH_BYTES], ash_err *err);
+
+/* A folder that is the entry's: its snapshot if it is an entry of the hub cache; then the
+ * checkpoint in it. */
+static int search_folder(search *s, const char *dir, ash_err *err)
+{
+    char at[PATH_BYTES];
+    if (!ash_fs_is_dir(dir)) return 0;
+    int rc = read_ref(dir, s->e->revision, at, err);
+    if (!*at) snprintf(at, sizeof at, "%s", dir);
+    if (!rc) rc = ash_catalogue_look(s, at, err);
+    if (rc || s->n || !means_gguf(s->e)) return rc;
+    walk(s, at, "", 0);
+    if (*s->path || *s->part) {
+        ash_catalogue_count_parts(s);
+        if (!*s->dir && s->n_missing) snprintf(s->dir, sizeof s->dir, "%s", at);
+    }
+    return 0;
+}
+
+/* models/ beside the catalogue: GGUF files named in full (a pattern names none), then folders named
+ * as the id or the repository. */
+static int search_models(search *s, const ash_catalogue *c, ash_err *err)
 {
     char dir[PATH_BYTES], path[PATH_BYTES];
     const ash_catalogue_entry *e = s->e;
-    if (snprintf(dir, sizeof dir, "%s/models", c->folder) < (int)sizeof dir)
+    if (snprintf(dir, sizeof dir, "%s/models", c->folder) < (int)sizeof dir && means_gguf(e))
         for (size_t i = 0; i < e->n_files && !s->n; i++) consider(s, dir, e->files[i]);
+    if (s->n) ash_catalogue_count_parts(s);
     const char *base = e->repo ? strrchr(e->repo, '/') + 1 : NULL;
     const char *const names[] = {e->id, e->repo, base};
-    for (size_t i = 0; i < 3 && !s->n; i++)
+    int rc = 0;
+    for (size_t i = 0; i < 3 && !s->n && !rc; i++)
         if (names[i] && !strstr(names[i], "..") &&
             snprintf(path, sizeof path, "%s/models/%s", c->folder, names[i]) < (int)sizeof path)
-            walk(s, path, "", 0);
+            rc = search_folder(s, path, err);
+    return rc;
 }
 
-/* The snapshot of the entry's revision in the hub cache, in the Python client's layout; "" if there
- * is none. 0 or ASH_ENOMEM. */
-static int snapshot(const ash_catalogue *c, const ash_catalogue_entry *e, char out[PATH_BYTES],
-                    ash_err *err)
+/* The snapshot of a revision in one repository of the hub cache, in the Python client's layout; ""
+ * if there is none. 0 or ASH_ENOMEM. */
+static int read_ref(const char *repo_dir, const char *revision, char out[PATH_BYTES], ash_err *err)
 {
-    char repo[128], path[PATH_BYTES];
+    char path[PATH_BYTES];
     out[0] = 0;
-    if (!c->hub_dir || !e->repo || snprintf(repo, sizeof repo, "%s", e->repo) >= (int)sizeof repo)
-        return 0;
-    char *slash = strchr(repo, '/');
-    *slash = 0;
-    if (snprintf(path, sizeof path, "%s/models--%s--%s/refs/%s", c->hub_dir, repo, slash + 1,
-                 e->revision) >= (int)sizeof path)
-        return 0;
+    if (snprintf(path, sizeof path, "%s/refs/%s", repo_dir, revision) >= (int)sizeof path) return 0;
     ash_buf ref;
     int rc = ash_fs_read(path, 64, &ref, err);
-    const char *commit = rc ? e->revision : ash_buf_cstr(&ref);
+    const char *commit = rc ? revision : ash_buf_cstr(&ref);
     bool ok = strspn(commit, "0123456789abcdef") == 40 &&
-              snprintf(out, PATH_BYTES, "%s/models--%s--%s/snapshots/%.40s", c->hub_dir, repo,
-                       slash + 1, commit) < PATH_BYTES;
+              snprintf(out, PATH_BYTES, "%s/snapshots/%.40s", repo_dir, commit) < PATH_BYTES;
     if (!ok || !ash_fs_is_dir(out)) out[0] = 0;
     ash_buf_release(&ref);
     return rc == ASH_ENOMEM ? rc : 0;
+}
+
+static int search_cache(search *s, const ash_catalogue *c, ash_err *err)
+{
+    char path[PATH_BYTES];
+    const char *repo = s->e->repo, *slash = repo ? strchr(repo, '/') : NULL;
+    if (!c->hub_dir || !slash ||
+        snprintf(path, sizeof path, "%s/models--%.*s--%s", c->hub_dir, (int)(slash - repo), repo,
+                 slash + 1) >= (int)sizeof path)
+        return 0;
+    return search_folder(s, path, err);
 }
 
 static bool is_gguf(const char *path)
@@ -158,56 +175,81 @@ static void machine_numbers(const ash_catalogue *c, char out[64])
     snprintf(out, 64, "%s of memory, %s of free disk", memory, disk);
 }
 
-static bool loadable(const ash_catalogue_entry *e)
+static void explain_place(const ash_catalogue *c, const search *s, ash_catalogue_place *out)
 {
-    return !strcmp(e->format, "gguf") || !strcmp(e->format, "auto");
+    const ash_catalogue_entry *e = s->e;
+    const char *where = *s->dir ? s->dir : e->path;
+    if (s->n_missing)
+        snprintf(out->reason, sizeof out->reason,
+                 "%zu of %zu files are missing, the first is %.100s (in '%.200s')", s->n_missing,
+                 s->n_files, s->missing, where ? where : c->folder);
+    else if (e->path && !*s->dir && !ash_fs_is_dir(e->path))
+        snprintf(out->reason, sizeof out->reason, "not downloaded: no file '%.300s'", e->path);
+    else if (e->path || *s->dir || s->other)
+        snprintf(out->reason, sizeof out->reason, "no weights%s%s%s%s%.200s%s",
+                 strcmp(e->format, "auto") ? " of format " : "",
+                 strcmp(e->format, "auto") ? e->format : "", s->other ? ", but others" : "",
+                 where ? " in '" : "", where ? where : "", where ? "'" : "");
+    else
+        snprintf(out->reason, sizeof out->reason, "not downloaded: %s%s%s is not on this machine",
+                 e->repo ? "repository '" : "its repository is not known and its folder",
+                 e->repo ? e->repo : "", e->repo ? "'" : "");
+    if (e->path && e->resolved)
+        snprintf(out->hint, sizeof out->hint,
+                 "name a folder with all files of a checkpoint, or one of its files");
+    else if (e->path)
+        snprintf(out->hint, sizeof out->hint,
+                 "scripts/run fetches the default model; others have to be put there");
+    else
+        snprintf(
+            out->hint, sizeof out->hint,
+            "this version does not download: put all files under %.100s/models/%.80s/, or into "
+            "the hub cache",
+            c->folder, e->id);
 }
 
 static void explain_absence(const ash_catalogue *c, const search *s, bool consent,
                             ash_catalogue_place *out)
 {
     const ash_catalogue_entry *e = s->e;
-    bool other = !loadable(e) || s->other;
+    out->n_files = s->n_files;
+    out->n_missing = s->n_missing;
     if (e->warning && !consent) {
         char here[64];
         machine_numbers(c, here);
         snprintf(out->reason, sizeof out->reason,
-                 "%.200s This machine has %s. Not downloaded without consent.%s", e->warning, here,
-                 other ? " Its format is not supported by this version either." : "");
+                 "%.200s This machine has %s. Not downloaded without consent.", e->warning, here);
         absent(out, "consent_needed",
                "accept it with {\"model\":\"...\",\"confirm\":true} in PRELOAD_MODELS, or choose a "
                "smaller model");
-    } else if (other) {
-        snprintf(out->reason, sizeof out->reason,
-                 "format %s is not supported by this version: only gguf is",
-                 loadable(e) ? "safetensors or pytorch" : e->format);
-        absent(out, "unsupported_format",
-               "choose a GGUF of the same model, by path or as org/repo:QUANT");
-    } else if (e->path) {
-        snprintf(out->reason, sizeof out->reason, "not downloaded: no file '%.300s'", e->path);
-        absent(out, "not_downloaded",
-               "scripts/run fetches the default model; others have to be put there");
-    } else {
-        snprintf(out->reason, sizeof out->reason, "not downloaded: %s%s%s is not on this machine",
-                 e->repo ? "repository '" : "its repository is not known and its file",
-                 e->repo ? e->repo : "", e->repo ? "'" : "");
-        snprintf(out->hint, sizeof out->hint,
-                 "this version does not download: put the .gguf under %.100s/models/%.80s/, or "
-                 "into the hub cache",
-                 c->folder, e->id);
-        out->code = "not_downloaded";
+        return;
     }
+    explain_place(c, s, out);
+    out->code = "not_downloaded";
 }
 
-static int found(const char *path, ash_catalogue_place *out, ash_err *err)
+static int copy_path(const char *path, char **out, ash_err *err)
 {
-    if (!is_gguf(path)) {
-        snprintf(out->reason, sizeof out->reason, "'%.300s' is not a GGUF file", path);
-        absent(out, "unsupported_format", "only GGUF checkpoints are supported by this version");
+    *out = strdup(path);
+    return *out ? 0 : ash_err_nomem(err, path);
+}
+
+static int found(const search *s, ash_catalogue_place *out, ash_err *err)
+{
+    if (ends_with(s->path, ".gguf") && ash_fs_is_file(s->path) && !is_gguf(s->path)) {
+        snprintf(out->reason, sizeof out->reason, "'%.300s' is not a GGUF file", s->path);
+        absent(out, "unsupported_format", "its content is not what its name says: fetch it again");
         return 0;
     }
-    out->path = strdup(path);
-    return out->path ? 0 : ash_err_nomem(err, path);
+    out->n_files = s->n_files;
+    return copy_path(s->path, &out->path, err);
+}
+
+void ash_catalogue_place_release(ash_catalogue_place *p)
+{
+    free(p->path);
+    free(p->partial);
+    p->path = p->partial = NULL;
 }
 
 int ash_catalogue_locate(const ash_catalogue *c, const ash_catalogue_entry *e, bool consent,
@@ -223,26 +265,27 @@ int ash_catalogue_locate(const ash_catalogue *c, const ash_catalogue_entry *e, b
     if (!s) return ash_err_nomem(err, "search");
     s->e = e;
     int rc = 0;
-    char dir[PATH_BYTES] = "";
     if (e->path && ash_fs_is_file(e->path)) {
         s->n = 1;
         snprintf(s->path, sizeof s->path, "%s", e->path);
-    } else if (loadable(e)) {
-        search_models(s, c);
-        if (!s->n) rc = snapshot(c, e, dir, err);
-        if (!s->n && !rc && *dir) walk(s, dir, "", 0);
+        if (ends_with(e->path, ".gguf")) ash_catalogue_count_parts(s);
+    } else if (e->path) {
+        rc = search_folder(s, e->path, err);
     }
+    if (!rc && !s->n && !(e->path && e->resolved)) rc = search_models(s, c, err);
+    if (!rc && !s->n) rc = search_cache(s, c, err);
     if (rc) {
         /* no memory: what was not looked at is not absent */
-    } else if (s->n == 1) {
-        rc = found(s->path, out, err);
-    } else if (s->n) {
+    } else if (s->n > 1) {
         snprintf(out->reason, sizeof out->reason, "%zu files could be meant: %s%s", s->n, s->names,
                  s->n > MAX_NAMED ? ", ..." : "");
         absent(out, "unsupported_format",
-               "name one: \"files\" in the catalogue, or org/repo:QUANT");
+               "name one: \"files\" in the catalogue, its path, or org/repo:QUANT");
+    } else if (s->n && !s->n_missing) {
+        rc = found(s, out, err);
     } else {
         explain_absence(c, s, consent, out);
+        if (*s->dir) rc = copy_path(s->dir, &out->partial, err);
     }
     free(s);
     return rc;

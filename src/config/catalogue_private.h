@@ -20,4 +20,28 @@ int ash_catalogue_read_entry(ash_catalogue *c, ash_catalogue_entry *e, ash_err *
  * ending in ".git". */
 bool ash_catalogue_repo_ok(const char *repo, size_t n);
 
+enum { ASH_CATALOGUE_PATH = 4096 }; /* bytes of a path */
+
+/* What a search for an entry's files found. Zeroed to begin with. */
+typedef struct ash_catalogue_search {
+    const ash_catalogue_entry *e;
+    char path[ASH_CATALOGUE_PATH]; /* for ash_checkpoint_open; of several GGUF the first by name */
+    size_t n;                      /* what could be meant; parts of one checkpoint count once */
+    char names[300];               /* of those, for a message */
+    char dir[ASH_CATALOGUE_PATH];  /* a folder that is this entry's, "" if there is none */
+    char part[ASH_CATALOGUE_PATH]; /* a later part of a split GGUF, "" if none was seen */
+    size_t n_files, n_missing;     /* weight files of what is at path; n_missing != 0: incomplete */
+    char missing[256];             /* the first of them */
+    int visited;
+    bool other; /* weights were seen that the entry does not mean */
+} ash_catalogue_search;
+
+/* Whether the entry's `files` name this path below a repository's folder; all if it has none. */
+bool ash_catalogue_wanted(const ash_catalogue_entry *e, const char *rel);
+/* Looks at the files in dir itself for a checkpoint of safetensors or PyTorch files as the entry's
+ * format and files say: sets path, n and what is missing. 0 also if there is none; ASH_ENOMEM. */
+int ash_catalogue_look(ash_catalogue_search *s, const char *dir, ash_err *err) ASH_MUST_CHECK;
+/* Counts the parts of the split GGUF at s->path, or of the one that s->part is of. */
+void ash_catalogue_count_parts(ash_catalogue_search *s);
+
 #endif

@@ -214,7 +214,7 @@ static void expect_place(ash_catalogue *c, const char *id, bool consent, const c
         fail_msg("%s: %s, %s: %s", id, p.path, p.code, p.reason);
     if (!path && (p.path || strcmp(p.code, code) || !strstr(p.reason, say) || !*p.hint))
         fail_msg("%s: %s, %s: %s", id, p.path, p.code, p.reason);
-    free(p.path);
+    ash_catalogue_place_release(&p);
 }
 
 static void places(void **state)
@@ -258,17 +258,128 @@ static void places(void **state)
     expect_place(c, "two", false, NULL, "unsupported_format", "2 files could be meant: ");
     expect_place(c, "split", false, "m-00001-of-00002.gguf", NULL, NULL);
     expect_place(c, "fake", false, NULL, "unsupported_format", "is not a GGUF file");
-    expect_place(c, "weights", false, NULL, "unsupported_format", "format safetensors");
+    expect_place(c, "weights", false, NULL, "not_downloaded",
+                 "1 of 2 files are missing, the first is config.json");
     expect_place(c, "absent", false, NULL, "not_downloaded", "not downloaded");
     expect_place(c, "wild", false, NULL, "not_downloaded", "not downloaded");
-    expect_place(c, "gptq", false, NULL, "unsupported_format", "format gptq is not supported");
+    expect_place(c, "gptq", false, NULL, "not_downloaded", "repository 'a/b' is not on this");
     expect_place(c, "big", false, NULL, "consent_needed", "It is big. This machine has ");
-    expect_place(c, "big", true, NULL, "unsupported_format", "format safetensors");
+    expect_place(c, "big", true, NULL, "not_downloaded", "repository is not known");
     expect_place(c, "cached", false, "/h.Q4_0.gguf", NULL, NULL);
     expect_place(c, "pinned", false, "/sub/h.Q8_0.gguf", NULL, NULL);
     expect_place(c, "org/hubbed:Q8_0", false, "/sub/h.Q8_0.gguf", NULL, NULL);
     expect_place(c, "org/hubbed", false, NULL, "unsupported_format", "2 files could be meant");
     expect_place(c, "org/other", false, NULL, "not_downloaded", "repository 'org/other'");
+    ash_catalogue_close(c);
+}
+
+#define COMMIT "0123456789012345678901234567890123456789"
+
+/* Checkpoints of several files: which path stands for them, and what is missing. */
+static void folders(void **state)
+{
+    static const char index[] =
+        "{\"metadata\":{},\"weight_map\":{\"a\":\"m-00001-of-000003.safetensors\","
+        "\"b\":\"m-00003-of-000003.safetensors\",\"c\":\"m-00001-of-000003.safetensors\","
+        "\"d\":\"m-00002-of-000003.safetensors\"}}";
+    static const char *const sharded[] = {"models/whole", "models/half",
+                                          "hub/models--org--sharded/snapshots/" COMMIT};
+    char path[200];
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/model.safetensors.index.json", sharded[i]);
+        put(path, index);
+        snprintf(path, sizeof path, "%s/config.json", sharded[i]);
+        put(path, "{}");
+        for (int k = 1; k <= (i == 1 ? 1 : 3); k++) {
+            snprintf(path, sizeof path, "%s/m-%05d-of-000003.safetensors", sharded[i], k);
+            put(path, "x");
+        }
+    }
+    put("hub/models--org--sharded/refs/main", COMMIT);
+    put("hub/models--org--sharded/refs/gptq-4bit-32g-actorder_True", COMMIT);
+    /* a link of the cache whose blob has not come yet */
+    put("hub/models--org--coming/refs/main", COMMIT);
+    put("hub/models--org--coming/snapshots/" COMMIT "/config.json", "{}");
+    assert_int_equal(symlink("../../blobs/none",
+                             "hub/models--org--coming/snapshots/" COMMIT "/model.safetensors"),
+                     0);
+    put("models/no-index/config.json", "{}");
+    put("models/no-index/model-00001-of-00002.safetensors", "x");
+    put("models/no-index/model-00002-of-00002.safetensors", "x");
+    put("models/bare/config.json", "{}");
+    put("models/mixed/config.json", "{}");
+    put("models/mixed/model.safetensors", "x");
+    put("models/mixed/pytorch_model.bin", "x");
+    put("models/mixed/training_args.bin", "x");
+    put("models/mixed/q4.gguf", "GGUF");
+    put("models/several/config.json", "{}");
+    put("models/several/a-act-order.safetensors", "x");
+    put("models/several/b-no-act-order.safetensors", "x");
+    put("models/torch/config.json", "{}");
+    put("models/torch/pytorch_model.bin.index.json",
+        "{\"weight_map\":{\"a\":\"pytorch_model-00001-of-00002.bin\",\"b\":\"../x\"}}");
+    put("models/torch/pytorch_model-00001-of-00002.bin", "x");
+    put("models/parts/m-00001-of-00003.gguf", "GGUF");
+    put("models/parts/m-00003-of-00003.gguf", "GGUF");
+    put("models/late/m-00002-of-00002.gguf", "GGUF");
+    ash_catalogue *c =
+        opened("{\"whole\":{\"format\":\"safetensors\",\"warning\":\"Big.\"},\"half\":{\"warning\":"
+               "\"Big.\"},"
+               "\"by-path\":{\"path\":\"models/whole\"},\"no-index\":{},\"bare\":{},\"mixed\":{},"
+               "\"mixed-pt\":{\"path\":\"models/mixed\",\"format\":\"pytorch\"},"
+               "\"mixed-gguf\":{\"path\":\"models/mixed\",\"format\":\"gguf\"},"
+               "\"mixed-gptq\":{\"path\":\"models/"
+               "mixed\",\"format\":\"gptq\",\"files\":[\"*.safetensors\"]},"
+               "\"wrong\":{\"path\":\"models/whole\",\"format\":\"pytorch\"},"
+               "\"several\":{\"format\":\"gptq\"},"
+               "\"one\":{\"path\":\"models/"
+               "several\",\"files\":[\"*-no-act-order.safetensors\",\"*.json\"]},"
+               "\"torch\":{\"format\":\"auto\"},\"parts\":{},\"late\":{\"format\":\"gguf\"},"
+               "\"branch\":{\"repo\":\"org/sharded\",\"revision\":\"gptq-4bit-32g-actorder_True\"},"
+               "\"cached\":{\"repo\":\"org/sharded\",\"format\":\"safetensors\"}}");
+    expect_place(c, "whole", false, "models/whole", NULL, NULL);
+    expect_place(c, "by-path", false, "models/whole", NULL, NULL);
+    expect_place(c, "half", false, NULL, "consent_needed", "Big.");
+    expect_place(c, "half", true, NULL, "not_downloaded",
+                 "2 of 3 files are missing, the first is m-00002-of-000003.safetensors");
+    expect_place(c, "no-index", false, NULL, "not_downloaded",
+                 "the first is model.safetensors.index.json");
+    expect_place(c, "bare", false, NULL, "not_downloaded", "no weights in './models/bare'");
+    expect_place(c, "mixed", false, "models/mixed", NULL, NULL);
+    expect_place(c, "mixed-pt", false, "models/mixed/pytorch_model.bin", NULL, NULL);
+    expect_place(c, "mixed-gguf", false, "models/mixed/q4.gguf", NULL, NULL);
+    expect_place(c, "mixed-gptq", false, "models/mixed", NULL, NULL);
+    expect_place(c, "wrong", false, NULL, "not_downloaded",
+                 "no weights of format pytorch, but others");
+    expect_place(c, "several", false, "models/several", NULL, NULL); /* the reader names them */
+    expect_place(c, "one", false, "models/several/b-no-act-order.safetensors", NULL, NULL);
+    expect_place(c, "torch", false, "models/torch", NULL, NULL); /* so is a path in an index */
+    expect_place(c, "parts", false, NULL, "not_downloaded",
+                 "1 of 3 files are missing, the first is m-00002-of-00003.gguf");
+    expect_place(c, "late", false, NULL, "not_downloaded",
+                 "1 of 2 files are missing, the first is m-00001-of-00002.gguf");
+    expect_place(c, "cached", false, "org--sharded/snapshots/" COMMIT, NULL, NULL);
+    expect_place(c, "branch", false, "org--sharded/snapshots/" COMMIT, NULL, NULL);
+    expect_place(c, "org/sharded", false, "org--sharded/snapshots/" COMMIT, NULL, NULL);
+    expect_place(c, "models--org--sharded", false, "org--sharded/snapshots/" COMMIT, NULL, NULL);
+    expect_place(c, "hub/models--org--sharded", false, "org--sharded/snapshots/" COMMIT, NULL,
+                 NULL);
+    expect_place(c, "org/coming", false, NULL, "not_downloaded",
+                 "1 of 1 files are missing, the first is model.safetensors");
+    expect_place(c, "models/mixed/pytorch_model.bin", false, "models/mixed/pytorch_model.bin", NULL,
+                 NULL);
+    expect_place(c, "./models/torch/pytorch_model.bin.index.json", false,
+                 "models/torch/pytorch_model.bin.index.json", NULL, NULL);
+    expect_place(c, "./models", false, NULL, "unsupported_format", "files could be meant");
+
+    const ash_catalogue_entry *e = ash_catalogue_find(c, "half");
+    ash_catalogue_place p;
+    assert_int_equal(ash_catalogue_locate(c, e, true, &p, NULL), 0);
+    assert_string_equal(p.partial, "./models/half");
+    assert_int_equal(p.n_files, 3);
+    assert_int_equal(p.n_missing, 2);
+    ash_catalogue_place_release(&p);
+    ash_catalogue_place_release(&p);
     ash_catalogue_close(c);
 }
 
@@ -290,19 +401,27 @@ static void names(void **state)
     assert_string_equal(e->files[0], "*Q4_0*.gguf");
     assert_int_equal(ash_catalogue_count(c), 4);
 
+    assert_int_equal(ash_catalogue_resolve(c, "./f.bin", &e, NULL),
+                     0); /* what it is, its content says */
+    assert_string_equal(e->format, "auto");
+    put("plain", "x");
+    assert_int_equal(ash_catalogue_resolve(c, "./plain", &e, NULL), 0);
+
     static const struct {
         const char *name;
         int rc;
         const char *say;
     } t[] = {
+        {"plain", ASH_ENOENT, "no model 'plain'"},
         {"smolm2", ASH_ENOENT,
          "no model 'smolm2' in c.json; did you mean 'smollm2-135m-instruct'?"},
         {"quite-another", ASH_ENOENT, "no model 'quite-another' in c.json"},
         {"", ASH_EINVAL, "expected a model"},
         {"./none.gguf", ASH_ENOENT, "no file './none.gguf'"},
         {"none.gguf", ASH_ENOENT, "no file 'none.gguf'"},
-        {"/", ASH_EUNSUPPORTED, "is a folder"},
-        {"./f.bin", ASH_EUNSUPPORTED, "not named .gguf"},
+        {"none.safetensors", ASH_ENOENT, "no file 'none.safetensors'"},
+        {"/none", ASH_ENOENT, "no file '/none'"},
+        {"models--a", ASH_ENOENT, "no model"},
         {"a/b/c", ASH_ENOENT, "no model"},
         {"a/..", ASH_ENOENT, "no model"},
         {"a/b--c", ASH_ENOENT, "no model"},
@@ -371,7 +490,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_whole_entry), cmocka_unit_test(bad_files), cmocka_unit_test(bad_entries),
-        cmocka_unit_test(places),        cmocka_unit_test(names),     cmocka_unit_test(ours),
+        cmocka_unit_test(places),        cmocka_unit_test(folders),   cmocka_unit_test(names),
+        cmocka_unit_test(ours),
     };
     return cmocka_run_group_tests(tests, enter, leave);
 }

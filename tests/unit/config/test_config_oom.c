@@ -100,11 +100,14 @@ static int load_catalogue(void)
         e = ash_catalogue_at(c, i);
         assert_int_equal(e->bad != NULL, !strcmp(e->id, "bad"));
         rc = ash_catalogue_locate(c, e, true, &p, NULL);
-        free(p.path);
+        ash_catalogue_place_release(&p);
     }
     if (!rc) rc = ash_catalogue_resolve(c, "org/repo:Q4_0", &e, NULL);
     if (!rc) rc = ash_catalogue_locate(c, e, true, &p, NULL);
     if (!rc) rc = ash_catalogue_resolve(c, "./c.gguf", &e, NULL);
+    if (!rc) rc = ash_catalogue_resolve(c, "./sharded", &e, NULL);
+    if (!rc) rc = ash_catalogue_locate(c, e, true, &p, NULL);
+    ash_catalogue_place_release(&p);
     ash_catalogue_close(c);
     return rc;
 }
@@ -135,6 +138,11 @@ static void catalogue(void **state)
 {
     put("t.jinja", "{{ x }}");
     put("c.gguf", "GGUF");
+    assert_int_equal(ash_fs_mkdirs("sharded", NULL), 0);
+    put("sharded/config.json", "{}");
+    put("sharded/model.safetensors.index.json",
+        "{\"weight_map\":{\"a\":\"1.safetensors\",\"b\":\"2.safetensors\"}}");
+    put("sharded/1.safetensors", "x");
     put("c.json",
         "{\"a\":{\"repo\":\"org/"
         "r\",\"files\":[\"*.gguf\"],\"template\":\"@t.jinja\",\"path\":\"c.gguf\","
