@@ -22,10 +22,10 @@ typedef enum ash_act_form {
     ASH_ACT_COUNT,
 } ash_act_form;
 
-/* n rows of activations: x [n, cols]; rows of h and q begin every `ld` elements, of d, ds and ns every
- * ld / 32; ld is a multiple of 64. */
+/* n rows of activations: rows of x begin every `ldx` elements, of h and q every `ld`, of d, ds and ns
+ * every ld / 32; ld is a multiple of 64. */
 typedef struct ash_act {
-    int64_t n, cols, ld;
+    int64_t n, cols, ldx, ld;
     const float *x;
     uint16_t *h; /* bfloat16, zero from cols up to a multiple of 32 */
     int8_t *q;   /* x = d q in blocks of 32, q in -127..127 */

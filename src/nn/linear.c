@@ -2,6 +2,9 @@
  * linear is immutable once packed. */
 #include "nn/linear.h"
 
+#include <assert.h>
+#include <string.h>
+
 #include "nn/scratch.h"
 
 int ash_linear_plan(ash_linear *l, ash_dtype t, int64_t out, int64_t in, uint64_t *bytes, ash_err *err)
@@ -16,6 +19,7 @@ int ash_linear_plan(ash_linear *l, ash_dtype t, int64_t out, int64_t in, uint64_
         return ash_err_set(err, ASH_EINVAL, "a %s matrix of [%lld, %lld]: expected whole blocks of %u",
                            info->name, (long long)out, (long long)in, info->block);
     }
+    l->in = in;
     *bytes = ((uint64_t)l->w.groups * (uint64_t)l->w.group_bytes + 63) / 64 * 64;
     return 0;
 }
@@ -30,19 +34,50 @@ void ash_linear_pack(const ash_linear *l, const void *src, int64_t row, int64_t 
     ash_pack_rows(&l->w, src, row, n);
 }
 
+void ash_linear_share(ash_linear *const *ls, int n_ls)
+{
+    for (int b = 1; b < n_ls; b++) {
+        for (int a = 0; a < b; a++) {
+            if (ls[a]->perm && ls[b]->perm && ls[a]->w.cols == ls[b]->w.cols &&
+                !memcmp(ls[a]->perm, ls[b]->perm, (size_t)ls[a]->w.cols * sizeof *ls[a]->perm)) {
+                ls[b]->perm = ls[a]->perm;
+                break;
+            }
+        }
+    }
+}
+
 void ash_linear_row(const ash_linear *l, int64_t row, float *y)
 {
     ash_pack_row_decode(&l->w, row, y);
 }
 
+/* One conversion of activations and the products with it. A run's matrices all read the whole of a row of
+ * x; with `each` every matrix reads and writes its own piece of a row, and the activations lie piece by
+ * piece: row i of piece p is row p * n + i of act. */
 typedef struct job {
     ash_nn *nn;
-    const ash_linear *const *ls;
+    const ash_linear *const *ls; /* of a run */
     float *const *ys;
+    const ash_linear *each;      /* or: matrices in an array, and one result for all */
+    float *y;
+    int64_t ldy;
     int n_ls;
+    int64_t n;                   /* rows of x */
+    const float *x;
+    int64_t ldx, in;             /* between rows of x; columns that a matrix reads */
+    const int32_t *perm;
+    float *gathered;             /* [rows of act, act.ld]: x in perm's order, where floats are multiplied */
     ash_act act;
     bool want[ASH_ACT_COUNT];
 } job;
+
+/* x in the order of perm's columns. */
+static const float *gather(const int32_t *perm, int64_t cols, const float *x, float *to)
+{
+    for (int64_t c = 0; c < cols; c++) to[c] = perm[c] < 0 ? 0 : x[perm[c]];
+    return to;
+}
 
 static void convert_rows(void *arg, int64_t begin, int64_t end, int worker)
 {
@@ -50,7 +85,10 @@ static void convert_rows(void *arg, int64_t begin, int64_t end, int worker)
     const ash_act *a = &j->act;
     int64_t nb = a->ld / 32;
     for (int64_t i = begin; i < end; i++) {
-        const float *x = a->x + i * a->cols;
+        const float *x = j->x + i % j->n * j->ldx + i / j->n * j->in;
+        if (j->perm)
+            x = gather(j->perm, a->cols, x,
+                       j->gathered ? j->gathered + i * a->ldx : j->nn->scratch->workers[worker].x);
         if (j->want[ASH_ACT_I8])
             j->nn->k->quantise(x, a->cols, a->q + i * a->ld, a->d + i * nb, a->ds + i * nb, a->ns + i * nb);
         if (j->want[ASH_ACT_BF16])
@@ -58,11 +96,33 @@ static void convert_rows(void *arg, int64_t begin, int64_t end, int worker)
     }
 }
 
-static void add_bias(const ash_linear *l, int64_t g0, int64_t g1, int64_t n, float *y)
+static void add_bias(const ash_linear *l, int64_t g0, int64_t g1, int64_t n, float *y, int64_t ldy)
 {
     int64_t r0 = g0 * ASH_GROUP, r1 = g1 * ASH_GROUP < l->w.rows ? g1 * ASH_GROUP : l->w.rows;
     for (int64_t i = 0; i < n; i++)
-        for (int64_t r = r0; r < r1; r++) y[i * l->w.rows + r] += l->bias[r];
+        for (int64_t r = r0; r < r1; r++) y[i * ldy + r] += l->bias[r];
+}
+
+/* Groups [g0, g1) of matrix m. */
+static void multiply_one(const job *j, int m, int64_t g0, int64_t g1, void *scratch)
+{
+    const ash_linear *l = j->each ? j->each + m : j->ls[m];
+    float *y = j->each ? j->y + m * l->w.rows : j->ys[m];
+    int64_t ldy = j->each ? j->ldy : l->w.rows, row = j->each ? m * j->n : 0;
+    ash_act a = j->act;
+    a.n = j->n;
+    a.h += row * a.ld;
+    a.q += row * a.ld;
+    a.d += row * a.ld / 32;
+    a.ds += row * a.ld / 32;
+    a.ns += row * a.ld / 32;
+    if (j->gathered)
+        a.x += row * a.ldx;
+    else if (j->each)
+        a.x += m * j->in;
+    j->nn->k->matmul[l->w.form](&l->w, &a, g0, g1, y, ldy, scratch);
+    if (l->bias)
+        add_bias(l, g0, g1, j->n, y, ldy);
 }
 
 /* Groups [begin, end) of the matrices laid end to end. */
@@ -71,36 +131,85 @@ static void multiply(void *arg, int64_t begin, int64_t end, int worker)
     const job *j = arg;
     int64_t base = 0;
     for (int m = 0; m < j->n_ls && base < end; m++) {
-        const ash_linear *l = j->ls[m];
+        int64_t groups = (j->each ? j->each + m : j->ls[m])->w.groups;
         int64_t g0 = begin > base ? begin - base : 0;
-        int64_t g1 = end - base < l->w.groups ? end - base : l->w.groups;
-        base += l->w.groups;
-        if (g0 >= g1)
-            continue;
-        j->nn->k->matmul[l->w.form](&l->w, &j->act, g0, g1, j->ys[m], l->w.rows,
-                                    j->nn->scratch->workers[worker].matmul);
-        if (l->bias)
-            add_bias(l, g0, g1, j->act.n, j->ys[m]);
+        int64_t g1 = end - base < groups ? end - base : groups;
+        base += groups;
+        if (g0 < g1)
+            multiply_one(j, m, g0, g1, j->nn->scratch->workers[worker].matmul);
     }
+}
+
+/* The order and the forms of activations that matrix l wants; all of a job have the same order. */
+static void want_act(job *j, const ash_linear *l)
+{
+    ash_act_form form = j->nn->k->act[l->w.form];
+    j->want[form] = true;
+    j->perm = l->perm;
+    j->act.cols = l->w.cols;
+    j->act.ld = (l->w.cols + 63) / 64 * 64;
+    j->act.x = j->x;
+    j->act.ldx = j->ldx;
+    if (form == ASH_ACT_F32 && l->perm) { /* on the scalar table alone, which has the room */
+        j->gathered = j->nn->scratch->x;
+        j->act.x = j->gathered;
+        j->act.ldx = j->act.ld;
+    }
+}
+
+static bool converts(const job *j)
+{
+    return j->want[ASH_ACT_I8] || j->want[ASH_ACT_BF16] || j->gathered;
+}
+
+/* act_rows rows of activations for `groups` groups in all. */
+static void run_job(job *j, int64_t act_rows, int64_t groups)
+{
+    if (converts(j))
+        ash_nn_rows(j->nn, act_rows, j->act.cols, convert_rows, j);
+    /* Chunks small enough that a core which is taken away holds up little, even numbers because kernels
+     * take groups in pairs. */
+    int64_t grain = groups / (j->nn->o.threads * (j->n > 8 ? 16 : 8)) & ~1ll;
+    ash_pool_run(j->nn->pool, groups, grain < 2 ? 2 : grain, multiply, j);
 }
 
 void ash_linear_run(ash_nn *nn, const ash_linear *const *ls, int n_ls, const float *x, int n,
                     float *const *ys)
 {
-    job j = {.nn = nn, .ls = ls, .ys = ys, .n_ls = n_ls, .act = nn->scratch->act};
-    int64_t groups = 0, cols = ls[0]->w.cols;
-    for (int m = 0; m < n_ls; m++) {
-        groups += ls[m]->w.groups;
-        j.want[nn->k->act[ls[m]->w.form]] = true;
+    uint32_t done = 0; /* bit m: matrix m */
+    static_assert(ASH_LINEAR_MAX <= 32, "a bit each");
+    for (int first = 0; first < n_ls; first++) {
+        if (done >> first & 1)
+            continue;
+        const ash_linear *same[ASH_LINEAR_MAX];
+        float *to[ASH_LINEAR_MAX];
+        int64_t groups = 0;
+        job j = {.nn = nn, .ls = same, .ys = to, .n = n, .x = x, .ldx = ls[0]->in, .in = ls[0]->in,
+                 .act = nn->scratch->act};
+        for (int m = first; m < n_ls; m++) {
+            if (ls[m]->perm != ls[first]->perm)
+                continue;
+            done |= 1u << m;
+            same[j.n_ls] = ls[m];
+            to[j.n_ls++] = ys[m];
+            groups += ls[m]->w.groups;
+            want_act(&j, ls[m]);
+        }
+        run_job(&j, n, groups);
     }
-    j.act.n = n;
-    j.act.cols = cols;
-    j.act.ld = (cols + 63) / 64 * 64;
-    j.act.x = x;
-    if (j.want[ASH_ACT_I8] || j.want[ASH_ACT_BF16])
-        ash_nn_rows(nn, n, cols, convert_rows, &j);
-    /* Chunks small enough that a core which is taken away holds up little, even numbers because kernels
-     * take groups in pairs. */
-    int64_t grain = groups / (nn->o.threads * (n > 8 ? 16 : 8)) & ~1ll;
-    ash_pool_run(nn->pool, groups, grain < 2 ? 2 : grain, multiply, &j);
+}
+
+void ash_linear_run_each(ash_nn *nn, const ash_linear *ls, int n_ls, const float *x, int n, float *y)
+{
+    int64_t in = ls->in, out = ls->w.rows, room = nn->o.max_rows * nn->scratch->act.ld;
+    for (int first = 0, m; first < n_ls; first += m) {
+        job j = {.nn = nn, .each = ls + first, .y = y + first * out, .ldy = n_ls * out, .n = n,
+                 .x = x + first * in, .ldx = n_ls * in, .in = in, .act = nn->scratch->act};
+        want_act(&j, ls + first);
+        m = n_ls - first;
+        if (converts(&j) && m * n > room / j.act.ld) /* as many as there is room for */
+            m = (int)(room / j.act.ld / n);
+        j.n_ls = m;
+        run_job(&j, (int64_t)m * n, m * ls->w.groups);
+    }
 }

@@ -27,7 +27,9 @@ int ash_linear_plan(ash_linear *l, ash_dtype t, int64_t out, int64_t in, uint64_
 /* The same for F8_E4M3 [out, in] with a float scale for each block of [block_out, block_in]. */
 int ash_linear_plan_fp8(ash_linear *l, int64_t out, int64_t in, int64_t block_out, int64_t block_in,
                         uint64_t *bytes, ash_err *err) ASH_MUST_CHECK;
-/* The same for GPTQ. Reads q->group_of (to sort columns), no weights; borrows nothing. */
+/* The same for GPTQ. Reads q->group_of (to sort columns), no weights; borrows nothing. The memory holds
+ * the order of the columns, too. w.cols, which an ash_nn's max_in must cover, may be more than `in`:
+ * groups that are no multiple of 32 are filled up. */
 int ash_linear_plan_gptq(ash_linear *l, const ash_gptq *q, uint64_t *bytes, ash_err *err) ASH_MUST_CHECK;
 /* Borrows mem: *bytes of the plan, 64-byte aligned, for as long as l is used. */
 void ash_linear_bind(ash_linear *l, void *mem);
@@ -35,7 +37,12 @@ void ash_linear_bind(ash_linear *l, void *mem);
 void ash_linear_pack(const ash_linear *l, const void *src, int64_t row, int64_t n);
 /* scales [ceil(out / block_out), ceil(in / block_in)], all of them; src as above, rows of bytes. */
 void ash_linear_pack_fp8(const ash_linear *l, const void *src, const float *scales, int64_t row, int64_t n);
-/* Rows from the whole q that was planned with. */
+/* Writes the order of the columns into the bound memory: once, by one thread, before any rows of a GPTQ
+ * matrix are packed. Reads q->group_of; the same q as planned with. */
+void ash_linear_order_gptq(const ash_linear *l, const ash_gptq *q);
+/* Rows from the whole q that was planned with. row is a multiple of 16, and n unless the last row is
+ * among them. Fast when n is a multiple of 64 from 256 up to some 1024, so that a page of qweight is
+ * read while it is at hand. */
 void ash_linear_pack_gptq(const ash_linear *l, const ash_gptq *q, int64_t row, int64_t n);
 /* Matrices whose columns are in the same order (q, k and v have seen the same activations) share one
  * permutation from here on, so that a run converts x once for all. After packing. */
@@ -43,14 +50,14 @@ void ash_linear_share(ash_linear *const *ls, int n_ls);
 /* One row of W as floats, bit for bit as the file's type decodes: y [in]. Any thread. */
 void ash_linear_row(const ash_linear *l, int64_t row, float *y);
 
-/* ys[j] [n, out_j] = x [n, in] times the transpose of ls[j], plus bias, for all j in one job: the
- * matrices share x and so its conversion. All have the same `in`; n <= max_rows; n_ls <= 16.
+/* ys[j] [n, out_j] = x [n, in] times the transpose of ls[j], plus bias, for all j: matrices of the same
+ * `perm` in one job, with one conversion of x. All have the same `in`; n <= max_rows; n_ls <= 16.
  * x and the ys do not overlap. A row's result does not depend on the other rows. */
 void ash_linear_run(ash_nn *nn, const ash_linear *const *ls, int n_ls, const float *x, int n,
                     float *const *ys);
 
 /* ys [n, n_ls * out] from x [n, n_ls * in]: matrix j reads the j-th piece of a row and writes the j-th.
- * All are of one shape: the heads of an absorbed attention. Any n_ls. */
+ * All are of one shape, form and `perm`: the heads of an absorbed attention. Any n_ls; n <= max_rows. */
 void ash_linear_run_each(ash_nn *nn, const ash_linear *ls, int n_ls, const float *x, int n, float *y);
 
 #endif

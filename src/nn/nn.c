@@ -36,6 +36,7 @@ static void carve_act(carver *c, const ash_nn_options *o, ash_act *a)
     a->ds = carve(c, rows * ld / 8);
     a->ns = carve(c, rows * ld / 8);
     a->h = carve(c, rows * ld * 2);
+    a->ld = (int64_t)ld;
 }
 
 static void carve_all(carver *c, const ash_nn_options *o, ash_nn_scratch *s)
@@ -46,6 +47,8 @@ static void carve_all(carver *c, const ash_nn_options *o, ash_nn_scratch *s)
         s = &counted;
     carve(c, sizeof *s);
     carve_act(c, o, &s->act);
+    s->x = o->level == ASH_CPU_SCALAR ? carve(c, (uint64_t)o->max_rows * (uint64_t)s->act.ld * sizeof(float))
+                                      : NULL;
     s->tiles = carve(c, (uint64_t)o->max_rows * sizeof *s->tiles);
     s->max_parts = (o->max_context / ASH_SPAN + 2) * o->max_heads;
     s->parts = carve(c, (uint64_t)s->max_parts * (uint64_t)(o->max_head_dim + 2) * sizeof(float));
@@ -56,6 +59,7 @@ static void carve_all(carver *c, const ash_nn_options *o, ash_nn_scratch *s)
             w = &s->workers[i];
         w->matmul = carve(c, (uint64_t)ash_kernel_scratch(ash_kernel_get(o->level), o->max_in));
         w->p = carve(c, (uint64_t)ASH_TILE * ASH_SPAN * sizeof(float));
+        w->x = carve(c, (uint64_t)o->max_in * sizeof(float));
         w->acc = carve(c, (uint64_t)ASH_TILE * (uint64_t)o->max_head_dim * sizeof(float));
     }
 }

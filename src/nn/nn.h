@@ -13,7 +13,7 @@ typedef struct ash_nn_options {
     ash_cpu_level level;  /* ash_cpu_get()->level, or a lower one */
     int threads;          /* with the caller; 0 means ash_cpu_threads() */
     int max_rows;         /* rows of one forward */
-    int64_t max_in;       /* columns of the widest matrix */
+    int64_t max_in;       /* columns of the widest matrix, in packed order: the largest w.cols of a linear */
     int max_heads;        /* query heads */
     int max_head_dim;     /* the larger of k_dim and v_dim */
     int64_t max_context;  /* positions of the longest sequence */

@@ -9,6 +9,7 @@ typedef struct ash_worker {
     void *matmul;                       /* ash_kernel_scratch bytes */
     float *p;                           /* [ASH_TILE][ASH_SPAN] */
     float *acc;                         /* [ASH_TILE][max_head_dim] */
+    float *x;                           /* [max_in]: activations in the order of a matrix's columns */
     float max[ASH_TILE], sum[ASH_TILE];
 } ash_worker;
 
@@ -20,6 +21,7 @@ typedef struct ash_row_tile {
 struct ash_nn_scratch {
     uint64_t bytes;        /* of this mapping */
     ash_act act;           /* of the widest matrix and most rows; x unset */
+    float *x;              /* [max_rows, ld of act], for tables that multiply floats; or NULL */
     ash_row_tile *tiles;   /* [max_rows] */
     float *parts;          /* attention states of single spans: max, sum, acc [max_head_dim] */
     int64_t max_parts;

@@ -23,6 +23,6 @@ void ash_ref_matmul(const ash_packed *w, const ash_act *a, int64_t g0, int64_t g
         int64_t n = left < ASH_GROUP ? left : ASH_GROUP;
         for (int64_t i = 0; i < a->n; i++)
             for (int64_t r = 0; r < n; r++)
-                y[i * ldy + first + r] = dot(rows + r * w->cols, a->x + i * w->cols, w->cols);
+                y[i * ldy + first + r] = dot(rows + r * w->cols, a->x + i * a->ldx, w->cols);
     }
 }

@@ -11,7 +11,7 @@ enum { TILE_ROWS = 3, PLAIN_ROWS = 6 };
 
 typedef struct tile {
     const uint8_t *w;
-    int64_t blocks, ld, lds; /* rows of q are ld apart, of d, ds and ns lds */
+    int64_t blocks, cols, ld, lds; /* rows of q (or of x) are ld apart, of d, ds and ns lds */
     const int8_t *q;
     const float *d, *ds, *x;
     const int32_t *ns;
@@ -165,12 +165,12 @@ INLINE void plain_tile(tile *t, const ash_form form, const int N, float *y, int6
     vf acc[2][PLAIN_ROWS];
     UNROLL for (int n = 0; n < N; n++) acc[0][n] = acc[1][n] = vf_zero();
     int64_t k = 0;
-    for (; k + 2 <= t->ld; k += 2) {
+    for (; k + 2 <= t->cols; k += 2) {
         fetch_more(&t->ahead);
         plain_step(t, form, N, k, acc);
         plain_step(t, form, N, k + 1, acc);
     }
-    if (k < t->ld)
+    if (k < t->cols)
         plain_step(t, form, N, k, acc);
     for (int n = 0; n < N; n++)
         for (int h = 0; h < 2; h++)
@@ -185,7 +185,8 @@ INLINE void plain_run(const ash_packed *w, const ash_act *a, int64_t g0, int64_t
     for (int64_t g = g0; g < g1; g++) {
         for (int64_t i = 0; i < tiles; i++) {
             int64_t row = a->n * i / tiles, n = a->n * (i + 1) / tiles - row;
-            tile t = {.w = w->data + g * w->group_bytes, .ld = a->cols, .x = a->x + row * a->cols,
+            tile t = {.w = w->data + g * w->group_bytes, .cols = a->cols, .ld = a->ldx,
+                      .x = a->x + row * a->ldx,
                       .ahead = fetch_start(w, g, 1, i, tiles, (a->cols + 1) / 2)};
             float *out = y + row * ldy + g * ASH_GROUP;
             int64_t left = w->rows - g * ASH_GROUP;

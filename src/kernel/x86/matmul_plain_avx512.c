@@ -8,7 +8,7 @@ enum { TILE_ROWS = 12 };
 
 typedef struct tile {
     const uint8_t *w;
-    int64_t group_bytes, cols;
+    int64_t group_bytes, cols, ldx;
     const float *x;
     fetch ahead; /* a step is two columns */
 } tile;
@@ -32,7 +32,7 @@ INLINE void step(const tile *t, const ash_form form, const int R, const int N, i
     UNROLL for (int r = 0; r < R; r++) u[r] = column(t->w + r * t->group_bytes, form, k);
     UNROLL for (int n = 0; n < N; n++)
     {
-        __m512 x = _mm512_set1_ps(t->x[n * t->cols + k]);
+        __m512 x = _mm512_set1_ps(t->x[n * t->ldx + k]);
         UNROLL for (int r = 0; r < R; r++) acc[r][n] = _mm512_fmadd_ps(u[r], x, acc[r][n]);
     }
 }
@@ -81,8 +81,8 @@ INLINE void run(const ash_packed *w, const ash_act *a, int64_t g0, int64_t g1, f
     for (int64_t g = g0; g < g1; g += 2) {
         for (int64_t i = 0; i < tiles; i++) {
             int64_t row = a->n * i / tiles, n = a->n * (i + 1) / tiles - row;
-            tile t = {w->data + g * w->group_bytes, w->group_bytes, a->cols, a->x + row * a->cols,
-                      fetch_start(w, g, 2, i, tiles, (a->cols + 1) / 2)};
+            tile t = {w->data + g * w->group_bytes, w->group_bytes, a->cols, a->ldx,
+                      a->x + row * a->ldx, fetch_start(w, g, 2, i, tiles, (a->cols + 1) / 2)};
             float *out = y + row * ldy + g * ASH_GROUP;
             int64_t left = w->rows - g * ASH_GROUP;
             if (g + 1 < g1)

@@ -19,7 +19,7 @@ typedef struct fixture {
 static void open_act(const ash_kernel *k, ash_act *a, const float *x, int64_t n, int64_t cols)
 {
     int64_t ld = (cols + 63) / 64 * 64, nb = ld / 32;
-    *a = (ash_act){.n = n, .cols = cols, .ld = ld, .x = x, .h = must_alloc((size_t)(n * ld * 2)),
+    *a = (ash_act){.n = n, .cols = cols, .ldx = cols, .ld = ld, .x = x, .h = must_alloc((size_t)(n * ld * 2)),
                    .q = must_alloc((size_t)(n * ld)), .d = must_alloc((size_t)(n * nb * 4)),
                    .ds = must_alloc((size_t)(n * nb * 4)), .ns = must_alloc((size_t)(n * nb * 4))};
     for (int64_t i = 0; i < n; i++) {

@@ -137,6 +137,97 @@ static void slice_body(ash_nn *nn)
     close_matrix(&m);
 }
 
+/* Matrices whose columns are in orders of their own, one filled up, in one run with one that is not:
+ * each gives what it gives alone on activations that were put in its order before. */
+static void order_body(ash_nn *nn)
+{
+    enum { N = 9, IN = 96, WIDE = 128 };
+    static const ash_dtype types[4] = {ASH_DTYPE_Q8_0, ASH_DTYPE_Q4_1, ASH_DTYPE_Q4_0, ASH_DTYPE_Q8_0};
+    ash_rng rng;
+    ash_rng_init(&rng, 8);
+    matrix m[4];
+    int32_t wide[WIDE], back[IN], copy[IN];
+    for (int c = 0; c < WIDE; c++) wide[c] = c % 4 == 3 ? -1 : c * 7 % IN;
+    for (int c = 0; c < IN; c++) copy[c] = back[c] = IN - 1 - c;
+    const int32_t *perms[4] = {wide, NULL, back, copy};
+    const ash_linear *ls[4];
+    float *x = rand_vector(&rng, N * IN, 1), *ordered = must_alloc(N * WIDE * 4), *ys[4];
+    for (int j = 0; j < 4; j++) {
+        open_matrix(&m[j], &rng, types[j], 40, j ? IN : WIDE);
+        m[j].l.in = IN;
+        m[j].l.perm = perms[j];
+        ls[j] = &m[j].l;
+        ys[j] = must_alloc(N * 40 * 4);
+    }
+    for (int shared = 0; shared < 2; shared++) {
+        ash_linear_run(nn, ls, 4, x, N, ys);
+        for (int j = 0; j < 4; j++) {
+            int64_t cols = m[j].l.w.cols;
+            for (int i = 0; i < N; i++)
+                for (int64_t c = 0; c < cols; c++) {
+                    int64_t at = perms[j] ? perms[j][c] : c;
+                    ordered[i * cols + c] = at < 0 ? 0 : x[i * IN + at];
+                }
+            ash_linear plain = m[j].l;
+            const ash_linear *one = &plain;
+            plain.in = cols;
+            plain.perm = NULL;
+            float alone[N * 40];
+            ash_linear_run(nn, &one, 1, ordered, N, (float *[]){alone});
+            assert_memory_equal(alone, ys[j], sizeof alone);
+        }
+        ash_linear_share((ash_linear *[]){&m[0].l, &m[1].l, &m[2].l, &m[3].l}, 4);
+        assert_ptr_equal(m[3].l.perm, back);
+        assert_ptr_equal(m[0].l.perm, wide);
+        assert_null(m[1].l.perm);
+    }
+    for (int j = 0; j < 4; j++) {
+        free(ys[j]);
+        close_matrix(&m[j]);
+    }
+    free(ordered);
+    free(x);
+}
+
+/* Pieces of a row, each by its own matrix: the bits of runs of their own. More pieces than the
+ * conversion has room for at once. */
+static void each_body(ash_nn *nn)
+{
+    static const ash_dtype types[] = {ASH_DTYPE_F32, ASH_DTYPE_BF16, ASH_DTYPE_F16, ASH_DTYPE_Q8_0};
+    enum { HEADS = 7, IN = 160, OUT = 24, N = 70 };
+    ash_rng rng;
+    ash_rng_init(&rng, 9);
+    float *x = rand_vector(&rng, N * HEADS * IN, 1), *y = must_alloc(N * HEADS * OUT * 4);
+    float *piece = must_alloc(N * IN * 4), *want = must_alloc(N * OUT * 4);
+    float *bias = rand_vector(&rng, OUT, 1);
+    for (int t = 0; t < 4; t++) {
+        matrix m[HEADS];
+        ash_linear ls[HEADS];
+        for (int h = 0; h < HEADS; h++) {
+            open_matrix(&m[h], &rng, types[t], OUT, IN);
+            ls[h] = m[h].l;
+            ls[h].bias = h == 2 ? bias : NULL;
+        }
+        for (int n = 1; n <= N; n += 23) {
+            ash_linear_run_each(nn, ls, HEADS, x, n, y);
+            for (int h = 0; h < HEADS; h++) {
+                const ash_linear *one = &ls[h];
+                for (int i = 0; i < n; i++)
+                    memcpy(piece + i * IN, x + (i * HEADS + h) * IN, IN * 4);
+                ash_linear_run(nn, &one, 1, piece, n, (float *[]){want});
+                for (int i = 0; i < n; i++)
+                    assert_memory_equal(want + i * OUT, y + (i * HEADS + h) * OUT, OUT * 4);
+            }
+        }
+        for (int h = 0; h < HEADS; h++) close_matrix(&m[h]);
+    }
+    free(bias);
+    free(want);
+    free(piece);
+    free(y);
+    free(x);
+}
+
 static void norm_body(ash_nn *nn)
 {
     ash_rng rng;
@@ -209,6 +300,16 @@ static void rope_body(ash_nn *nn)
         free(y);
         ash_rope_release(&r);
     }
+}
+
+static void test_order(void **state)
+{
+    each_nn(order_body);
+}
+
+static void test_each(void **state)
+{
+    each_nn(each_body);
 }
 
 static void test_linear(void **state)
@@ -326,6 +427,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_linear),   cmocka_unit_test(test_slice),
+        cmocka_unit_test(test_order),    cmocka_unit_test(test_each),
         cmocka_unit_test(test_norm),     cmocka_unit_test(test_rope),
         cmocka_unit_test(test_scalings), cmocka_unit_test(test_refusals),
     };
