@@ -63,4 +63,22 @@ static inline uint16_t ash_bf16_from_f32(float f)
     return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
+/* Scales of 4-bit floats, halved because their values are stored doubled. OCP Microscaling 1.0: E8M0 is
+ * 2^(e - 127); here 255, which should be NaN, is 2^127 as in ggml. */
+static inline float ash_e8m0_half(uint8_t e)
+{
+    return ash_f32_from_bits(e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23);
+}
+
+/* Unsigned E4M3 with bias 7, halved; the sign bit is not looked at, but 0x7f (NaN) is 0, as in ggml. */
+static inline float ash_ue4m3_half(uint8_t v)
+{
+    int exp = v >> 3 & 15, man = v & 7;
+    if (v == 0x7f)
+        return 0;
+    if (exp == 0)
+        return (float)man * 0x1p-10f;
+    return ash_f32_from_bits((uint32_t)(exp + 119) << 23 | (uint32_t)man << 20);
+}
+
 #endif

@@ -29,7 +29,7 @@ typedef struct tiny_model {
     /* wrong on purpose */
     const char *omit;      /* tensor left out */
     const char *reshape;   /* tensor with its last dimension 32 longer (vectors: 1) */
-    const char *retype;    /* tensor said to be of type Q6_K, 210 bytes for 256 */
+    const char *retype;    /* tensor said to be of type Q8_K, 292 bytes for 256 */
     const char *extra;     /* tensor of 8 floats that nobody wants */
     const char *poison;    /* vector whose first element is NaN */
     const tiny_key *keys;  /* overrides, n_keys */
@@ -122,8 +122,8 @@ static inline void tiny_tensor(tiny_state *s, const char *name, uint64_t out, ui
     if (m->retype && !strcmp(m->retype, name)) {
         dims[0] = 256;
         dims[1] = 1;
-        gw_tensor(&s->info, name, 2, dims, ASH_DTYPE_Q6_K, at);
-        gw_zeros(&s->data, 210);
+        gw_tensor(&s->info, name, 2, dims, ASH_DTYPE_Q8_K, at);
+        gw_zeros(&s->data, 292);
         gw_pad(&s->data, 32);
         return;
     }
