@@ -39,6 +39,16 @@
 #define ASH_MAX_GGUF_KEY 65535
 #define ASH_MAX_GGUF_STRING (64u << 20)    /* one string, e.g. a template or a merges list entry */
 #define ASH_MAX_GGUF_SPLITS 1024
+#define ASH_MAX_HF_NAME 1024               /* bytes of a tensor's name in safetensors and PyTorch files */
+#define ASH_MAX_SAFETENSORS_HEADER 100000000u /* bytes; the format's own cap */
+#define ASH_MAX_SAFETENSORS_METADATA 4096  /* members of "__metadata__" */
+#define ASH_MAX_SHARDS 1024                /* files of one checkpoint */
+#define ASH_MAX_SHARD_INDEX (128u << 20)   /* bytes of NAME.index.json */
+#define ASH_MAX_TENSOR_INDEX (1u << 30)    /* memory of a checkpoint's names, shapes and files */
+#define ASH_MAX_CONFIG_FILE (8u << 20)     /* bytes of config.json, quantize_config.json, ... */
+#define ASH_MAX_CONFIG_CONTAINERS (1u << 20) /* arrays and objects in such a file */
+#define ASH_MAX_CONFIG_VALUES (1u << 22)   /* members and elements */
+#define ASH_MAX_FOLDER_ENTRIES 65536       /* names in a checkpoint's folder */
 
 #define ASH_MAX_CHECKPOINT_INDEX (64u << 20) /* bytes of a *.index.json; DeepSeek-R1's has 9 MB */
 

@@ -8,11 +8,13 @@
  *   a cache entry                      models--ORG--NAME of the hub's cache: refs/main names the snapshot
  *   an index                           NAME.safetensors.index.json, NAME.bin.index.json
  *
- * In a folder: model.safetensors.index.json, model.safetensors, gptq_model-*.safetensors, the only
- * other *.safetensors; then pytorch_model.bin.index.json, pytorch_model.bin, the only other *.bin, *.pt
- * or *.pth that is a checkpoint; then the only *.gguf (a split set counts as one). Several candidates of
- * one kind are refused and named. The content decides what a file is, not its name.
+ * In a folder: model.safetensors.index.json, model.safetensors, the only other *.safetensors.index.json,
+ * gptq_model-*.safetensors, the only other *.safetensors; then the same for pytorch_model.bin and *.bin,
+ * *.pt, *.pth that are checkpoints (training_args.bin, optimizer.pt and such are not); then the only
+ * *.gguf (a split set counts as one; mmproj-* does not count). Several candidates of one kind are
+ * refused and named. The content decides what a file is, not its name.
  *
+ * Files behind links are followed: the hub's cache is made of them.
  * Immutable after open: any thread. Errors name file, place, what was expected and found. */
 #ifndef ASHLEY_FORMAT_CHECKPOINT_H
 #define ASHLEY_FORMAT_CHECKPOINT_H
@@ -46,6 +48,12 @@ typedef struct ash_checkpoint {
 int ash_checkpoint_open(const char *path, ash_checkpoint **out, ash_err *err) ASH_MUST_CHECK;
 void ash_checkpoint_close(ash_checkpoint *c); /* NULL is fine */
 
+/* The folder of one revision (a branch, tag or commit; NULL: "main") of a cache entry
+ * models--ORG--NAME: *out is a path, the caller's to free(). Without refs/main the only snapshot is
+ * taken. ASH_ENOENT if there is none. */
+int ash_checkpoint_snapshot(const char *entry, const char *revision, char **out,
+                            ash_err *err) ASH_MUST_CHECK;
+
 /* "GGUF", "safetensors", "PyTorch". */
 const char *ash_checkpoint_kind_name(ash_checkpoint_kind k);
 
@@ -53,8 +61,9 @@ const char *ash_checkpoint_kind_name(ash_checkpoint_kind k);
  * caller releases it, also on failure. ASH_ENOENT if there is none; ASH_ELIMIT over max bytes. */
 int ash_checkpoint_file(const ash_checkpoint *c, const char *name, size_t max, ash_buf *out,
                         ash_err *err) ASH_MUST_CHECK;
-/* The same, parsed: *out is the caller's (json_decref), NULL with 0 if there is no such file. Errors
- * name file and byte. */
+/* The same, parsed: *out is the caller's (json_decref), NULL with 0 if there is no such file. Whole
+ * numbers over 64 bits, which Python writes ("model_max_length"), become reals. Errors name file and
+ * byte. */
 int ash_checkpoint_json(const ash_checkpoint *c, const char *name, size_t max, json_t **out,
                         ash_err *err) ASH_MUST_CHECK;
 

@@ -120,10 +120,20 @@ static void advise(const ash_tensor_index *idx, const ash_tensor *t, uint64_t fr
                    int advice)
 {
     const ash_map *map = &idx->files[t->file].map;
-    if (!map->data || map->fd < 0 || from >= t->bytes)
+    uint64_t bytes = t->bytes;
+    if (t->strides && bytes) { /* rows are scattered: all of what the view spans, at its first or last */
+        if (advice == MADV_WILLNEED ? from : from > bytes || n < bytes - from)
+            return;
+        bytes = ash_dtype_get(t->dtype)->block_bytes;
+        for (uint32_t i = 0; i < t->n_dims; i++)
+            bytes += (t->dims[i] - 1) * t->strides[i] * ash_dtype_get(t->dtype)->block_bytes;
+        from = 0;
+        n = bytes;
+    }
+    if (!map->data || map->fd < 0 || from >= bytes)
         return;
-    if (n > t->bytes - from)
-        n = t->bytes - from;
+    if (n > bytes - from)
+        n = bytes - from;
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     uint64_t begin = (t->offset + from) / page * page;
     uint64_t end = t->offset + from + n;
