@@ -62,6 +62,9 @@
 #define ASH_MAX_TEMPLATE_OUTPUT (64u << 20)
 #define ASH_MAX_TEMPLATE_MEMORY (256u << 20)
 
+/* models */
+#define ASH_MAX_EXPERTS 1024               /* of a layer's mixture */
+
 /* engine */
 #define ASH_MAX_SEQUENCES 256              /* sequences of one engine */
 #define ASH_MAX_BATCH 512                  /* tokens of one forward */

@@ -1,0 +1,35 @@
+/* A mixture of experts: each token goes through the few that a router chooses (Shazeer et al. 2017,
+ * Dai et al. 2024), SwiGLU each.
+ *
+ * Tokens are gathered expert by expert, so that an expert's matrices are read once for all its tokens;
+ * those of experts that nobody chose are not touched. */
+#ifndef ASHLEY_NN_MOE_H
+#define ASHLEY_NN_MOE_H
+
+#include "nn/linear.h"
+#include "nn/router.h"
+
+/* One layer's. */
+typedef struct ash_moe {
+    ash_linear router;  /* [experts, embd]; floats, so that no expert is chosen by a rounding error */
+    const float *bias;  /* [experts], of the choice; borrowed, or NULL */
+    ash_linear *gate;   /* [experts] of [inter, embd]; these arrays are borrowed */
+    ash_linear *up;     /* [experts] of [inter, embd] */
+    ash_linear *down;   /* [experts] of [embd, inter] */
+} ash_moe;
+
+/* What all layers have in common. */
+typedef struct ash_moe_shape {
+    ash_router router; /* as ash_router_check accepts it */
+    int64_t embd, inter;
+} ash_moe_shape;
+
+/* Bytes of scratch for a run of up to max_rows rows. */
+uint64_t ash_moe_bytes(const ash_moe_shape *s, int max_rows);
+/* y [n, embd] += sum over a row's experts of weight * down(silu(gate x) * up x), x [n, embd]. Experts are
+ * added in ascending order: a row's result does not depend on the other rows. scratch: ash_moe_bytes of
+ * n or more, 64-byte aligned. */
+void ash_moe_run(ash_nn *nn, const ash_moe_shape *s, const ash_moe *m, const float *x, int n, float *y,
+                 void *scratch);
+
+#endif
