@@ -35,22 +35,27 @@ static void use(ash_net *net)
     ash_err err = ASH_ERR_INIT;
     const ash_binding *b = &net->binding;
     int64_t block = ash_kv_block_bytes(&net->kv);
-    if (b->bytes > MOST || net->row_bytes > MOST || block > MOST || net->hp.n_vocab > MOST)
+    if (b->bytes > MOST || b->scratch > MOST || net->row_bytes > MOST || block > MOST ||
+        net->hp.n_vocab > MOST)
         return;
     void *region = aligned_alloc(64, b->bytes);
     void *scratch = aligned_alloc(64, (net->row_bytes * ROWS + 63) / 64 * 64);
     float *logits = calloc((size_t)net->hp.n_vocab * ROWS, sizeof *logits);
-    if (region && scratch && logits) {
+    void *work = aligned_alloc(64, (b->scratch + 63) / 64 * 64);
+    if (region && scratch && logits && work) {
         if (!net->arch->bind(net, region, &err)) {
-            for (size_t i = 0; i < b->n_items; i++)
-                if (b->items[i].matrix)
-                    ash_bind_pack(b, &b->items[i], 0, (int64_t)b->items[i].tensor->dims[0]);
+            for (size_t i = 0; i < b->n_items; i++) {
+                const ash_bind_item *it = &b->items[i];
+                for (int64_t row = 0; it->matrix && row < it->rows; row += it->step)
+                    ash_bind_pack(b, it, row, it->step < it->rows - row ? it->step : it->rows - row, work);
+            }
             forward(net, logits, scratch);
         } else if (!err.msg[0]) {
             abort();
         }
     }
     free(region);
+    free(work);
     free(scratch);
     free(logits);
 }
@@ -64,7 +69,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     ash_log_set_level(ASH_LOG_NONE);
     if (ash_gguf_open_memory(data, size, "input", &g, &err))
         return 0;
-    if (ash_arch_find(g, &arch, &err) || arch->plan(g, &net, &err)) {
+    const ash_checkpoint c = {.path = "input", .dir = ".", .gguf = g, .tensors = ash_gguf_tensors(g),
+                              .note = ""};
+    if (ash_arch_find(&c, &arch, &err) || arch->plan(&c, &net, &err)) {
         if (!err.msg[0] || net)
             abort();
     } else {

@@ -6,23 +6,44 @@
 static const ash_arch *const all[] = {&ash_arch_llama};
 enum { N_ALL = sizeof all / sizeof *all };
 
-int ash_arch_find(const ash_gguf *g, const ash_arch **out, ash_err *err)
+bool ash_arch_name(const ash_checkpoint *c, ash_str *out)
+{
+    *out = (ash_str){0};
+    if (c->gguf) {
+        const ash_gguf_kv *kv = ash_gguf_find(c->gguf, "general.architecture");
+        return kv && kv->type == ASH_GGUF_STRING &&
+               !ash_gguf_get_str(c->gguf, "general.architecture", out, NULL);
+    }
+    const json_t *type = json_object_get(c->config, "model_type");
+    if (!json_is_string(type))
+        type = json_array_get(json_object_get(c->config, "architectures"), 0);
+    if (!json_is_string(type))
+        return false;
+    *out = (ash_str){json_string_value(type), json_string_length(type)};
+    return true;
+}
+
+int ash_arch_find(const ash_checkpoint *c, const ash_arch **out, ash_err *err)
 {
     for (int i = 0; i < N_ALL; i++)
-        if (all[i]->match(g)) {
+        if (all[i]->match(c)) {
             *out = all[i];
             return 0;
         }
     ash_str name = {0};
-    int rc = ash_gguf_need_str(g, "general.architecture", &name, err);
+    int rc = c->gguf ? ash_gguf_need_str(c->gguf, "general.architecture", &name, err) : 0;
     if (rc)
         return rc;
-    char known[128];
+    if (!c->config && !c->gguf)
+        return ash_err_set(err, ASH_ENOENT, "%s: there is no config.json beside it", c->path);
+    if (!ash_arch_name(c, &name))
+        return ash_err_set(err, ASH_EFORMAT, "%s/config.json: 'model_type' is missing", c->dir);
+    char known[256], shown[80];
     size_t len = 0;
     for (int i = 0; i < N_ALL && len < sizeof known; i++)
-        len += (size_t)snprintf(known + len, sizeof known - len, "%s%s", i ? ", " : "", all[i]->name);
-    return ash_err_set(err, ASH_EUNSUPPORTED, "%s: architecture '%.*s'; known here: %s",
-                       ash_gguf_path(g), (int)(name.n < 64 ? name.n : 64), name.p, known);
+        len += (size_t)snprintf(known + len, sizeof known - len, "%s%s", i ? ", " : "", all[i]->names);
+    return ash_err_set(err, ASH_EUNSUPPORTED, "%s: architecture '%s'; known here: %s", c->path,
+                       ash_gguf_show(name, shown), known);
 }
 
 void ash_net_close(ash_net *net)

@@ -19,6 +19,7 @@ typedef struct ash_arch ash_arch;
 /* What every architecture's model begins with. */
 typedef struct ash_net {
     const ash_arch *arch;
+    const char *name;      /* "llama", "mistral", ...: what it was called; constant text */
     ash_hparams hp;
     ash_kv_shape kv;       /* what a KV pool must be made for; its type is the engine's to choose */
     ash_binding binding;   /* where each tensor goes; binding.bytes are the weights */
@@ -49,11 +50,11 @@ typedef struct ash_run {
 } ash_run;
 
 struct ash_arch {
-    const char *name; /* general.architecture */
-    bool (*match)(const ash_gguf *g);
+    const char *names; /* of GGUF's general.architecture and config.json's model_type, for messages */
+    bool (*match)(const ash_checkpoint *c);
     /* Reads and checks metadata and shapes, touches no weight. *out is the caller's (ash_net_close);
-     * it borrows g until it is packed. Errors name key or tensor. */
-    int (*plan)(const ash_gguf *g, ash_net **out, ash_err *err);
+     * it borrows c until it is packed. Errors name key or tensor. */
+    int (*plan)(const ash_checkpoint *c, ash_net **out, ash_err *err);
     /* region: binding.bytes, 64-byte aligned, zeroed; borrowed until close. */
     int (*bind)(ash_net *net, void *region, ash_err *err);
     void (*forward)(const ash_net *net, ash_run *run, const ash_batch *batch);
@@ -61,7 +62,10 @@ struct ash_arch {
 };
 
 /* The architecture of a checkpoint. ASH_EUNSUPPORTED names it and those that are known. */
-int ash_arch_find(const ash_gguf *g, const ash_arch **out, ash_err *err) ASH_MUST_CHECK;
+int ash_arch_find(const ash_checkpoint *c, const ash_arch **out, ash_err *err) ASH_MUST_CHECK;
+/* What the checkpoint calls its architecture: GGUF's general.architecture, config.json's model_type or,
+ * without one, the first of its architectures ("LlamaForCausalLM"). False if it says nothing; borrowed. */
+bool ash_arch_name(const ash_checkpoint *c, ash_str *out);
 void ash_net_close(ash_net *net); /* NULL is fine */
 /* What nn must be opened for, for batches of max_rows and sequences of max_context. */
 ash_nn_options ash_net_nn_options(const ash_net *net, ash_cpu_level level, int threads, int max_rows,

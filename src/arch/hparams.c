@@ -8,18 +8,19 @@
 #include <string.h>
 
 enum {
-    MAX_LAYERS = 1024,
     MAX_EMBD = 1 << 17,
     MAX_FF = 1 << 20,
     MAX_HEADS = 1024,
     MAX_HEAD_DIM = 1024,
     MAX_CONTEXT = 1 << 26,
+    MAX_EXPERTS = 4096,
 };
 
 /* "PREFIX.NAME" for the getters. */
 typedef struct reader {
     const ash_gguf *g;
     const char *prefix;
+    unsigned flags;
     char key[128];
 } reader;
 
@@ -74,10 +75,39 @@ static int get_real(reader *r, const char *name, double lo, double hi, double *o
     return 0;
 }
 
+static int read_heads(reader *r, ash_hparams *hp, ash_err *err)
+{
+    hp->k_dim = hp->v_dim = hp->n_embd / hp->n_heads;
+    if (!ash_gguf_find(r->g, key_of(r, "attention.key_length")) && hp->n_embd % hp->n_heads)
+        return ash_err_set(err, ASH_EFORMAT,
+                           "%s: key '%s' is missing and embedding_length %lld is no multiple of %lld "
+                           "heads",
+                           ash_gguf_path(r->g), r->key, (long long)hp->n_embd,
+                           (long long)hp->n_heads);
+    int rc;
+    if ((rc = get_size(r, "attention.key_length", MAX_HEAD_DIM, &hp->k_dim, err)) ||
+        (rc = get_size(r, "attention.value_length", MAX_HEAD_DIM, &hp->v_dim, err)))
+        return rc;
+    if (hp->k_dim < 1 || hp->k_dim > MAX_HEAD_DIM || hp->v_dim < 1 || hp->v_dim > MAX_HEAD_DIM)
+        return ash_err_set(err, ASH_EFORMAT, "%s: a head of %lld elements; at most %d",
+                           ash_gguf_path(r->g), (long long)hp->k_dim, MAX_HEAD_DIM);
+    int64_t dims = hp->k_dim;
+    if ((rc = get_size(r, "rope.dimension_count", MAX_HEAD_DIM, &dims, err)))
+        return rc;
+    if (dims > hp->k_dim || dims % 2)
+        return ash_err_set(err, ASH_EFORMAT,
+                           "%s: key '%s' must be even and at most the head's %lld elements, is %lld",
+                           ash_gguf_path(r->g), key_of(r, "rope.dimension_count"),
+                           (long long)hp->k_dim, (long long)dims);
+    hp->rope.dims = (int)dims;
+    hp->rope.head_dim = (int)hp->k_dim;
+    return 0;
+}
+
 static int read_sizes(reader *r, ash_hparams *hp, ash_err *err)
 {
     int rc;
-    if ((rc = need_size(r, "block_count", MAX_LAYERS, &hp->n_layers, err)) ||
+    if ((rc = need_size(r, "block_count", ASH_MAX_LAYERS, &hp->n_layers, err)) ||
         (rc = need_size(r, "embedding_length", MAX_EMBD, &hp->n_embd, err)) ||
         (rc = need_size(r, "feed_forward_length", MAX_FF, &hp->n_ff, err)) ||
         (rc = need_size(r, "context_length", MAX_CONTEXT, &hp->n_ctx, err)) ||
@@ -90,25 +120,27 @@ static int read_sizes(reader *r, ash_hparams *hp, ash_err *err)
         return ash_err_set(err, ASH_EFORMAT,
                            "%s: %lld attention heads are no multiple of %lld key and value heads",
                            ash_gguf_path(r->g), (long long)hp->n_heads, (long long)hp->n_kv_heads);
-    hp->k_dim = hp->v_dim = hp->n_embd / hp->n_heads;
-    if (!ash_gguf_find(r->g, key_of(r, "attention.key_length")) && hp->n_embd % hp->n_heads)
-        return ash_err_set(err, ASH_EFORMAT,
-                           "%s: key '%s' is missing and embedding_length %lld is no multiple of %lld "
-                           "heads",
-                           ash_gguf_path(r->g), r->key, (long long)hp->n_embd,
-                           (long long)hp->n_heads);
-    if ((rc = get_size(r, "attention.key_length", MAX_HEAD_DIM, &hp->k_dim, err)) ||
-        (rc = get_size(r, "attention.value_length", MAX_HEAD_DIM, &hp->v_dim, err)))
+    return ash_gguf_get_i64(r->g, key_of(r, "expert_count"), 0, MAX_EXPERTS, &hp->n_experts, err);
+}
+
+/* Sliding windows; a pattern of layers may be given as one flag for each. */
+static int read_window(reader *r, ash_hparams *hp, ash_err *err)
+{
+    int64_t window = 0;
+    int rc = ash_gguf_get_i64(r->g, key_of(r, "attention.sliding_window"), 0, INT32_MAX, &window, err);
+    if (rc || !window)
         return rc;
-    if (hp->k_dim < 1 || hp->k_dim > MAX_HEAD_DIM || hp->v_dim < 1 || hp->v_dim > MAX_HEAD_DIM)
-        return ash_err_set(err, ASH_EFORMAT, "%s: a head of %lld elements; at most %d",
-                           ash_gguf_path(r->g), (long long)hp->k_dim, MAX_HEAD_DIM);
-    int64_t experts = 0;
-    if ((rc = ash_gguf_get_i64(r->g, key_of(r, "expert_count"), 0, INT32_MAX, &experts, err)))
-        return rc;
-    if (experts > 0)
-        return ash_err_set(err, ASH_EUNSUPPORTED, "%s: models with experts ('%s' is %lld)",
-                           ash_gguf_path(r->g), r->key, (long long)experts);
+    hp->window = (int32_t)window;
+    const char *key = key_of(r, "attention.sliding_window_pattern");
+    const ash_gguf_kv *kv = ash_gguf_find(r->g, key);
+    ash_gguf_array a = {0};
+    if (kv && (rc = ash_gguf_get_array(r->g, key, ASH_GGUF_I64, &a, err))) return rc;
+    if (kv && a.n != (uint64_t)hp->n_layers)
+        return ash_err_set(
+            err, ASH_EFORMAT, "%s: key '%s' must have a flag for each of %lld layers, has %llu",
+            ash_gguf_path(r->g), key, (long long)hp->n_layers, (unsigned long long)a.n);
+    for (int64_t i = 0; i < hp->n_layers; i++)
+        if (!kv || ash_gguf_array_i64(&a, (uint64_t)i)) hp->windowed[i / 64] |= 1ull << i % 64;
     return 0;
 }
 
@@ -134,20 +166,10 @@ static int read_scaling_type(reader *r, ash_rope_options *o, ash_err *err)
 static int read_rope(reader *r, ash_hparams *hp, ash_err *err)
 {
     ash_rope_options *o = &hp->rope;
-    int64_t dims = hp->k_dim;
     double factor = 0, attention = 1;
     *o = (ash_rope_options){.base = 10000, .low_freq = 1, .high_freq = 4, .beta_fast = 32,
                             .beta_slow = 1, .original_context = (double)hp->n_ctx};
     int rc;
-    if ((rc = get_size(r, "rope.dimension_count", MAX_HEAD_DIM, &dims, err)))
-        return rc;
-    if (dims > hp->k_dim || dims % 2)
-        return ash_err_set(err, ASH_EFORMAT,
-                           "%s: key '%s' must be even and at most the head's %lld elements, is %lld",
-                           ash_gguf_path(r->g), key_of(r, "rope.dimension_count"),
-                           (long long)hp->k_dim, (long long)dims);
-    o->dims = (int)dims;
-    o->head_dim = (int)hp->k_dim;
     if ((rc = get_real(r, "rope.freq_base", 1, 1e12, &o->base, err)) ||
         (rc = get_real(r, "rope.scale_linear", 0, 1e6, &factor, err)) ||
         (rc = get_real(r, "rope.scaling.factor", 0, 1e6, &factor, err)) ||
@@ -185,16 +207,30 @@ static int read_vocab(reader *r, ash_hparams *hp, ash_err *err)
     return 0;
 }
 
-int ash_hparams_read(const ash_gguf *g, const char *prefix, ash_hparams *out, ash_err *err)
+static int read_gguf(reader *r, ash_hparams *out, ash_err *err)
 {
-    reader r = {.g = g, .prefix = prefix};
     double eps = 1e-5;
     int rc;
-    *out = (ash_hparams){0};
-    if ((rc = read_sizes(&r, out, err)) || (rc = read_rope(&r, out, err)) ||
-        (rc = read_vocab(&r, out, err)) ||
-        (rc = get_real(&r, "attention.layer_norm_rms_epsilon", 0, 0.1, &eps, err)))
+    if ((rc = read_sizes(r, out, err)) || (rc = read_rope(r, out, err)) ||
+        (!(r->flags & ASH_HPARAMS_OWN_HEADS) && (rc = read_heads(r, out, err))) ||
+        (rc = read_vocab(r, out, err)) || (rc = read_window(r, out, err)) ||
+        (rc = get_real(r, "attention.layer_norm_rms_epsilon", 0, 0.1, &eps, err)))
         return rc;
     out->rms_eps = (float)eps;
     return 0;
+}
+
+int ash_hparams_read(const ash_checkpoint *c, const char *prefix, unsigned flags, ash_hparams *out,
+                     ash_err *err)
+{
+    *out = (ash_hparams){0};
+    if (!c->gguf)
+        return ash_err_set(err, ASH_EUNSUPPORTED, "%s: only GGUF is read here", c->path);
+    reader r = {.g = c->gguf, .prefix = prefix, .flags = flags};
+    return read_gguf(&r, out, err);
+}
+
+int32_t ash_hparams_window(const ash_hparams *hp, int64_t layer)
+{
+    return hp->windowed[layer / 64] >> layer % 64 & 1 ? hp->window : 0;
 }

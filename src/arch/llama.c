@@ -1,6 +1,8 @@
-/* The Llama family (Touvron et al. 2023; Llama 2, 3, SmolLM, Mistral without its window): pre-norm
- * decoder, grouped-query attention with rotary positions, SwiGLU. GGUF stores the rows of q and k so
- * that rotated pairs are adjacent. Without "output.weight" the head is the embedding: one copy.
+/* The Llama family (Touvron et al. 2023; Llama 1 to 3, SmolLM, DeepSeek-LLM; Mistral with its sliding
+ * window; Qwen2, whose q, k and v have biases; Qwen3, whose heads of q and k are normed): pre-norm
+ * decoder, grouped-query attention with rotary positions, SwiGLU. Hugging Face's files pair the halves
+ * of a head for rotation; GGUF's "llama" stores the rows of q and k so that pairs are adjacent, its
+ * others do not. Where the head is the embedding there is one copy.
  *
  * Owns the model's fields; weights are the engine's memory. Immutable once bound: any thread. */
 #include <math.h>
@@ -21,6 +23,8 @@ typedef struct llama_layer {
     ash_linear k;           /* [kv_heads * k_dim, embd] */
     ash_linear v;           /* [kv_heads * v_dim, embd] */
     ash_linear o;           /* [embd, heads * v_dim] */
+    const float *q_norm;    /* [k_dim], of each head; or NULL */
+    const float *k_norm;    /* [k_dim] */
     const float *ffn_norm;  /* [embd] */
     ash_linear gate, up;    /* [ff, embd] */
     ash_linear down;        /* [embd, ff] */
@@ -39,29 +43,101 @@ typedef struct llama {
 #define MODEL(field) offsetof(llama, field)
 #define LAYER(field) offsetof(llama_layer, field)
 
-/* name, kind, optional, out, in, field */
-static const ash_bind_rule rules[] = {
-    {"token_embd.weight", ASH_BIND_MATRIX, false, ASH_DIM_VOCAB, ASH_DIM_EMBD, MODEL(embed)},
-    {"output.weight", ASH_BIND_MATRIX, true, ASH_DIM_VOCAB, ASH_DIM_EMBD, MODEL(head)},
-    {"output_norm.weight", ASH_BIND_VECTOR, false, ASH_DIM_EMBD, ASH_DIM_NONE, MODEL(out_norm)},
-    {"rope_freqs.weight", ASH_BIND_VECTOR, true, ASH_DIM_FREQ, ASH_DIM_NONE, MODEL(rope_freqs)},
-    {"blk.%u.attn_norm.weight", ASH_BIND_VECTOR, false, ASH_DIM_EMBD, ASH_DIM_NONE, LAYER(attn_norm)},
-    {"blk.%u.attn_q.weight", ASH_BIND_MATRIX, false, ASH_DIM_Q, ASH_DIM_EMBD, LAYER(q)},
-    {"blk.%u.attn_k.weight", ASH_BIND_MATRIX, false, ASH_DIM_K, ASH_DIM_EMBD, LAYER(k)},
-    {"blk.%u.attn_v.weight", ASH_BIND_MATRIX, false, ASH_DIM_V, ASH_DIM_EMBD, LAYER(v)},
-    {"blk.%u.attn_output.weight", ASH_BIND_MATRIX, false, ASH_DIM_EMBD, ASH_DIM_ATTN, LAYER(o)},
-    {"blk.%u.attn_q.bias", ASH_BIND_VECTOR, true, ASH_DIM_Q, ASH_DIM_NONE, LAYER(q.bias)},
-    {"blk.%u.attn_k.bias", ASH_BIND_VECTOR, true, ASH_DIM_K, ASH_DIM_NONE, LAYER(k.bias)},
-    {"blk.%u.attn_v.bias", ASH_BIND_VECTOR, true, ASH_DIM_V, ASH_DIM_NONE, LAYER(v.bias)},
-    {"blk.%u.attn_output.bias", ASH_BIND_VECTOR, true, ASH_DIM_EMBD, ASH_DIM_NONE, LAYER(o.bias)},
-    {"blk.%u.ffn_norm.weight", ASH_BIND_VECTOR, false, ASH_DIM_EMBD, ASH_DIM_NONE, LAYER(ffn_norm)},
-    {"blk.%u.ffn_gate.weight", ASH_BIND_MATRIX, false, ASH_DIM_FF, ASH_DIM_EMBD, LAYER(gate)},
-    {"blk.%u.ffn_up.weight", ASH_BIND_MATRIX, false, ASH_DIM_FF, ASH_DIM_EMBD, LAYER(up)},
-    {"blk.%u.ffn_down.weight", ASH_BIND_MATRIX, false, ASH_DIM_EMBD, ASH_DIM_FF, LAYER(down)},
-    {"blk.%u.ffn_gate.bias", ASH_BIND_VECTOR, true, ASH_DIM_FF, ASH_DIM_NONE, LAYER(gate.bias)},
-    {"blk.%u.ffn_up.bias", ASH_BIND_VECTOR, true, ASH_DIM_FF, ASH_DIM_NONE, LAYER(up.bias)},
-    {"blk.%u.ffn_down.bias", ASH_BIND_VECTOR, true, ASH_DIM_EMBD, ASH_DIM_NONE, LAYER(down.bias)},
+/* What holds of some of the family. */
+enum {
+    IF_UNTIED = ASH_IF_OWN,          /* the head is a matrix of its own */
+    IF_QKV_BIAS = ASH_IF_OWN << 1,   /* q, k and v have biases */
+    IF_NO_QKV_BIAS = ASH_IF_OWN << 2, /* they need not have */
+    IF_HEAD_NORM = ASH_IF_OWN << 3,  /* the heads of q and k are normed */
 };
+
+#define MATRIX ASH_BIND_MATRIX
+#define VECTOR ASH_BIND_VECTOR
+#define NEED ASH_REQUIRED
+#define MAY ASH_OPTIONAL
+#define BLK(name) "blk.%u." name
+#define HF(name) "model.layers.%u." name
+
+/* Names in GGUF and in Hugging Face's files, kind, need, out, in, field, condition. A bias is bound
+ * wherever there is one. */
+static const ash_bind_rule rules[] = {
+    {"token_embd.weight", "model.embed_tokens.weight", MATRIX, NEED, ASH_DIM_VOCAB, ASH_DIM_EMBD,
+     MODEL(embed), 0, 0},
+    {"output.weight", NULL, MATRIX, MAY, ASH_DIM_VOCAB, ASH_DIM_EMBD, MODEL(head), 0, 0},
+    {NULL, "lm_head.weight", MATRIX, NEED, ASH_DIM_VOCAB, ASH_DIM_EMBD, MODEL(head), IF_UNTIED, 0},
+    {"output_norm.weight", "model.norm.weight", VECTOR, NEED, ASH_DIM_EMBD, 0, MODEL(out_norm), 0, 0},
+    {"rope_freqs.weight", NULL, VECTOR, MAY, ASH_DIM_FREQ, 0, MODEL(rope_freqs), 0, 0},
+
+    {BLK("attn_norm.weight"), HF("input_layernorm.weight"), VECTOR, NEED, ASH_DIM_EMBD, 0,
+     LAYER(attn_norm), 0, 0},
+    {BLK("attn_q.weight"), HF("self_attn.q_proj.weight"), MATRIX, NEED, ASH_DIM_Q, ASH_DIM_EMBD, LAYER(q),
+     0, 0},
+    {BLK("attn_k.weight"), HF("self_attn.k_proj.weight"), MATRIX, NEED, ASH_DIM_K, ASH_DIM_EMBD, LAYER(k),
+     0, 0},
+    {BLK("attn_v.weight"), HF("self_attn.v_proj.weight"), MATRIX, NEED, ASH_DIM_V, ASH_DIM_EMBD, LAYER(v),
+     0, 0},
+    {BLK("attn_output.weight"), HF("self_attn.o_proj.weight"), MATRIX, NEED, ASH_DIM_EMBD, ASH_DIM_ATTN,
+     LAYER(o), 0, 0},
+    {BLK("attn_q_norm.weight"), HF("self_attn.q_norm.weight"), VECTOR, NEED, ASH_DIM_HEAD, 0,
+     LAYER(q_norm), IF_HEAD_NORM, 0},
+    {BLK("attn_k_norm.weight"), HF("self_attn.k_norm.weight"), VECTOR, NEED, ASH_DIM_HEAD, 0,
+     LAYER(k_norm), IF_HEAD_NORM, 0},
+    {BLK("attn_q.bias"), HF("self_attn.q_proj.bias"), VECTOR, NEED, ASH_DIM_Q, 0, LAYER(q.bias),
+     IF_QKV_BIAS, 0},
+    {BLK("attn_k.bias"), HF("self_attn.k_proj.bias"), VECTOR, NEED, ASH_DIM_K, 0, LAYER(k.bias),
+     IF_QKV_BIAS, 0},
+    {BLK("attn_v.bias"), HF("self_attn.v_proj.bias"), VECTOR, NEED, ASH_DIM_V, 0, LAYER(v.bias),
+     IF_QKV_BIAS, 0},
+    {BLK("attn_q.bias"), HF("self_attn.q_proj.bias"), VECTOR, MAY, ASH_DIM_Q, 0, LAYER(q.bias),
+     IF_NO_QKV_BIAS, 0},
+    {BLK("attn_k.bias"), HF("self_attn.k_proj.bias"), VECTOR, MAY, ASH_DIM_K, 0, LAYER(k.bias),
+     IF_NO_QKV_BIAS, 0},
+    {BLK("attn_v.bias"), HF("self_attn.v_proj.bias"), VECTOR, MAY, ASH_DIM_V, 0, LAYER(v.bias),
+     IF_NO_QKV_BIAS, 0},
+    {BLK("attn_output.bias"), HF("self_attn.o_proj.bias"), VECTOR, MAY, ASH_DIM_EMBD, 0, LAYER(o.bias),
+     0, 0},
+
+    {BLK("ffn_norm.weight"), HF("post_attention_layernorm.weight"), VECTOR, NEED, ASH_DIM_EMBD, 0,
+     LAYER(ffn_norm), 0, 0},
+    {BLK("ffn_gate.weight"), HF("mlp.gate_proj.weight"), MATRIX, NEED, ASH_DIM_FF, ASH_DIM_EMBD,
+     LAYER(gate), 0, 0},
+    {BLK("ffn_up.weight"), HF("mlp.up_proj.weight"), MATRIX, NEED, ASH_DIM_FF, ASH_DIM_EMBD, LAYER(up),
+     0, 0},
+    {BLK("ffn_down.weight"), HF("mlp.down_proj.weight"), MATRIX, NEED, ASH_DIM_EMBD, ASH_DIM_FF,
+     LAYER(down), 0, 0},
+    {BLK("ffn_gate.bias"), HF("mlp.gate_proj.bias"), VECTOR, MAY, ASH_DIM_FF, 0, LAYER(gate.bias), 0, 0},
+    {BLK("ffn_up.bias"), HF("mlp.up_proj.bias"), VECTOR, MAY, ASH_DIM_FF, 0, LAYER(up.bias), 0, 0},
+    {BLK("ffn_down.bias"), HF("mlp.down_proj.bias"), VECTOR, MAY, ASH_DIM_EMBD, 0, LAYER(down.bias), 0, 0},
+};
+
+/* The members of the family, as files call them. */
+typedef struct member {
+    const char *gguf, *hf, *class; /* general.architecture, model_type, of architectures; or NULL */
+    ash_rope_pairs gguf_pairs;
+    unsigned when;
+} member;
+
+static const member members[] = {
+    {"llama", "llama", "LlamaForCausalLM", ASH_ROPE_ADJACENT, IF_NO_QKV_BIAS},
+    {NULL, "llama", "LLaMAForCausalLM", ASH_ROPE_ADJACENT, IF_NO_QKV_BIAS},
+    {NULL, "mistral", "MistralForCausalLM", ASH_ROPE_ADJACENT, IF_NO_QKV_BIAS},
+    {"qwen2", "qwen2", "Qwen2ForCausalLM", ASH_ROPE_HALVES, IF_QKV_BIAS},
+    {"qwen3", "qwen3", "Qwen3ForCausalLM", ASH_ROPE_HALVES, IF_NO_QKV_BIAS | IF_HEAD_NORM},
+};
+
+static const member *member_of(const ash_checkpoint *c)
+{
+    ash_str name;
+    if (!ash_arch_name(c, &name))
+        return NULL;
+    for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
+        const member *m = &members[i];
+        if (c->gguf ? m->gguf && ash_str_eqc(name, m->gguf)
+                    : ash_str_eqc(name, m->hf) || ash_str_eqc(name, m->class))
+            return m;
+    }
+    return NULL;
+}
 
 /* Widths of what a forward keeps for each row, in floats. The feed-forward uses the attention's place
  * again: q, k, v and the heads' output are no longer wanted then. */
@@ -83,12 +159,9 @@ static widths widths_of(const ash_hparams *hp)
     return w;
 }
 
-static bool llama_match(const ash_gguf *g)
+static bool llama_match(const ash_checkpoint *c)
 {
-    const ash_gguf_kv *kv = ash_gguf_find(g, "general.architecture");
-    ash_str name = {0};
-    return kv && kv->type == ASH_GGUF_STRING &&
-           !ash_gguf_get_str(g, "general.architecture", &name, NULL) && ash_str_eqc(name, "llama");
+    return member_of(c) != NULL;
 }
 
 static void llama_close(ash_net *net)
@@ -99,13 +172,19 @@ static void llama_close(ash_net *net)
     free(m);
 }
 
-static int plan_into(llama *m, const ash_gguf *g, ash_err *err)
+static int plan_into(llama *m, const ash_checkpoint *c, ash_err *err)
 {
     ash_hparams *hp = &m->net.hp;
-    int rc = ash_hparams_read(g, "llama", hp, err);
+    const member *of = member_of(c);
+    m->net.name = of->hf;
+    int rc = ash_hparams_read(c, of->gguf, 0, hp, err);
     if (rc)
         return rc;
-    hp->rope.pairs = ASH_ROPE_ADJACENT;
+    if (hp->n_experts)
+        return ash_err_set(err, ASH_EUNSUPPORTED, "%s: architecture '%s' with %lld experts is not known here",
+                           c->path, of->hf,
+                           (long long)hp->n_experts);
+    hp->rope.pairs = c->gguf ? of->gguf_pairs : ASH_ROPE_HALVES;
     m->layers = ash_arena_calloc(&m->net.arena, (size_t)hp->n_layers, sizeof *m->layers);
     if (!m->layers)
         return ash_err_nomem(err, "layers");
@@ -115,7 +194,8 @@ static int plan_into(llama *m, const ash_gguf *g, ash_err *err)
                          .model = m,
                          .layers = m->layers,
                          .layer_size = sizeof *m->layers,
-                         .n_layers = hp->n_layers};
+                         .n_layers = hp->n_layers,
+                         .when = of->when | (hp->tied ? 0 : IF_UNTIED)};
     t.dims[ASH_DIM_VOCAB] = hp->n_vocab;
     t.dims[ASH_DIM_EMBD] = w.embd;
     t.dims[ASH_DIM_Q] = w.q;
@@ -124,7 +204,8 @@ static int plan_into(llama *m, const ash_gguf *g, ash_err *err)
     t.dims[ASH_DIM_ATTN] = w.attn;
     t.dims[ASH_DIM_FF] = w.ff;
     t.dims[ASH_DIM_FREQ] = w.freq / 2;
-    if ((rc = ash_bind_plan(&t, ash_gguf_tensors(g), &m->net.arena, &m->net.binding, err)))
+    t.dims[ASH_DIM_HEAD] = hp->k_dim;
+    if ((rc = ash_bind_plan(&t, c, &m->net.arena, &m->net.binding, err)))
         return rc;
     m->net.kv = (ash_kv_shape){.layers = (int)hp->n_layers, .kv_heads = (int)hp->n_kv_heads,
                                .k_dim = (int)hp->k_dim, .v_dim = (int)hp->v_dim};
@@ -133,7 +214,7 @@ static int plan_into(llama *m, const ash_gguf *g, ash_err *err)
     return 0;
 }
 
-static int llama_plan(const ash_gguf *g, ash_net **out, ash_err *err)
+static int llama_plan(const ash_checkpoint *c, ash_net **out, ash_err *err)
 {
     *out = NULL;
     llama *m = calloc(1, sizeof *m);
@@ -141,7 +222,7 @@ static int llama_plan(const ash_gguf *g, ash_net **out, ash_err *err)
         return ash_err_nomem(err, "model");
     m->net.arch = &ash_arch_llama;
     ash_arena_init(&m->net.arena, ARENA_MAX);
-    int rc = plan_into(m, g, err);
+    int rc = plan_into(m, c, err);
     if (rc) {
         llama_close(&m->net);
         return rc;
@@ -198,13 +279,14 @@ typedef struct lookup {
     const ash_linear *embed;
     const ash_batch *batch;
     float *x;
+    int64_t width;
 } lookup;
 
 static void embed_rows(void *arg, int64_t begin, int64_t end, int worker)
 {
     const lookup *l = arg;
     for (int64_t i = begin; i < end; i++)
-        ash_linear_row(l->embed, l->batch->rows[i].token, l->x + i * l->embed->w.cols);
+        ash_linear_row(l->embed, l->batch->rows[i].token, l->x + i * l->width);
 }
 
 /* q, k and v of h, which is normed x, turned to their positions; k and v into the KV pool. */
@@ -214,6 +296,10 @@ static void project(const llama *m, ash_run *run, int layer, const state *s)
     const llama_layer *l = &m->layers[layer];
     ash_linear_run(run->nn, (const ash_linear *[]){&l->q, &l->k, &l->v}, 3, s->h, s->n,
                    (float *[]){s->q, s->k, s->v});
+    if (l->q_norm) { /* each head for itself, in place */
+        ash_norm_rms(run->nn, s->q, s->q, l->q_norm, s->n * (int)hp->n_heads, hp->k_dim, hp->rms_eps);
+        ash_norm_rms(run->nn, s->k, s->k, l->k_norm, s->n * (int)hp->n_kv_heads, hp->k_dim, hp->rms_eps);
+    }
     ash_rope_run(run->nn, &m->rope, s->cs, s->q, s->n, (int)hp->n_heads);
     ash_rope_run(run->nn, &m->rope, s->cs, s->k, s->n, (int)hp->n_kv_heads);
     ash_kv_store(run->nn, run->kv, layer, s->rows, s->n, s->k, s->v);
@@ -223,7 +309,8 @@ static void project(const llama *m, ash_run *run, int layer, const state *s)
 static void attend(const llama *m, ash_run *run, int layer, const state *s)
 {
     const ash_hparams *hp = &m->net.hp;
-    ash_attention a = {.heads = (int)hp->n_heads, .scale = 1 / sqrtf((float)hp->k_dim)};
+    ash_attention a = {.heads = (int)hp->n_heads, .scale = 1 / sqrtf((float)hp->k_dim),
+                       .window = ash_hparams_window(hp, layer)};
     ash_attention_run(run->nn, &a, run->kv, layer, s->rows, s->n, s->q, s->attn);
     ash_linear_run(run->nn, (const ash_linear *[]){&m->layers[layer].o}, 1, s->attn, s->n,
                    (float *[]){s->d});
@@ -270,7 +357,7 @@ static void llama_forward(const ash_net *net, ash_run *run, const ash_batch *bat
         s.rows[i] = (ash_row){.table = batch->rows[i].table, .pos = batch->rows[i].pos};
         s.pos[i] = batch->rows[i].pos;
     }
-    lookup e = {&m->embed, batch, s.x};
+    lookup e = {&m->embed, batch, s.x, embd};
     ash_pool_run(run->nn->pool, s.n, 16, embed_rows, &e);
     ash_rope_angles(&m->rope, s.pos, s.n, s.cs);
 
@@ -295,7 +382,7 @@ static void llama_forward(const ash_net *net, ash_run *run, const ash_batch *bat
     ash_linear_run(run->nn, &head, 1, s.h, s.n, &batch->logits);
 }
 
-const ash_arch ash_arch_llama = {.name = "llama",
+const ash_arch ash_arch_llama = {.names = "llama, mistral, qwen2, qwen3",
                                  .match = llama_match,
                                  .plan = llama_plan,
                                  .bind = llama_bind,

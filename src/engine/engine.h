@@ -27,7 +27,7 @@ typedef enum ash_load_stage {
 } ash_load_stage;
 
 typedef struct ash_engine_opts {
-    const char *path;          /* a checkpoint file (of a split GGUF the first part); borrowed */
+    const char *path;          /* a checkpoint: file or folder, as format/checkpoint.h; borrowed */
     const char *template_text; /* Jinja text that replaces the checkpoint's own, or NULL; borrowed */
     uint32_t ctx;              /* tokens a sequence may hold, also more than trained on; 0 = the
                                   model's own, at most 8192 */
@@ -55,7 +55,9 @@ typedef struct ash_engine_plan {
 typedef struct ash_model_info {
     const char *architecture; /* "llama" */
     const char *name;         /* general.name or the file's name */
-    const char *quantization; /* "Q4_1": the type most weight bytes have */
+    const char *format;       /* "GGUF", "safetensors", "PyTorch" */
+    const char *quantization; /* how most weight bytes are stored: "Q4_1", "BF16", "FP8",
+                                 "GPTQ 4-bit, group 128, act-order" */
     uint64_t n_params, file_bytes, weight_bytes, kv_bytes, scratch_bytes;
     uint32_t n_ctx, n_ctx_train, n_vocab, n_layers, n_embd, n_heads, n_kv_heads;
     const char *chat_template; /* its text, "" if none */

@@ -17,9 +17,8 @@ enum {
     DEFAULT_SEQUENCES = 32,
     SCRATCH_AIM = 24 << 20,   /* bytes that a forward's rows may take together */
     MIN_ROWS = 64,
-    PACK_CHUNK = 512 << 10,   /* source bytes packed as one piece of work */
-    PACK_WINDOW = 16 << 20,   /* source bytes between two progress reports */
-    MAX_CHUNKS = 2 * PACK_WINDOW / PACK_CHUNK,
+    PACK_WINDOW = 16 << 20,   /* source bytes packed between two progress reports; as many are read */
+    MAX_CHUNKS = 256,         /* meanwhile */
     HUGE_PAGE = 2 << 20,
 };
 
@@ -91,7 +90,7 @@ static int size_all(ash_model *m, const ash_engine_opts *opts, ash_err *err)
         return rc;
     size_rows(m->net, opts, s);
     s->logits_bytes = (uint64_t)s->max_sequences * (uint64_t)hp->n_vocab * sizeof(float);
-    const ash_tensor_index *index = ash_gguf_tensors(m->gguf);
+    const ash_tensor_index *index = m->files->tensors;
     for (size_t i = 0; i < index->n_files; i++) s->plan.file_bytes += index->files[i].map.size;
     s->plan.weight_bytes = m->net->binding.bytes;
     /* a sampler takes about 12 bytes an id */
@@ -107,33 +106,20 @@ static const char *copy_str(ash_model *m, ash_str s)
     return ash_arena_strndup(&m->arena, s.p ? s.p : "", s.n);
 }
 
-/* The type that most weight bytes have. */
-static const char *main_type(const ash_binding *b)
-{
-    uint64_t bytes[64] = {0};
-    uint32_t best = 0;
-    for (size_t i = 0; i < b->n_items; i++) {
-        uint32_t id = b->items[i].tensor->dtype;
-        if (id < 64 && b->items[i].matrix)
-            bytes[id] += b->items[i].tensor->bytes;
-    }
-    for (uint32_t id = 1; id < 64; id++)
-        if (bytes[id] > bytes[best])
-            best = id;
-    return ash_dtype_get(best)->name;
-}
-
 static int describe(ash_model *m, const ash_engine_opts *opts, ash_err *err)
 {
     const ash_hparams *hp = &m->net->hp;
     const char *slash = strrchr(opts->path, '/');
-    ash_str name = ash_str_from(slash ? slash + 1 : opts->path);
-    if (ash_gguf_get_str(m->gguf, "general.name", &name, NULL) || !name.n)
-        name = ash_str_from(slash ? slash + 1 : opts->path); /* of another type: not worth refusing */
+    ash_str name = {0}, file = ash_str_from(slash ? slash + 1 : opts->path);
+    const ash_gguf *g = m->files->gguf;
+    if (!g || ash_gguf_get_str(g, "general.name", &name, NULL) || !name.n)
+        name = file; /* also if it is of another type: not worth refusing */
+    char quantization[64];
     m->info = (ash_model_info){
-        .architecture = m->net->arch->name,
+        .architecture = m->net->name,
         .name = copy_str(m, name),
-        .quantization = main_type(&m->net->binding),
+        .format = "GGUF",
+        .quantization = copy_str(m, ash_str_from(ash_bind_describe(&m->net->binding, quantization))),
         .n_params = m->net->binding.n_params,
         .file_bytes = m->sizes.plan.file_bytes,
         .weight_bytes = m->sizes.plan.weight_bytes,
@@ -149,7 +135,29 @@ static int describe(ash_model *m, const ash_engine_opts *opts, ash_err *err)
         .chat_template = "",
         .template_from = "none",
     };
-    return m->info.name ? 0 : ash_err_nomem(err, "model name");
+    return m->info.name && m->info.quantization ? 0 : ash_err_nomem(err, "model name");
+}
+
+static int open_files(const char *path, ash_checkpoint **out, ash_err *err)
+{
+    ash_gguf *g;
+    int rc = ash_gguf_open(path, &g, err);
+    if (rc)
+        return rc;
+    *out = calloc(1, sizeof **out);
+    if (!*out) {
+        ash_gguf_close(g);
+        return ash_err_nomem(err, "checkpoint");
+    }
+    **out = (ash_checkpoint){.path = path, .dir = ".", .gguf = g, .tensors = ash_gguf_tensors(g), .note = ""};
+    return 0;
+}
+
+static void close_files(ash_checkpoint *c)
+{
+    if (c)
+        ash_gguf_close((ash_gguf *)c->gguf);
+    free(c);
 }
 
 int ash_model_open(const ash_engine_opts *opts, ash_model **out, ash_err *err)
@@ -161,8 +169,9 @@ int ash_model_open(const ash_engine_opts *opts, ash_model **out, ash_err *err)
     ash_arena_init(&m->arena, ARENA_MAX);
     const ash_arch *arch;
     int rc;
-    if ((rc = ash_gguf_open(opts->path, &m->gguf, err)) || (rc = ash_arch_find(m->gguf, &arch, err)) ||
-        (rc = arch->plan(m->gguf, &m->net, err)) || (rc = size_all(m, opts, err)) ||
+    if ((rc = open_files(opts->path, &m->files, err)) ||
+        (rc = ash_arch_find(m->files, &arch, err)) || (rc = arch->plan(m->files, &m->net, err)) ||
+        (rc = size_all(m, opts, err)) ||
         (rc = describe(m, opts, err))) {
         ash_model_close(m);
         return rc;
@@ -176,7 +185,7 @@ void ash_model_close(ash_model *m)
     if (!m)
         return;
     ash_net_close(m->net);
-    ash_gguf_close(m->gguf);
+    close_files(m->files);
     ash_tokenizer_close(m->tokenizer);
     ash_template_close(m->template);
     if (m->map)
@@ -199,7 +208,7 @@ static int load_tokenizer(ash_model *m, const ash_engine_opts *opts, ash_err *er
 {
     m->n_usable = m->net->hp.n_vocab;
     m->bos_text = m->eos_text = "";
-    int rc = ash_tokenizer_open_gguf(m->gguf, &m->tokenizer, err);
+    int rc = ash_tokenizer_open_gguf(m->files->gguf, &m->tokenizer, err);
     if (rc && rc != ASH_ENOMEM && opts->bare)
         return 0;
     if (rc)
@@ -269,84 +278,105 @@ static int take_memory(ash_model *m, void **region, ash_err *err)
 typedef struct chunk {
     const ash_bind_item *item;
     int64_t row, n;
-    uint64_t bytes;
 } chunk;
+
+/* Pieces of work in the files' order. */
+typedef struct window {
+    chunk chunks[MAX_CHUNKS];
+    int n;
+    uint64_t bytes; /* of their sources */
+} window;
 
 typedef struct pack {
     const ash_binding *binding;
     const atomic_bool *cancel;
-    chunk chunks[MAX_CHUNKS];
-    int n;
-    uint64_t bytes; /* of the chunks */
+    char *scratch; /* binding->scratch bytes for each thread, rounded up to lines */
+    size_t each;
+    window windows[2]; /* the one that is packed, the one that is read meanwhile */
+    const window *now;
 } pack;
 
 static void pack_chunks(void *arg, int64_t begin, int64_t end, int worker)
 {
     const pack *p = arg;
     for (int64_t i = begin; i < end; i++) {
+        const chunk *c = &p->now->chunks[i];
         if (p->cancel && atomic_load_explicit(p->cancel, memory_order_relaxed))
             return;
-        ash_bind_pack(p->binding, p->chunks[i].item, p->chunks[i].row, p->chunks[i].n);
+        ash_bind_pack(p->binding, c->item, c->row, c->n, p->scratch + (size_t)worker * p->each);
     }
 }
 
-static uint64_t row_bytes(const ash_bind_item *item)
+/* Fills w from (*item, *row) on, and has it read. */
+static void next_window(const ash_binding *b, window *w, size_t *item, int64_t *row)
 {
-    return item->tensor->bytes / item->tensor->dims[0];
-}
-
-/* Fills the next window from (*item, *row) on; false when there is nothing left. */
-static bool next_window(pack *p, size_t *item, int64_t *row)
-{
-    p->n = 0;
-    p->bytes = 0;
-    while (*item < p->binding->n_items && p->n < MAX_CHUNKS && p->bytes < PACK_WINDOW) {
-        const ash_bind_item *it = &p->binding->items[*item];
-        int64_t rows = it->matrix ? (int64_t)it->tensor->dims[0] : 0;
+    w->n = 0;
+    w->bytes = 0;
+    while (*item < b->n_items && w->n < MAX_CHUNKS && w->bytes < PACK_WINDOW) {
+        const ash_bind_item *it = &b->items[*item];
+        int64_t rows = it->matrix ? it->rows : 0;
         if (*row >= rows) {
             ++*item;
             *row = 0;
             continue;
         }
-        int64_t n = (int64_t)(PACK_CHUNK / row_bytes(it)) / ASH_GROUP * ASH_GROUP;
-        n = n < ASH_GROUP ? ASH_GROUP : n;
-        n = n < rows - *row ? n : rows - *row;
-        uint64_t bytes = (uint64_t)n * row_bytes(it);
-        p->chunks[p->n++] = (chunk){it, *row, n, bytes};
-        p->bytes += bytes;
+        int64_t n = it->step < rows - *row ? it->step : rows - *row;
+        w->chunks[w->n++] = (chunk){it, *row, n};
+        w->bytes += ash_bind_source(it, n);
         *row += n;
     }
-    return p->n > 0;
+}
+
+/* The chunks of one item together: some formats' rows lie all over their tensor. */
+static void advise(const ash_binding *b, const window *w,
+                   void (*fn)(const ash_binding *, const ash_bind_item *, int64_t, int64_t))
+{
+    for (int i = 0, end; i < w->n; i = end) {
+        const chunk *first = &w->chunks[i];
+        int64_t n = 0;
+        for (end = i; end < w->n && w->chunks[end].item == first->item; end++) n += w->chunks[end].n;
+        fn(b, first->item, first->row, n);
+    }
+}
+
+static int pack_windows(pack *p, const ash_engine_opts *opts, ash_pool *pool, ash_err *err)
+{
+    const ash_binding *b = p->binding;
+    uint64_t done = 0, total = 0;
+    size_t item = 0;
+    int64_t row = 0;
+    int which = 0;
+    for (size_t i = 0; i < b->n_items; i++)
+        if (b->items[i].matrix)
+            total += ash_bind_source(&b->items[i], b->items[i].rows);
+    int rc = ash_model_progress(opts, ASH_LOAD_PACK, 0, total, err);
+    next_window(b, &p->windows[0], &item, &row);
+    advise(b, &p->windows[0], ash_bind_want);
+    while (!rc && p->windows[which].n) {
+        p->now = &p->windows[which];
+        which = !which;
+        next_window(b, &p->windows[which], &item, &row);
+        advise(b, &p->windows[which], ash_bind_want);
+        ash_pool_run(pool, p->now->n, 1, pack_chunks, p);
+        advise(b, p->now, ash_bind_drop);
+        done += p->now->bytes;
+        rc = ash_model_progress(opts, ASH_LOAD_PACK, done < total ? done : total, total, err);
+    }
+    return rc ? rc : ash_model_progress(opts, ASH_LOAD_PACK, total, total, err);
 }
 
 static int pack_weights(ash_model *m, const ash_engine_opts *opts, ash_pool *pool, ash_err *err)
 {
-    const ash_binding *b = &m->net->binding;
-    uint64_t done = 0, total = 0;
-    for (size_t i = 0; i < b->n_items; i++)
-        if (b->items[i].matrix)
-            total += b->items[i].tensor->bytes;
+    size_t each = (m->net->binding.scratch + 63) / 64 * 64;
     pack *p = calloc(1, sizeof *p);
     if (!p)
         return ash_err_nomem(err, "packing");
-    p->binding = b;
+    p->binding = &m->net->binding;
     p->cancel = opts->cancel;
-    size_t item = 0;
-    int64_t row = 0;
-    int rc = ash_model_progress(opts, ASH_LOAD_PACK, 0, total, err);
-    while (!rc && next_window(p, &item, &row)) {
-        for (int i = 0; i < p->n; i++) {
-            const chunk *c = &p->chunks[i];
-            ash_tensor_want(b->index, c->item->tensor, (uint64_t)c->row * row_bytes(c->item), c->bytes);
-        }
-        ash_pool_run(pool, p->n, 1, pack_chunks, p);
-        for (int i = 0; i < p->n; i++) {
-            const chunk *c = &p->chunks[i];
-            ash_tensor_drop(b->index, c->item->tensor, (uint64_t)c->row * row_bytes(c->item), c->bytes);
-        }
-        done += p->bytes;
-        rc = ash_model_progress(opts, ASH_LOAD_PACK, done, total, err);
-    }
+    p->each = each;
+    p->scratch = aligned_alloc(64, each * (size_t)ash_pool_threads(pool));
+    int rc = p->scratch ? pack_windows(p, opts, pool, err) : ash_err_nomem(err, "packing");
+    free(p->scratch);
     free(p);
     return rc;
 }
@@ -362,7 +392,7 @@ int ash_model_load(ash_model *m, const ash_engine_opts *opts, ash_pool *pool, as
         (rc = pack_weights(m, opts, pool, err)))
         return rc;
     m->net->binding.index = NULL; /* borrowed from the file */
-    ash_gguf_close(m->gguf);
-    m->gguf = NULL;
+    close_files(m->files);
+    m->files = NULL;
     return 0;
 }

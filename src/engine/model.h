@@ -22,7 +22,7 @@ typedef struct ash_sizes {
 } ash_sizes;
 
 typedef struct ash_model {
-    ash_gguf *gguf; /* owned; NULL once loaded */
+    ash_checkpoint *files; /* owned; NULL once loaded */
     ash_net *net;   /* owned */
     ash_sizes sizes;
     ash_tokenizer *tokenizer; /* owned, or NULL */

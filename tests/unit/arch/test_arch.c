@@ -17,8 +17,10 @@ static int plan(const tiny_model *m, ash_buf *b, ash_gguf **g, ash_net **net, as
     *net = NULL;
     tiny_build(m, b);
     assert_int_equal(ash_gguf_open_memory(b->data, b->len, "mem.gguf", g, err), 0);
-    int rc = ash_arch_find(*g, &arch, err);
-    return rc ? rc : arch->plan(*g, net, err);
+    const ash_checkpoint c = {.path = "mem.gguf", .dir = ".", .gguf = *g, .tensors = ash_gguf_tensors(*g),
+                              .note = ""};
+    int rc = ash_arch_find(&c, &arch, err);
+    return rc ? rc : arch->plan(&c, net, err);
 }
 
 static void expect_refused(const tiny_model *m, int code, const char *text)
@@ -172,7 +174,8 @@ static void keys_are_checked(void **state)
          "is 'longrope'; known: none, linear, yarn"},
         {{"llama.rope.scaling.factor", ASH_GGUF_F32, .f = 0.25}, ASH_EFORMAT, "1 or more, is 0.25"},
         {{"llama.rope.scaling.factor", ASH_GGUF_F32, .f = -4}, ASH_EFORMAT, "rope.scaling.factor"},
-        {{"llama.expert_count", ASH_GGUF_U32, .i = 8}, ASH_EUNSUPPORTED, "models with experts"},
+        {{"llama.expert_count", ASH_GGUF_U32, .i = 8}, ASH_EUNSUPPORTED,
+         "architecture 'llama' with 8 experts"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         tiny_model m = TINY_DEFAULT;
