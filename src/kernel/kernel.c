@@ -7,9 +7,10 @@
 static const ash_kernel ref = {
     .name = "scalar",
     .level = ASH_CPU_SCALAR,
-    .act = {ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_F32},
+    .act = {ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_F32,
+            ASH_ACT_F32},
     .matmul = {ash_ref_matmul, ash_ref_matmul, ash_ref_matmul, ash_ref_matmul, ash_ref_matmul,
-               ash_ref_matmul},
+               ash_ref_matmul, ash_ref_matmul},
     .quantise = ash_ref_quantise,
     .to_bf16 = ash_ref_to_bf16,
     .to_f16 = ash_ref_to_f16,
@@ -27,9 +28,11 @@ static const ash_kernel ref = {
 static const ash_kernel avx2 = {
     .name = "avx2",
     .level = ASH_CPU_AVX2,
-    .act = {ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_I8, ASH_ACT_I8, ASH_ACT_I8},
+    .act = {ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_I8, ASH_ACT_I8, ASH_ACT_I8,
+            ASH_ACT_F32},
     .matmul = {ash_avx2_matmul_f32, ash_avx2_matmul_f16, ash_avx2_matmul_bf16,
-               ash_avx2_matmul_u4z, ash_avx2_matmul_u4m, ash_avx2_matmul_u8z},
+               ash_avx2_matmul_u4z, ash_avx2_matmul_u4m, ash_avx2_matmul_u8z,
+               ash_ref_matmul},
     .quantise = ash_avx2_quantise,
     .to_bf16 = ash_ref_to_bf16,
     .to_f16 = ash_avx2_to_f16,
@@ -45,9 +48,11 @@ static const ash_kernel avx2 = {
 static const ash_kernel avx512 = {
     .name = "avx512",
     .level = ASH_CPU_AVX512,
-    .act = {ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_I8, ASH_ACT_I8, ASH_ACT_I8},
+    .act = {ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_I8, ASH_ACT_I8, ASH_ACT_I8,
+            ASH_ACT_F32},
     .matmul = {ash_avx512_matmul_f32, ash_avx512_matmul_f16, ash_avx512_matmul_bf16,
-               ash_avx512_matmul_u4z, ash_avx512_matmul_u4m, ash_avx512_matmul_u8z},
+               ash_avx512_matmul_u4z, ash_avx512_matmul_u4m, ash_avx512_matmul_u8z,
+               ash_ref_matmul},
     .quantise = ash_avx512_quantise,
     .to_bf16 = ash_ref_to_bf16,
     .to_f16 = ash_avx512_to_f16,
@@ -63,9 +68,11 @@ static const ash_kernel avx512 = {
 static const ash_kernel avx512bf16 = {
     .name = "avx512+bf16",
     .level = ASH_CPU_AVX512,
-    .act = {ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_BF16, ASH_ACT_I8, ASH_ACT_I8, ASH_ACT_I8},
+    .act = {ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_BF16, ASH_ACT_I8, ASH_ACT_I8, ASH_ACT_I8,
+            ASH_ACT_F32},
     .matmul = {ash_avx512_matmul_f32, ash_avx512_matmul_f16, ash_avx512bf16_matmul_bf16,
-               ash_avx512_matmul_u4z, ash_avx512_matmul_u4m, ash_avx512_matmul_u8z},
+               ash_avx512_matmul_u4z, ash_avx512_matmul_u4m, ash_avx512_matmul_u8z,
+               ash_ref_matmul},
     .quantise = ash_avx512_quantise,
     .to_bf16 = ash_avx512bf16_to_bf16,
     .to_f16 = ash_avx512_to_f16,
@@ -112,5 +119,5 @@ const ash_kernel *ash_kernel_get(ash_cpu_level level)
 
 int64_t ash_kernel_scratch(const ash_kernel *k, int64_t max_cols)
 {
-    return k->level == ASH_CPU_SCALAR ? ASH_GROUP * max_cols * (int64_t)sizeof(float) : 64;
+    return ASH_GROUP * max_cols * (int64_t)sizeof(float);
 }

@@ -4,7 +4,9 @@
 
 #include <string.h>
 
+#include "kernel/pack_raw.h"
 #include "quant/blocks.h"
+#include "quant/decode.h"
 #include "quant/half.h"
 
 /* Bytes of one group's block: quants, then half floats per row. */
@@ -21,6 +23,7 @@ static const layout *layout_of(ash_dtype t)
     static const layout bf16 = {ASH_FORM_BF16, 2, 64, 0}, u4z = {ASH_FORM_U4Z, 32, 256, 1};
     static const layout u4m = {ASH_FORM_U4M, 32, 256, 2}, u8z = {ASH_FORM_U8Z, 32, 512, 1};
     switch (t) {
+    case ASH_DTYPE_F64: /* rounded to floats */
     case ASH_DTYPE_F32: return &f32;
     case ASH_DTYPE_F16: return &f16;
     case ASH_DTYPE_BF16: return &bf16;
@@ -33,8 +36,11 @@ static const layout *layout_of(ash_dtype t)
 
 bool ash_pack_plan(ash_packed *w, ash_dtype t, int64_t rows, int64_t cols)
 {
-    const layout *l = layout_of(t);
-    if (!l || rows < 1 || cols < 1 || cols % ash_dtype_get(t)->block || rows > INT64_MAX / 64)
+    const ash_dtype_info *info = ash_dtype_get(t);
+    ash_raw_layout raw = ash_raw_layout_of(t);
+    const layout as_is = {ASH_FORM_RAW, (int)info->block, raw.words * 64 + raw.edge * ASH_GROUP, 0};
+    const layout *l = raw.words ? &as_is : layout_of(t);
+    if (!l || rows < 1 || cols < 1 || cols % info->block || rows > INT64_MAX / 64)
         return false;
     int64_t blocks = cols / l->cols + (cols % l->cols != 0);
     int64_t bytes = l->quants + l->halves * 2 * ASH_GROUP;
@@ -93,7 +99,14 @@ static void pack_plain(const ash_packed *w, const uint8_t *src, int64_t row)
     uint8_t *q = group_of(w, row, &r);
     switch (w->form) {
     case ASH_FORM_F32:
-        for (int64_t k = 0; k < w->cols; k++) memcpy(q + k * 64 + r * 4, src + k * 4, 4);
+        for (int64_t k = 0; k < w->cols; k++) {
+            float v;
+            if (w->dtype == ASH_DTYPE_F64)
+                ash_quant_decode(ASH_DTYPE_F64, src + k * 8, 1, &v);
+            else
+                memcpy(&v, src + k * 4, 4);
+            memcpy(q + k * 64 + r * 4, &v, 4);
+        }
         break;
     case ASH_FORM_F16:
         for (int64_t k = 0; k < w->cols; k++) memcpy(q + k * 32 + r * 2, src + k * 2, 2);
@@ -110,6 +123,10 @@ static void pack_zero(const ash_packed *w, int64_t row)
 {
     /* Zero bytes decode to zero in every form: d and m are 0. Lane by lane, so that a thread packing
      * another row of this group is not disturbed. */
+    if (w->form == ASH_FORM_RAW) {
+        ash_raw_zero(w, row);
+        return;
+    }
     int64_t r, nb = w->cols / 32;
     uint8_t *q = group_of(w, row, &r);
     int width = w->form == ASH_FORM_F16 ? 2 : 4;
@@ -129,6 +146,7 @@ void ash_pack_rows(const ash_packed *w, const void *src, int64_t row, int64_t n)
         case ASH_FORM_U4Z:
         case ASH_FORM_U4M: pack_u4(w, p, i); break;
         case ASH_FORM_U8Z: pack_u8(w, p, i); break;
+        case ASH_FORM_RAW: ash_raw_pack(w, p, i); break;
         default: pack_plain(w, p, i);
         }
     }
@@ -173,6 +191,7 @@ static void decode_lane(const ash_packed *w, const uint8_t *q, int64_t r, float 
     case ASH_FORM_U4Z:
     case ASH_FORM_U4M: decode_u4(w, q, r, y); break;
     case ASH_FORM_U8Z: decode_u8(w, q, r, y); break;
+    case ASH_FORM_RAW: ash_raw_decode(w, q, r, y); break;
     case ASH_FORM_F32:
         for (int64_t k = 0; k < w->cols; k++) memcpy(&y[k], q + k * 64 + r * 4, 4);
         break;

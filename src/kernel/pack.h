@@ -11,6 +11,7 @@
  * | BF16 | 2 columns, 64 B           | half 2 r + j is column j                           |             |
  * | F16  | 1 column, 32 B            | half r                                             |             |
  * | F32  | 1 column, 64 B            | float r                                            |             |
+ * | RAW  | a block of the file's     | words of 4 B side by side, see kernel/pack_raw.h   | the type's  |
  *
  * So one 64-byte load is an operand of vpdpbusd (or, in two halves, of vpmaddubsw), of vdpbf16ps or of
  * an FMA: 16 rows times 4, 2 or 1 columns, against one broadcast of the activations. Quants are
@@ -29,6 +30,7 @@ typedef enum ash_form {
     ASH_FORM_U4Z, /* Q4_0 */
     ASH_FORM_U4M, /* Q4_1 */
     ASH_FORM_U8Z, /* Q8_0 */
+    ASH_FORM_RAW, /* every other block type of GGUF: kernel/pack_raw.h */
     ASH_FORM_COUNT,
 } ash_form;
 

@@ -5,8 +5,13 @@
 #include "kernel/kernel.h"
 #include "quant/decode.h"
 
-static const ash_dtype types[] = {ASH_DTYPE_F32, ASH_DTYPE_F16, ASH_DTYPE_BF16,
-                                  ASH_DTYPE_Q4_0, ASH_DTYPE_Q4_1, ASH_DTYPE_Q8_0};
+static const ash_dtype types[] = {
+    ASH_DTYPE_F32,     ASH_DTYPE_F16,    ASH_DTYPE_BF16,  ASH_DTYPE_F64,     ASH_DTYPE_Q4_0,
+    ASH_DTYPE_Q4_1,    ASH_DTYPE_Q8_0,   ASH_DTYPE_Q5_0,  ASH_DTYPE_Q5_1,    ASH_DTYPE_Q2_K,
+    ASH_DTYPE_Q3_K,    ASH_DTYPE_Q4_K,   ASH_DTYPE_Q5_K,  ASH_DTYPE_Q6_K,    ASH_DTYPE_IQ1_S,
+    ASH_DTYPE_IQ1_M,   ASH_DTYPE_IQ2_XXS, ASH_DTYPE_IQ2_XS, ASH_DTYPE_IQ2_S, ASH_DTYPE_IQ3_XXS,
+    ASH_DTYPE_IQ3_S,   ASH_DTYPE_IQ4_NL, ASH_DTYPE_IQ4_XS, ASH_DTYPE_MXFP4,  ASH_DTYPE_NVFP4,
+    ASH_DTYPE_TQ1_0,   ASH_DTYPE_TQ2_0,  ASH_DTYPE_Q1_0,  ASH_DTYPE_Q2_0};
 enum { TYPES = sizeof types / sizeof *types };
 
 typedef struct fixture {
@@ -14,6 +19,7 @@ typedef struct fixture {
     uint8_t *src;
     float *dense; /* [rows, cols] */
     ash_act a;    /* every form */
+    bool exact;   /* the activations are whole numbers of their blocks' steps */
 } fixture;
 
 static void open_act(const ash_kernel *k, ash_act *a, const float *x, int64_t n, int64_t cols)
@@ -56,18 +62,25 @@ static void close_weights(fixture *f)
     free(f->w.data);
 }
 
-/* The largest value that the kernel's own terms may reach in block b of a row, quants and minima apart:
- * what float rounding is relative to. */
+/* The largest value that the kernel's own terms may reach at an element, quants and minima apart: what
+ * float rounding is relative to. Quants and minima, and quants with a zero point of at most 128, are
+ * together within 16 times the largest element of a random block. */
 static double block_size(const fixture *f, int64_t row, int64_t k)
 {
-    const ash_dtype_info *t = ash_dtype_get(f->w.dtype);
-    if (t->block == 1)
-        return fabs((double)f->dense[row * f->w.cols + k]);
-    const uint8_t *b = f->src + (row * f->w.cols + k) / 32 * t->block_bytes;
-    double d = fabs((double)ash_f16_to_f32(ash_le16(b)));
-    if (f->w.dtype == ASH_DTYPE_Q4_1)
-        return 15 * d + fabs((double)ash_f16_to_f32(ash_le16(b + 2)));
-    return (f->w.dtype == ASH_DTYPE_Q8_0 ? 255 : 15) * d;
+    int64_t block = ash_dtype_get(f->w.dtype)->block;
+    const float *w = f->dense + row * f->w.cols + k / block * block;
+    if (block == 1)
+        return fabs((double)w[0]);
+    double top = 0;
+    for (int64_t i = 0; i < block; i++) top = fmax(top, fabs((double)w[i]));
+    return 16 * top;
+}
+
+/* Columns in blocks of t, for so many blocks of 32. */
+static int64_t columns(ash_dtype t, int64_t cols)
+{
+    int64_t block = ash_dtype_get(t)->block;
+    return block > 32 ? cols * (block / 32) : cols;
 }
 
 /* Exact product and the bound on what a kernel that rounds activations as `form` says may be off:
@@ -76,11 +89,14 @@ static double block_size(const fixture *f, int64_t row, int64_t k)
 static double expect(const fixture *f, ash_act_form form, int64_t row, int64_t i, double *bound)
 {
     const float *x = f->a.x + i * f->w.cols, *w = f->dense + row * f->w.cols;
-    double sum = 0, noise = 0, size = 0;
+    int64_t block = ash_dtype_get(f->w.dtype)->block;
+    double sum = 0, noise = 0, size = 0, top = 0;
     for (int64_t k = 0; k < f->w.cols; k++) {
+        if (k % block == 0)
+            top = block_size(f, row, k);
         sum += (double)w[k] * (double)x[k];
-        size += block_size(f, row, k) * fabs((double)x[k]);
-        if (form == ASH_ACT_I8)
+        size += top * fabs((double)x[k]);
+        if (form == ASH_ACT_I8 && !f->exact)
             noise += fabs((double)w[k]) * 0.5001 * (double)f->a.d[i * f->a.ld / 32 + k / 32];
         else if (form == ASH_ACT_BF16)
             noise += fabs((double)w[k] * (double)x[k]) * 0x1p-8;
@@ -103,14 +119,26 @@ static void check_product(const ash_kernel *k, const fixture *f, const float *y,
     }
 }
 
-static void run_case(const ash_kernel *k, ash_dtype t, int64_t rows, int64_t cols, int n, float wscale,
-                     float xscale)
+/* x in whole steps of xscale, 127 of them in every block of 32. */
+static void make_exact(ash_rng *rng, float *x, int64_t n, float xscale)
 {
+    for (int64_t i = 0; i < n; i++) {
+        int v = i % 32 == 5 ? 127 : (int)(ash_rng_u64(rng) % 255) - 127;
+        x[i] = (float)(v == 127 && i % 64 < 32 ? -127 : v) * xscale;
+    }
+}
+
+static void run_case(const ash_kernel *k, ash_dtype t, int64_t rows, int64_t cols, int n, float wscale,
+                     float xscale, bool exact)
+{
+    cols = columns(t, cols);
     ash_rng rng;
     ash_rng_init(&rng, (uint64_t)(rows * 1000003 + cols * 101 + n) * 64 + t);
-    fixture f;
+    fixture f = {.exact = exact};
     open_weights(&f, &rng, t, rows, cols, wscale);
     float *x = rand_vector(&rng, n * cols, xscale);
+    if (exact)
+        make_exact(&rng, x, n * cols, xscale);
     open_act(k, &f.a, x, n, cols);
     int64_t ldy = rows + 3;
     size_t size = (size_t)(n * ldy) * sizeof(float);
@@ -140,12 +168,21 @@ static void run_case(const ash_kernel *k, ash_dtype t, int64_t rows, int64_t col
 static void all_variants(ash_dtype t, int64_t rows, int64_t cols, int n, float ws, float xs)
 {
     const ash_kernel *k;
-    for (int v = 0; (k = ash_kernel_variant(v)); v++) run_case(k, t, rows, cols, n, ws, xs);
+    for (int v = 0; (k = ash_kernel_variant(v)); v++) run_case(k, t, rows, cols, n, ws, xs, false);
+}
+
+/* Where nothing is lost by rounding activations, nothing else is. */
+static void test_exact(void **state)
+{
+    const ash_kernel *k;
+    for (int v = 0; (k = ash_kernel_variant(v)); v++)
+        for (int t = 0; t < TYPES; t++)
+            for (int n = 1; n <= 7; n += 3) run_case(k, types[t], 40, 64, n, 1, 0.25f, true);
 }
 
 static void test_shapes(void **state)
 {
-    static const int64_t rows[] = {1, 15, 16, 17, 31, 33, 50}, cols[] = {32, 64, 96, 320};
+    static const int64_t rows[] = {1, 15, 16, 17, 31, 33, 50}, cols[] = {32, 64, 96, 288};
     for (int t = 0; t < TYPES; t++)
         for (int i = 0; i < 7; i++)
             for (int j = 0; j < 4; j++) all_variants(types[t], rows[i], cols[j], 1 + (i + j) % 5, 1, 1);
@@ -154,7 +191,7 @@ static void test_shapes(void **state)
 static void test_batches(void **state)
 {
     for (int t = 0; t < TYPES; t++)
-        for (int n = 1; n <= 40; n++) all_variants(types[t], 40, 96, n, 0.1f, 3);
+        for (int n = 1; n <= 40; n++) all_variants(types[t], 40, t < 7 ? 96 : 32, n, 0.1f, 3);
 }
 
 static void test_odd_columns(void **state)
@@ -180,17 +217,18 @@ static void test_not_finite(void **state)
         for (int t = 0; t < TYPES * 3; t++) {
             ash_rng rng;
             ash_rng_init(&rng, 7);
-            fixture f;
-            open_weights(&f, &rng, types[t % TYPES], 16, 64, 1);
-            float *x = rand_vector(&rng, 3 * 64, 1), y[3 * 16];
-            x[64 + 40] = bad[t / TYPES];
-            open_act(k, &f.a, x, 3, 64);
-            void *scratch = must_alloc((size_t)ash_kernel_scratch(k, 64));
+            fixture f = {0};
+            int64_t cols = columns(types[t % TYPES], 64);
+            open_weights(&f, &rng, types[t % TYPES], 16, cols, 1);
+            float *x = rand_vector(&rng, 3 * cols, 1), y[3 * 16];
+            x[cols + 40] = bad[t / TYPES];
+            open_act(k, &f.a, x, 3, cols);
+            void *scratch = must_alloc((size_t)ash_kernel_scratch(k, cols));
             k->matmul[f.w.form](&f.w, &f.a, 0, 1, y, 16, scratch);
             for (int i = 0; i < 48; i++)
                 if (i / 16 != 1)
                     assert_true(isfinite(y[i]));
-                else if (f.dense[i % 16 * 64 + 40] != 0)
+                else if (f.dense[i % 16 * cols + 40] != 0)
                     assert_false(isfinite(y[i]));
             free(scratch);
             free(x);
@@ -206,8 +244,8 @@ static void test_packing(void **state)
     for (int t = 0; t < TYPES; t++) {
         ash_rng rng;
         ash_rng_init(&rng, (uint64_t)t + 1);
-        fixture f;
-        int64_t rows = 37, cols = 160;
+        fixture f = {0};
+        int64_t rows = 37, cols = columns(types[t], 160);
         open_weights(&f, &rng, types[t], rows, cols, 1);
         size_t bytes = (size_t)(f.w.groups * f.w.group_bytes);
         ash_packed w = f.w;
@@ -218,11 +256,14 @@ static void test_packing(void **state)
         for (int64_t row = rows - 1; row >= 0; row--)
             ash_pack_rows(&w, f.src + row * (int64_t)stride, row, 1);
         assert_memory_equal(w.data, f.w.data, bytes);
-        float y[160];
+        float *y = must_alloc((size_t)(ASH_GROUP * cols) * sizeof *y);
         for (int64_t row = 0; row < rows; row++) {
             ash_pack_row_decode(&f.w, row, y);
-            assert_memory_equal(y, f.dense + row * cols, sizeof y);
+            assert_memory_equal(y, f.dense + row * cols, (size_t)cols * sizeof *y);
         }
+        ash_pack_group_decode(&f.w, 2, y);
+        for (int64_t i = 5 * cols; i < ASH_GROUP * cols; i++) assert_true(y[i] == 0);
+        free(y);
         free(w.data);
         close_weights(&f);
     }
@@ -236,7 +277,17 @@ static void test_plan(void **state)
     assert_false(ash_pack_plan(&w, ASH_DTYPE_Q4_1, 576, 1537));
     assert_false(ash_pack_plan(&w, ASH_DTYPE_Q4_1, 0, 1536));
     assert_false(ash_pack_plan(&w, ASH_DTYPE_Q4_1, 16, -32));
+    for (int t = 0; t < TYPES; t++) { /* whole groups are no byte more than the file, but F64's */
+        uint64_t bytes;
+        int64_t cols = columns(types[t], 96);
+        assert_true(ash_pack_plan(&w, types[t], 48, cols));
+        assert_true(ash_dtype_bytes(types[t], (uint64_t)(48 * cols), &bytes));
+        assert_int_equal(w.groups * w.group_bytes, types[t] == ASH_DTYPE_F64 ? bytes / 2 : bytes);
+        assert_false(ash_pack_plan(&w, types[t], INT64_MAX / 64, cols * 10000));
+    }
+    assert_false(ash_pack_plan(&w, ASH_DTYPE_Q4_K, 16, 128));
     assert_false(ash_pack_plan(&w, ASH_DTYPE_I64, 16, 32));
+    assert_false(ash_pack_plan(&w, ASH_DTYPE_Q8_K, 16, 256));
     assert_false(ash_pack_plan(&w, ASH_DTYPE_F32, INT64_MAX / 64, INT64_MAX / 64));
 }
 
@@ -246,6 +297,7 @@ int main(void)
         cmocka_unit_test(test_plan),       cmocka_unit_test(test_packing),
         cmocka_unit_test(test_shapes),     cmocka_unit_test(test_batches),
         cmocka_unit_test(test_odd_columns), cmocka_unit_test(test_scales),
+        cmocka_unit_test(test_exact),
         cmocka_unit_test(test_not_finite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
