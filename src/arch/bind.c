@@ -63,6 +63,7 @@ static int check_vector(const bind_plan *p, const ash_bind_rule *r, const ash_te
 {
     char shape[96];
     int64_t out = p->t->dims[r->out];
+    ash_tensor_declare(t, (uint64_t)out, 0);
     if (t->n_dims != 1 || t->dims[0] != (uint64_t)out)
         return ash_err_set(err, ASH_EFORMAT, "%s: tensor '%s' must be [%lld] (%s), is %s",
                            bind_path(p, t), t->name, (long long)out, bind_dim_names[r->out],

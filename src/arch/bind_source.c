@@ -53,6 +53,9 @@ static int resolve_fp8(const bind_plan *p, const char *name, int64_t out, int64_
     char scale[NAME];
     snprintf(scale, sizeof scale, "%s_scale_inv", name);
     src->scales = bind_find(p, scale);
+    if (src->scales && q->block_out)
+        ash_tensor_declare(src->scales, (uint64_t)((out + q->block_out - 1) / q->block_out),
+                           (uint64_t)((in + q->block_in - 1) / q->block_in));
     if (!src->scales)
         return ash_err_set(
             err, ASH_EUNSUPPORTED,
@@ -87,6 +90,7 @@ int bind_resolve(bind_plan *p, const char *name, int64_t out, int64_t in, bind_s
     }
     const ash_tensor *t = src->tensor;
     if (!t) return 0;
+    ash_tensor_declare(t, (uint64_t)out, (uint64_t)in);
     if (t->dtype == ASH_DTYPE_F8_E4M3) return resolve_fp8(p, name, out, in, src, err);
     if (ash_quant_supported(t->dtype)) return 0;
     return ash_err_set(err, ASH_EUNSUPPORTED, "%s: tensor '%s' has type %s; supported here: %s",
@@ -207,6 +211,19 @@ static void compare_settings(bind_plan *p, const bind_source *src)
              (long long)g->groups, (long long)g->in);
 }
 
+/* Shapes of tensors whose files are not there, as the settings say. */
+static void declare_gptq(const bind_plan *p, const ash_tensor *const found[3], const ash_tensor *q,
+                         int64_t out, int64_t in)
+{
+    const ash_quantization *s = &p->b->quant;
+    int64_t groups = s->group_size > 0 ? (in + s->group_size - 1) / s->group_size : 1;
+    uint64_t bits = (uint64_t)s->bits;
+    ash_tensor_declare(q, (uint64_t)in * bits / 32, (uint64_t)out);
+    ash_tensor_declare(found[0], (uint64_t)groups, (uint64_t)out * bits / 32);
+    ash_tensor_declare(found[1], (uint64_t)groups, (uint64_t)out);
+    if (found[2]) ash_tensor_declare(found[2], (uint64_t)in, 0);
+}
+
 int bind_resolve_gptq(bind_plan *p, const char *module, const ash_tensor *q, int64_t out,
                       int64_t in, bind_source *src, ash_err *err)
 {
@@ -220,6 +237,7 @@ int bind_resolve_gptq(bind_plan *p, const char *module, const ash_tensor *q, int
             return ash_err_set(err, ASH_EFORMAT, "%s: tensor '%s' is missing beside '%s'",
                                bind_path(p, q), name, q->name);
     }
+    declare_gptq(p, found, q, out, in);
     ash_gptq *g = ash_arena_calloc(p->arena, 1, sizeof *g);
     if (!g) return ash_err_nomem(err, "GPTQ matrix");
     *src = (bind_source){.tensor = q, .zeros = found[0], .scales = found[1], .gptq = g};

@@ -50,8 +50,6 @@
 #define ASH_MAX_CONFIG_VALUES (1u << 22)   /* members and elements */
 #define ASH_MAX_FOLDER_ENTRIES 65536       /* names in a checkpoint's folder */
 
-#define ASH_MAX_CHECKPOINT_INDEX (64u << 20) /* bytes of a *.index.json; DeepSeek-R1's has 9 MB */
-
 /* text */
 #define ASH_MAX_VOCAB (1u << 21)
 #define ASH_MAX_TOKEN_BYTES 4096           /* bytes of one piece */

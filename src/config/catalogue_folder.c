@@ -123,7 +123,7 @@ static int check_index(ash_catalogue_search *s, const char *dir, const char *ind
     ash_buf text;
     json_t *root = NULL, *file;
     const char *tensor;
-    int rc = ash_fs_read(path, ASH_MAX_CHECKPOINT_INDEX, &text, err);
+    int rc = ash_fs_read(path, ASH_MAX_SHARD_INDEX, &text, err);
     if (!rc) rc = ash_json_parse(ash_buf_cstr(&text), text.len, &root, err);
     ash_buf_release(&text);
     if (rc) return rc == ASH_ENOMEM ? rc : 0;

@@ -100,6 +100,31 @@ static int open_gguf(owner *o, ash_err *err)
     return 0;
 }
 
+static int read_config(owner *o, ash_err *err)
+{
+    o->pub.tensors = &o->index;
+    int rc = ash_checkpoint_read_config(o->pub.dir, &o->config, &o->quant, &o->pub.quant_from,
+                                        &o->note, err);
+    o->pub.config = o->config;
+    o->pub.quant = o->quant;
+    return rc;
+}
+
+static int declare_files(owner *o, ash_err *err)
+{
+    const char *path = o->pub.path;
+    size_t n = strlen(path);
+    if (n < 11 || strcmp(path + n - 11, ".index.json") != 0)
+        return ash_err_set(err, ASH_ENOENT, "%s: no index names the files and tensors", path);
+    o->pub.kind = n > 15 && strcmp(path + n - 15, ".bin.index.json") == 0
+                      ? ASH_CHECKPOINT_TORCH
+                      : ASH_CHECKPOINT_SAFETENSORS;
+    int rc = ash_shards_declare(path, &o->index, err);
+    if (!rc) rc = read_config(o, err);
+    if (!rc) ash_checkpoint_declare_types(o->config, &o->index);
+    return rc;
+}
+
 static int open_files(owner *o, ash_err *err)
 {
     ash_file_kind kind;
@@ -112,13 +137,7 @@ static int open_files(owner *o, ash_err *err)
         return refuse_kind(o->pub.path, kind, err);
     rc = index ? ash_shards_open_index(o->pub.path, read_file, o, &o->index, err)
                : ash_shards_open(o->pub.path, read_file, o, &o->index, err);
-    if (rc) return rc;
-    o->pub.tensors = &o->index;
-    rc = ash_checkpoint_read_config(o->pub.dir, &o->config, &o->quant, &o->pub.quant_from, &o->note,
-                                    err);
-    o->pub.config = o->config;
-    o->pub.quant = o->quant;
-    return rc;
+    return rc ? rc : read_config(o, err);
 }
 
 /* The folder of the side files and the file or index in it. */
@@ -152,7 +171,7 @@ static int find_files(owner *o, const char *path, ash_err *err)
     return o->pub.path ? 0 : ash_err_nomem(err, path);
 }
 
-int ash_checkpoint_open(const char *path, ash_checkpoint **out, ash_err *err)
+static int open_owner(const char *path, bool declared, ash_checkpoint **out, ash_err *err)
 {
     owner *o = calloc(1, sizeof *o);
     *out = NULL;
@@ -161,13 +180,23 @@ int ash_checkpoint_open(const char *path, ash_checkpoint **out, ash_err *err)
     ash_tensor_index_init(&o->index, ASH_MAX_TENSOR_INDEX);
     ash_buf_init(&o->note, 64u << 10);
     int rc = find_files(o, path, err);
-    if (!rc) rc = open_files(o, err);
+    if (!rc) rc = declared ? declare_files(o, err) : open_files(o, err);
     o->pub.note = ash_buf_cstr(&o->note);
     if (rc)
         ash_checkpoint_close(&o->pub);
     else
         *out = &o->pub;
     return rc;
+}
+
+int ash_checkpoint_open(const char *path, ash_checkpoint **out, ash_err *err)
+{
+    return open_owner(path, false, out, err);
+}
+
+int ash_checkpoint_declare(const char *path, ash_checkpoint **out, ash_err *err)
+{
+    return open_owner(path, true, out, err);
 }
 
 void ash_checkpoint_close(ash_checkpoint *c)

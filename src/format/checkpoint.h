@@ -47,6 +47,11 @@ typedef struct ash_checkpoint {
  * system, ASH_EFORMAT, ASH_EUNSUPPORTED, ASH_ELIMIT, ASH_ENOMEM. */
 int ash_checkpoint_open(const char *path, ash_checkpoint **out, ash_err *err) ASH_MUST_CHECK;
 void ash_checkpoint_close(ash_checkpoint *c); /* NULL is fine */
+/* What can be known of a sharded checkpoint before its weight files are there: config.json, the index,
+ * side files. `path` is a folder or an index; tensors are declared: they have no shape (n_dims 0) until
+ * ash_tensor_declare gives them one, no data, and the type that the configuration and their names say.
+ * Errors as above; ASH_ENOENT if there is no index. */
+int ash_checkpoint_declare(const char *path, ash_checkpoint **out, ash_err *err) ASH_MUST_CHECK;
 
 /* The folder of one revision (a branch, tag or commit; NULL: "main") of a cache entry
  * models--ORG--NAME: *out is a path, the caller's to free(). Without refs/main the only snapshot is

@@ -30,4 +30,7 @@ int ash_checkpoint_read_config(const char *dir, json_t **config, json_t **quant,
 int ash_checkpoint_read_json(const char *dir, const char *name, size_t max, json_t **out,
                              ash_err *err) ASH_MUST_CHECK;
 
+/* Gives declared tensors the types that config.json and their names say. */
+void ash_checkpoint_declare_types(const json_t *config, ash_tensor_index *idx);
+
 #endif

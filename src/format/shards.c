@@ -29,6 +29,7 @@ typedef struct shard_map {
     uint64_t seed[2];
     entry *entries; /* owned heap */
     size_t n, cap;
+    bool declared; /* the files are not looked at */
 } shard_map;
 
 bool ash_shards_plain_name(ash_str name)
@@ -208,8 +209,12 @@ static int map_shards(const shard_map *m, ash_err *err)
             (ash_tensor_file){.path = beside(&idx->arena, m->path, m->files[i]), .map = {.fd = -1}};
         if (!files[i].path) return ash_err_nomem(err, m->path);
     }
-    int rc = check_present(m, files, err);
     idx->files = files;
+    if (m->declared) {
+        idx->n_files = m->n_files;
+        return 0;
+    }
+    int rc = check_present(m, files, err);
     for (uint32_t i = 0; !rc && i < m->n_files; i++) rc = map_file(idx, i, err);
     return rc;
 }
@@ -219,6 +224,23 @@ static int read_files(ash_tensor_index *idx, ash_tensor_reader *read, void *arg,
     ash_tensor_list list = {.idx = idx};
     int rc = 0;
     for (uint32_t i = 0; !rc && i < idx->n_files; i++) rc = read(arg, &list, i, err);
+    if (!rc) rc = ash_tensor_list_finish(&list, err);
+    ash_tensor_list_release(&list);
+    return rc;
+}
+
+static int declare(const shard_map *m, ash_err *err)
+{
+    ash_tensor_list list = {.idx = m->idx};
+    int rc = 0;
+    for (size_t i = 0; !rc && i < m->n; i++) {
+        ash_tensor t = {.name = m->entries[i].name,
+                        .dtype = ASH_DTYPE_OTHER,
+                        .dims = {1, 1, 1, 1},
+                        .file = m->entries[i].file,
+                        .offset = i};
+        rc = ash_tensor_list_add(&list, &t, err);
+    }
     if (!rc) rc = ash_tensor_list_finish(&list, err);
     ash_tensor_list_release(&list);
     return rc;
@@ -270,12 +292,13 @@ static int open_index(shard_map *m, ash_tensor_reader *read, void *arg, ash_err 
     ash_fs_unmap(&map);
     if (!rc) rc = sort_files(m);
     if (!rc) rc = map_shards(m, err);
+    if (!rc && m->declared) return declare(m, err);
     if (!rc) rc = read_files(m->idx, read, arg, err);
     return rc ? rc : check_map(m, err);
 }
 
-int ash_shards_open_index(const char *path, ash_tensor_reader *read, void *arg,
-                          ash_tensor_index *idx, ash_err *err)
+static int open_map(const char *path, bool declared, ash_tensor_reader *read, void *arg,
+                    ash_tensor_index *idx, ash_err *err)
 {
     ash_tensor_index_init(idx, ASH_MAX_TENSOR_INDEX);
     shard_map *m = calloc(1, sizeof *m);
@@ -283,12 +306,24 @@ int ash_shards_open_index(const char *path, ash_tensor_reader *read, void *arg,
     m->path = path;
     m->idx = idx;
     m->err = err;
+    m->declared = declared;
     m->seed[0] = ash_rng_entropy();
     m->seed[1] = ash_rng_entropy();
     int rc = open_index(m, read, arg, err);
     free(m->entries);
     free(m);
     return rc;
+}
+
+int ash_shards_open_index(const char *path, ash_tensor_reader *read, void *arg,
+                          ash_tensor_index *idx, ash_err *err)
+{
+    return open_map(path, false, read, arg, idx, err);
+}
+
+int ash_shards_declare(const char *path, ash_tensor_index *idx, ash_err *err)
+{
+    return open_map(path, true, NULL, NULL, idx, err);
 }
 
 static int open_one(const char *path, ash_map map, ash_tensor_reader *read, void *arg,

@@ -17,6 +17,9 @@ int ash_shards_open(const char *path, ash_tensor_reader *read, void *arg, ash_te
                     ash_err *err) ASH_MUST_CHECK;
 int ash_shards_open_index(const char *path, ash_tensor_reader *read, void *arg, ash_tensor_index *idx,
                           ash_err *err) ASH_MUST_CHECK;
+/* The index alone: its files need not be there and are not looked at. Tensors are declared: names without
+ * shapes (n_dims 0) and types (ASH_DTYPE_OTHER), in the map's order within each file. */
+int ash_shards_declare(const char *path, ash_tensor_index *idx, ash_err *err) ASH_MUST_CHECK;
 /* One file over bytes[0..n), borrowed until release; `name` is for messages. */
 int ash_shards_open_memory(const void *bytes, size_t n, const char *name, ash_tensor_reader *read,
                            void *arg, ash_tensor_index *idx, ash_err *err) ASH_MUST_CHECK;

@@ -99,6 +99,19 @@ const uint8_t *ash_tensor_rows(const ash_tensor_index *idx, const ash_tensor *t,
     return buf;
 }
 
+void ash_tensor_declare(const ash_tensor *t, uint64_t rows, uint64_t cols)
+{
+    ash_tensor *own = (ash_tensor *)t; /* in the arena of an index that is still being made */
+    uint64_t n = 0, bytes = 0;
+    if (t->n_dims || !rows || __builtin_mul_overflow(rows, cols ? cols : 1, &n) || n > INT64_MAX ||
+        !ash_dtype_bytes(t->dtype, n, &bytes))
+        return;
+    own->n_dims = cols ? 2 : 1;
+    own->dims[0] = rows;
+    own->dims[1] = cols ? cols : 1;
+    own->bytes = bytes;
+}
+
 uint64_t ash_tensor_count(const ash_tensor *t)
 {
     uint64_t n = 1;

@@ -55,6 +55,9 @@ const uint8_t *ash_tensor_rows(const ash_tensor_index *idx, const ash_tensor *t,
                                uint64_t n, void *buf);
 /* Elements: the product of dims; it fits in 63 bits. */
 uint64_t ash_tensor_count(const ash_tensor *t);
+/* Gives a declared tensor (n_dims 0: known by name only, its file is not there) the shape [rows, cols],
+ * or [rows] with cols 0; leaves others alone. The thread that opened the checkpoint. */
+void ash_tensor_declare(const ash_tensor *t, uint64_t rows, uint64_t cols);
 /* "[576, 49152]" as dims lists them, for messages; returns out. */
 const char *ash_tensor_shape(const ash_tensor *t, char out[96]);
 
