@@ -118,7 +118,7 @@ static int describe(ash_model *m, const ash_engine_opts *opts, ash_err *err)
     m->info = (ash_model_info){
         .architecture = m->net->name,
         .name = copy_str(m, name),
-        .format = "GGUF",
+        .format = ash_checkpoint_kind_name(m->files->kind),
         .quantization = copy_str(m, ash_str_from(ash_bind_describe(&m->net->binding, quantization))),
         .n_params = m->net->binding.n_params,
         .file_bytes = m->sizes.plan.file_bytes,
@@ -138,41 +138,20 @@ static int describe(ash_model *m, const ash_engine_opts *opts, ash_err *err)
     return m->info.name && m->info.quantization ? 0 : ash_err_nomem(err, "model name");
 }
 
-static int open_files(const char *path, ash_checkpoint **out, ash_err *err)
-{
-    ash_gguf *g;
-    int rc = ash_gguf_open(path, &g, err);
-    if (rc)
-        return rc;
-    *out = calloc(1, sizeof **out);
-    if (!*out) {
-        ash_gguf_close(g);
-        return ash_err_nomem(err, "checkpoint");
-    }
-    **out = (ash_checkpoint){.path = path, .dir = ".", .gguf = g, .tensors = ash_gguf_tensors(g), .note = ""};
-    return 0;
-}
-
-static void close_files(ash_checkpoint *c)
-{
-    if (c)
-        ash_gguf_close((ash_gguf *)c->gguf);
-    free(c);
-}
-
-int ash_model_open(const ash_engine_opts *opts, ash_model **out, ash_err *err)
+int ash_model_plan(const ash_engine_opts *opts, ash_checkpoint *files, ash_model **out, ash_err *err)
 {
     *out = NULL;
     ash_model *m = calloc(1, sizeof *m);
-    if (!m)
+    if (!m) {
+        ash_checkpoint_close(files);
         return ash_err_nomem(err, "model");
+    }
     ash_arena_init(&m->arena, ARENA_MAX);
+    m->files = files;
     const ash_arch *arch;
     int rc;
-    if ((rc = open_files(opts->path, &m->files, err)) ||
-        (rc = ash_arch_find(m->files, &arch, err)) || (rc = arch->plan(m->files, &m->net, err)) ||
-        (rc = size_all(m, opts, err)) ||
-        (rc = describe(m, opts, err))) {
+    if ((rc = ash_arch_find(m->files, &arch, err)) || (rc = arch->plan(m->files, &m->net, err)) ||
+        (rc = size_all(m, opts, err)) || (rc = describe(m, opts, err))) {
         ash_model_close(m);
         return rc;
     }
@@ -180,12 +159,20 @@ int ash_model_open(const ash_engine_opts *opts, ash_model **out, ash_err *err)
     return 0;
 }
 
+int ash_model_open(const ash_engine_opts *opts, ash_model **out, ash_err *err)
+{
+    ash_checkpoint *files;
+    *out = NULL;
+    int rc = ash_checkpoint_open(opts->path, &files, err);
+    return rc ? rc : ash_model_plan(opts, files, out, err);
+}
+
 void ash_model_close(ash_model *m)
 {
     if (!m)
         return;
     ash_net_close(m->net);
-    close_files(m->files);
+    ash_checkpoint_close(m->files);
     ash_tokenizer_close(m->tokenizer);
     ash_template_close(m->template);
     if (m->map)
@@ -208,7 +195,9 @@ static int load_tokenizer(ash_model *m, const ash_engine_opts *opts, ash_err *er
 {
     m->n_usable = m->net->hp.n_vocab;
     m->bos_text = m->eos_text = "";
-    int rc = ash_tokenizer_open_gguf(m->files->gguf, &m->tokenizer, err);
+    int rc = m->files->gguf ? ash_tokenizer_open_gguf(m->files->gguf, &m->tokenizer, err)
+                            : ash_err_set(err, ASH_EUNSUPPORTED, "%s: only GGUF's tokenizer is read",
+                                          opts->path);
     if (rc && rc != ASH_ENOMEM && opts->bare)
         return 0;
     if (rc)
@@ -392,7 +381,7 @@ int ash_model_load(ash_model *m, const ash_engine_opts *opts, ash_pool *pool, as
         (rc = pack_weights(m, opts, pool, err)))
         return rc;
     m->net->binding.index = NULL; /* borrowed from the file */
-    close_files(m->files);
+    ash_checkpoint_close(m->files);
     m->files = NULL;
     return 0;
 }

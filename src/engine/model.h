@@ -36,8 +36,13 @@ typedef struct ash_model {
     uint64_t map_bytes;
 } ash_model;
 
-/* Maps opts->path and plans. Errors as ash_gguf_open, ash_arch_find, ash_hparams_read, ash_bind_plan. */
+/* Maps opts->path and plans. Errors as ash_checkpoint_open, ash_arch_find, ash_hparams_read,
+ * ash_bind_plan. */
 int ash_model_open(const ash_engine_opts *opts, ash_model **out, ash_err *err) ASH_MUST_CHECK;
+/* The same of files that are open or declared (ash_checkpoint_declare); takes them, also on failure. A
+ * declared model cannot be loaded. */
+int ash_model_plan(const ash_engine_opts *opts, ash_checkpoint *files, ash_model **out,
+                   ash_err *err) ASH_MUST_CHECK;
 /* Reads tokenizer and template, takes the weights' memory once and packs in the files' order on the
  * pool, giving back source pages behind: resident at most packed + ~32 MiB. Calls opts->progress;
  * ASH_ECANCELED soon after opts->cancel. Afterwards the file is closed. On failure close it. */
