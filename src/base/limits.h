@@ -42,6 +42,11 @@
 #define ASH_MAX_HF_NAME 1024               /* bytes of a tensor's name in safetensors and PyTorch files */
 #define ASH_MAX_SAFETENSORS_HEADER 100000000u /* bytes; the format's own cap */
 #define ASH_MAX_SAFETENSORS_METADATA 4096  /* members of "__metadata__" */
+#define ASH_MAX_ZIP_ENTRIES (1u << 21)     /* records of a PyTorch file: one a storage, and a few more */
+#define ASH_MAX_PICKLE (64u << 20)         /* bytes of a state dict's pickle, without the tensors' data */
+#define ASH_MAX_PICKLE_STACK (1u << 21)    /* values */
+#define ASH_MAX_PICKLE_MEMO (1u << 23)
+#define ASH_MAX_PICKLE_MEMORY (512u << 20) /* heap of one pickle's values */
 #define ASH_MAX_SHARDS 1024                /* files of one checkpoint */
 #define ASH_MAX_SHARD_INDEX (128u << 20)   /* bytes of NAME.index.json */
 #define ASH_MAX_TENSOR_INDEX (1u << 30)    /* memory of a checkpoint's names, shapes and files */

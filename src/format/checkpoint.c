@@ -10,6 +10,7 @@
 #include "format/checkpoint_private.h"
 #include "format/safetensors.h"
 #include "format/shards.h"
+#include "format/torch.h"
 
 typedef struct owner {
     ash_checkpoint pub; /* first, so that one pointer is both */
@@ -65,7 +66,7 @@ static int read_file(void *arg, ash_tensor_list *list, uint32_t file, ash_err *e
     o->known = true;
     o->pub.kind = is;
     if (kind == ASH_FILE_TORCH)
-        return ash_err_set(err, ASH_EUNSUPPORTED, "%s: PyTorch files are not read", f->path);
+        return ash_torch_read(NULL, list, file, err);
     return ash_safetensors_read(NULL, list, file, err);
 }
 
