@@ -52,6 +52,12 @@ void ash_net_close(ash_net *net)
         net->arch->close(net);
 }
 
+uint32_t ash_net_fixed(const ash_net *net)
+{
+    const ash_rope_options *o = &net->hp.rope;
+    return o->scaling == ASH_ROPE_DYNAMIC ? (uint32_t)o->original_context : UINT32_MAX;
+}
+
 ash_nn_options ash_net_nn_options(const ash_net *net, ash_cpu_level level, int threads, int max_rows,
                                   int64_t max_context)
 {

@@ -34,6 +34,8 @@ typedef struct ash_batch_row {
     int32_t pos;          /* from 0; all before it are in the KV pool or in this batch */
     const int32_t *table; /* KV blocks of its sequence, entries up to pos / 32; borrowed */
     bool wants_logits;    /* only such rows go through the vocabulary's matrix */
+    int32_t text;         /* tokens of the prompt it is of; 0, or fewer than pos + 1: those up to itself.
+                             Only dynamic rope scaling looks at it */
 } ash_batch_row;
 
 typedef struct ash_batch {
@@ -67,6 +69,9 @@ int ash_arch_find(const ash_checkpoint *c, const ash_arch **out, ash_err *err) A
  * without one, the first of its architectures ("LlamaForCausalLM"). False if it says nothing; borrowed. */
 bool ash_arch_name(const ash_checkpoint *c, ash_str *out);
 void ash_net_close(ash_net *net); /* NULL is fine */
+/* Tokens of a text whose keys do not depend on how long it becomes: beyond, with dynamic rope scaling,
+ * sequences do not share prefixes. UINT32_MAX: all. */
+uint32_t ash_net_fixed(const ash_net *net);
 /* What nn must be opened for, for batches of max_rows and sequences of max_context. */
 ash_nn_options ash_net_nn_options(const ash_net *net, ash_cpu_level level, int threads, int max_rows,
                                   int64_t max_context);

@@ -1,20 +1,11 @@
 /* Owns nothing; turns metadata into ash_hparams. Refuses what is missing, out of range or does not fit
  * together: the bounds are far beyond any published model and keep later products within 63 bits.
  * Any thread. Keys: ggml docs/gguf.md; defaults: llama.cpp src/llama-model.cpp. */
-#include "arch/hparams.h"
+#include "arch/hparams_impl.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-enum {
-    MAX_EMBD = 1 << 17,
-    MAX_FF = 1 << 20,
-    MAX_HEADS = 1024,
-    MAX_HEAD_DIM = 1024,
-    MAX_CONTEXT = 1 << 26,
-    MAX_EXPERTS = 4096,
-};
 
 /* "PREFIX.NAME" for the getters. */
 typedef struct reader {
@@ -85,14 +76,14 @@ static int read_heads(reader *r, ash_hparams *hp, ash_err *err)
                            ash_gguf_path(r->g), r->key, (long long)hp->n_embd,
                            (long long)hp->n_heads);
     int rc;
-    if ((rc = get_size(r, "attention.key_length", MAX_HEAD_DIM, &hp->k_dim, err)) ||
-        (rc = get_size(r, "attention.value_length", MAX_HEAD_DIM, &hp->v_dim, err)))
+    if ((rc = get_size(r, "attention.key_length", HP_MAX_HEAD_DIM, &hp->k_dim, err)) ||
+        (rc = get_size(r, "attention.value_length", HP_MAX_HEAD_DIM, &hp->v_dim, err)))
         return rc;
-    if (hp->k_dim < 1 || hp->k_dim > MAX_HEAD_DIM || hp->v_dim < 1 || hp->v_dim > MAX_HEAD_DIM)
+    if (hp->k_dim < 1 || hp->k_dim > HP_MAX_HEAD_DIM || hp->v_dim < 1 || hp->v_dim > HP_MAX_HEAD_DIM)
         return ash_err_set(err, ASH_EFORMAT, "%s: a head of %lld elements; at most %d",
-                           ash_gguf_path(r->g), (long long)hp->k_dim, MAX_HEAD_DIM);
+                           ash_gguf_path(r->g), (long long)hp->k_dim, HP_MAX_HEAD_DIM);
     int64_t dims = hp->k_dim;
-    if ((rc = get_size(r, "rope.dimension_count", MAX_HEAD_DIM, &dims, err)))
+    if ((rc = get_size(r, "rope.dimension_count", HP_MAX_HEAD_DIM, &dims, err)))
         return rc;
     if (dims > hp->k_dim || dims % 2)
         return ash_err_set(err, ASH_EFORMAT,
@@ -108,19 +99,19 @@ static int read_sizes(reader *r, ash_hparams *hp, ash_err *err)
 {
     int rc;
     if ((rc = need_size(r, "block_count", ASH_MAX_LAYERS, &hp->n_layers, err)) ||
-        (rc = need_size(r, "embedding_length", MAX_EMBD, &hp->n_embd, err)) ||
-        (rc = need_size(r, "feed_forward_length", MAX_FF, &hp->n_ff, err)) ||
-        (rc = need_size(r, "context_length", MAX_CONTEXT, &hp->n_ctx, err)) ||
-        (rc = need_size(r, "attention.head_count", MAX_HEADS, &hp->n_heads, err)))
+        (rc = need_size(r, "embedding_length", HP_MAX_EMBD, &hp->n_embd, err)) ||
+        (rc = need_size(r, "feed_forward_length", HP_MAX_FF, &hp->n_ff, err)) ||
+        (rc = need_size(r, "context_length", HP_MAX_CONTEXT, &hp->n_ctx, err)) ||
+        (rc = need_size(r, "attention.head_count", HP_MAX_HEADS, &hp->n_heads, err)))
         return rc;
     hp->n_kv_heads = hp->n_heads;
-    if ((rc = get_size(r, "attention.head_count_kv", MAX_HEADS, &hp->n_kv_heads, err)))
+    if ((rc = get_size(r, "attention.head_count_kv", HP_MAX_HEADS, &hp->n_kv_heads, err)))
         return rc;
     if (hp->n_heads % hp->n_kv_heads)
         return ash_err_set(err, ASH_EFORMAT,
                            "%s: %lld attention heads are no multiple of %lld key and value heads",
                            ash_gguf_path(r->g), (long long)hp->n_heads, (long long)hp->n_kv_heads);
-    return ash_gguf_get_i64(r->g, key_of(r, "expert_count"), 0, MAX_EXPERTS, &hp->n_experts, err);
+    return ash_gguf_get_i64(r->g, key_of(r, "expert_count"), 0, HP_MAX_EXPERTS, &hp->n_experts, err);
 }
 
 /* Sliding windows; a pattern of layers may be given as one flag for each. */
@@ -173,7 +164,7 @@ static int read_rope(reader *r, ash_hparams *hp, ash_err *err)
     if ((rc = get_real(r, "rope.freq_base", 1, 1e12, &o->base, err)) ||
         (rc = get_real(r, "rope.scale_linear", 0, 1e6, &factor, err)) ||
         (rc = get_real(r, "rope.scaling.factor", 0, 1e6, &factor, err)) ||
-        (rc = get_real(r, "rope.scaling.original_context_length", 1, MAX_CONTEXT,
+        (rc = get_real(r, "rope.scaling.original_context_length", 1, HP_MAX_CONTEXT,
                        &o->original_context, err)) ||
         (rc = get_real(r, "rope.scaling.attn_factor", 1e-3, 1e3, &attention, err)) ||
         (rc = get_real(r, "rope.scaling.yarn_beta_fast", 1e-3, 1e6, &o->beta_fast, err)) ||
@@ -225,7 +216,7 @@ int ash_hparams_read(const ash_checkpoint *c, const char *prefix, unsigned flags
 {
     *out = (ash_hparams){0};
     if (!c->gguf)
-        return ash_err_set(err, ASH_EUNSUPPORTED, "%s: only GGUF is read here", c->path);
+        return ash_hparams_read_hf(c, flags, out, err);
     reader r = {.g = c->gguf, .prefix = prefix, .flags = flags};
     return read_gguf(&r, out, err);
 }

@@ -11,7 +11,6 @@ enum { ASH_MAX_LAYERS = 1024 };
 typedef struct ash_hparams {
     int64_t n_vocab;   /* rows of the token embedding: logits of a position */
     int64_t n_ctx;     /* positions the model was trained on */
-    int64_t n_ctx_most; /* positions it can be asked for at most; 0: any number */
     int64_t n_embd;    /* width of the residual stream */
     int64_t n_layers;
     int64_t n_ff;      /* width of the feed-forward's middle */

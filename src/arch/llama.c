@@ -210,7 +210,7 @@ static int plan_into(llama *m, const ash_checkpoint *c, ash_err *err)
     m->net.kv = (ash_kv_shape){.layers = (int)hp->n_layers, .kv_heads = (int)hp->n_kv_heads,
                                .k_dim = (int)hp->k_dim, .v_dim = (int)hp->v_dim};
     int64_t floats = 3 * w.embd + w.freq + w.shared;
-    m->net.row_bytes = (uint64_t)floats * sizeof(float) + sizeof(ash_row) + sizeof(int32_t);
+    m->net.row_bytes = (uint64_t)floats * sizeof(float) + sizeof(ash_row) + 2 * sizeof(int32_t);
     return 0;
 }
 
@@ -255,6 +255,7 @@ typedef struct state {
     float *gate, *up;  /* [n, ff], in the place of q, k, v, attn */
     ash_row *rows;     /* [n] */
     int32_t *pos;      /* [n] */
+    int32_t *text;     /* [n] tokens that the angles of a row follow */
 } state;
 
 static state lay_out(const ash_net *net, void *scratch, int n)
@@ -272,6 +273,7 @@ static state lay_out(const ash_net *net, void *scratch, int n)
     s.gate = s.q;
     s.up = s.gate + n * w.ff;
     s.pos = (int32_t *)(s.q + n * w.shared);
+    s.text = s.pos + n;
     return s;
 }
 
@@ -356,10 +358,11 @@ static void llama_forward(const ash_net *net, ash_run *run, const ash_batch *bat
     for (int i = 0; i < s.n; i++) {
         s.rows[i] = (ash_row){.table = batch->rows[i].table, .pos = batch->rows[i].pos};
         s.pos[i] = batch->rows[i].pos;
+        s.text[i] = batch->rows[i].text > s.pos[i] ? batch->rows[i].text : s.pos[i] + 1;
     }
     lookup e = {&m->embed, batch, s.x, embd};
     ash_pool_run(run->nn->pool, s.n, 16, embed_rows, &e);
-    ash_rope_angles(&m->rope, s.pos, s.n, s.cs);
+    ash_rope_angles_in(&m->rope, s.pos, s.text, s.n, s.cs);
 
     for (int layer = 0; layer < hp->n_layers; layer++) {
         const llama_layer *l = &m->layers[layer];

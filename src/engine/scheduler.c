@@ -172,10 +172,18 @@ static bool have_blocks(ash_scheduler *s, ash_sequence *q, uint32_t tokens)
     return true;
 }
 
+/* Tokens of q whose keys are the same in any text that begins so. */
+static uint32_t shareable(const ash_scheduler *s, const ash_sequence *q)
+{
+    uint32_t fixed = ash_net_fixed(s->model->net);
+    return q->n_prompt <= fixed ? fixed : 0;
+}
+
 /* Makes q's full blocks findable and goes on with the shared copy where there was one. */
 static void publish(ash_scheduler *s, ash_sequence *q)
 {
-    while ((q->n_published + 1) * ASH_KV_TOKENS <= q->n_kv) {
+    uint32_t most = q->n_kv < shareable(s, q) ? q->n_kv : shareable(s, q);
+    while ((q->n_published + 1) * ASH_KV_TOKENS <= most) {
         uint32_t i = q->n_published++;
         q->blocks[i] = ash_prefix_cache_publish(s->cache, i ? q->blocks[i - 1] : -1, q->blocks[i],
                                                 q->ids + (size_t)i * ASH_KV_TOKENS, q->background);
@@ -188,7 +196,8 @@ static void share_prefix(ash_scheduler *s, ash_sequence *q)
 {
     if (q->n_kv != q->n_published * ASH_KV_TOKENS)
         return;
-    uint32_t most = (q->n_ids - 1) / ASH_KV_TOKENS, had = q->n_published;
+    uint32_t tokens = q->n_ids - 1 < shareable(s, q) ? q->n_ids - 1 : shareable(s, q);
+    uint32_t most = tokens / ASH_KV_TOKENS, had = q->n_published;
     if (most <= had)
         return;
     uint32_t n = ash_prefix_cache_extend(s->cache, had ? q->blocks[had - 1] : -1,
@@ -305,7 +314,8 @@ static void add_rows(ash_scheduler *s, ash_sequence *q, uint32_t n)
         s->rows[s->n_rows++] = (ash_batch_row){.token = q->ids[q->n_kv + i],
                                                .pos = (int32_t)(q->n_kv + i),
                                                .table = q->blocks,
-                                               .wants_logits = draws && i == n - 1};
+                                               .wants_logits = draws && i == n - 1,
+                                               .text = (int32_t)q->n_prompt};
     q->rows = n;
     q->logits = NULL;
     if (draws) {
@@ -321,14 +331,15 @@ static bool takes_part(const ash_scheduler *s, const ash_sequence *q, bool chats
 }
 
 /* A prompt whose next block an older sequence is just computing waits for it and shares the result. */
-static bool follows_another(const ash_scheduler *s, const ash_sequence *q, uint32_t index, bool chats)
+static bool follows_another(const ash_scheduler *s, const ash_sequence *q, uint32_t index,
+                            bool chats)
 {
     uint32_t from = q->n_published * ASH_KV_TOKENS, to = from + ASH_KV_TOKENS;
-    if (q->n_kv != from || q->n_ids <= to)
-        return false;
+    if (q->n_kv != from || q->n_ids <= to || to > shareable(s, q)) return false;
     for (uint32_t i = 0; i < index; i++) {
         const ash_sequence *o = s->running[i];
-        if (o->n_published == q->n_published && o->n_ids >= to && takes_part(s, o, chats) &&
+        if (o->n_published == q->n_published && o->n_ids >= to && to <= shareable(s, o) &&
+            takes_part(s, o, chats) &&
             (!from || o->blocks[q->n_published - 1] == q->blocks[q->n_published - 1]) &&
             !memcmp(o->ids + from, q->ids + from, ASH_KV_TOKENS * sizeof *q->ids))
             return true;
@@ -471,7 +482,8 @@ static void run_eval(ash_scheduler *s, eval *e)
             s->rows[i] = (ash_batch_row){.token = e->ids[at + i],
                                          .pos = (int32_t)(at + i),
                                          .table = s->eval_blocks,
-                                         .wants_logits = e->all || at + i == e->n - 1};
+                                         .wants_logits = e->all || at + i == e->n - 1,
+                                         .text = (int32_t)e->n};
         const ash_batch batch = {.rows = s->rows, .n = (int)n, .logits = out};
         s->model->net->arch->forward(s->model->net, s->run, &batch);
         if (e->all)

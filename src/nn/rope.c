@@ -28,8 +28,9 @@ static double yarn_pair(const ash_rope_options *o, double turns)
 
 static double yarn(const ash_rope_options *o, int i, double freq)
 {
-    double low = fmax(floor(yarn_pair(o, o->beta_fast)), 0);
-    double high = fmin(ceil(yarn_pair(o, o->beta_slow)), o->dims - 1);
+    double low = yarn_pair(o, o->beta_fast), high = yarn_pair(o, o->beta_slow);
+    low = fmax(o->fractional ? low : floor(low), 0);
+    high = fmin(o->fractional ? high : ceil(high), o->dims - 1);
     double ramp = (i - low) / (high == low ? 0.001 : high - low);
     double keep = 1 - fmin(fmax(ramp, 0), 1);
     return freq / o->factor * (1 - keep) + freq * keep;
@@ -61,6 +62,9 @@ static int check(const ash_rope_options *o, ash_err *err)
         (!(o->low_freq > 0) || !(o->high_freq > o->low_freq) || !(o->original_context >= 1)))
         return ash_err_set(err, ASH_EINVAL, "llama3 rope scaling: low %g, high %g, original context %g",
                            o->low_freq, o->high_freq, o->original_context);
+    if (o->scaling == ASH_ROPE_DYNAMIC && (o->dims < 4 || !(o->original_context >= 1)))
+        return ash_err_set(err, ASH_EINVAL, "dynamic rope scaling: %d dimensions, original context %g",
+                           o->dims, o->original_context);
     if (o->scaling == ASH_ROPE_YARN && (!(o->beta_slow > 0) || !(o->beta_fast >= o->beta_slow) ||
                                         !(o->original_context >= 1) || !(o->attention_factor >= 0)))
         return ash_err_set(err, ASH_EINVAL, "yarn rope scaling: beta %g and %g, original context %g",
@@ -84,6 +88,9 @@ int ash_rope_init(ash_rope *r, const ash_rope_options *o, ash_err *err)
             return ash_err_set(err, ASH_EINVAL, "rope frequency %d is not finite", i);
         }
     }
+    r->base = o->base;
+    r->dynamic = o->scaling == ASH_ROPE_DYNAMIC ? o->factor : 0;
+    r->original_context = o->original_context;
     if (o->scaling == ASH_ROPE_YARN)
         r->factor = (float)(o->attention_factor > 0 ? o->attention_factor : 0.1 * log(o->factor) + 1);
     return 0;
@@ -95,13 +102,28 @@ void ash_rope_release(ash_rope *r)
     *r = (ash_rope){0};
 }
 
+/* transformers' dynamic NTK: the base of a text of so many tokens. */
+static double dynamic_base(const ash_rope *r, double tokens)
+{
+    double stretch = r->dynamic * tokens / r->original_context - (r->dynamic - 1);
+    return r->base * pow(stretch, (double)r->dims / (r->dims - 2));
+}
+
 void ash_rope_angles(const ash_rope *r, const int32_t *pos, int n, float *cs)
+{
+    ash_rope_angles_in(r, pos, pos, n, cs);
+}
+
+void ash_rope_angles_in(const ash_rope *r, const int32_t *pos, const int32_t *text, int n, float *cs)
 {
     int half = r->dims / 2;
     for (int i = 0; i < n; i++, cs += r->dims) {
+        bool own = r->dynamic > 0 && text[i] > r->original_context;
+        double base = own ? dynamic_base(r, text[i]) : 0;
         for (int j = 0; j < half; j++) {
+            float freq = own ? (float)pow(base, -2.0 * j / r->dims) : r->freq[j];
             /* The product is rounded to float as in the models' own code, so that long contexts agree. */
-            float angle = (float)pos[i] * r->freq[j];
+            float angle = (float)pos[i] * freq;
             cs[j] = (float)cos((double)angle) * r->factor;
             cs[half + j] = (float)sin((double)angle) * r->factor;
         }
