@@ -8,7 +8,7 @@
 #include "kernel/kernel.h"
 #include "quant/half.h"
 
-enum { BLOCK = 32, AT_HAND = 512 << 10 }; /* bytes of qweight that stay in the second cache */
+enum { BLOCK = 32, CHUNK = 64 }; /* groups packed together: a page of each row of qweight */
 
 static int64_t whole_blocks(int64_t n)
 {
@@ -131,10 +131,8 @@ void ash_pack_gptq_rows(const ash_packed *w, const ash_gptq *q, const int32_t *o
     const ash_kernel *k = ash_kernel_get(ash_cpu_get()->level);
     int64_t blocks = w->cols / BLOCK, quants = ash_pack_gptq_quants(w), entry = ash_pack_gptq_entry(w);
     int64_t g0 = row / ASH_GROUP, end = (row + n + ASH_GROUP - 1) / ASH_GROUP;
-    int64_t most = AT_HAND / (q->in * q->bits / 32 * 64) & ~3ll;
     for (int64_t g1; g0 < end; g0 = g1) {
-        g1 = g0 + (most < 4 ? 4 : most);
-        g1 = g1 < end ? g1 : end;
+        g1 = g0 + CHUNK < end ? g0 + CHUNK : end;
         uint8_t *to = w->data + g0 * w->group_bytes;
         for (int64_t b = 0; b < blocks; b++) {
             ash_bits bits[64];
