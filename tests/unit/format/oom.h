@@ -43,8 +43,8 @@ static inline void oom_init(void)
     json_set_alloc_funcs(__wrap_malloc, free);
 }
 
-/* Runs `open` with ever more memory until it returns 0; every failure must be ASH_ENOMEM. Returns how
- * often it failed. */
+/* Runs `open` with ever more memory until it returns 0; every failure must be ASH_ENOMEM. Returns
+ * how often it failed. */
 static inline long oom_run(int (*open)(void *arg, ash_err *err), void *arg)
 {
     for (long n = 0; n < 20000; n++) {
@@ -52,10 +52,8 @@ static inline long oom_run(int (*open)(void *arg, ash_err *err), void *arg)
         oom_left = n;
         int rc = open(arg, &err);
         oom_left = -1;
-        if (!rc)
-            return n;
-        if (rc != ASH_ENOMEM)
-            fail_msg("allocation %ld: %d: %s", n, rc, err.msg);
+        if (!rc) return n;
+        if (rc != ASH_ENOMEM) fail_msg("allocation %ld: %d: %s", n, rc, err.msg);
     }
     fail_msg("never succeeds");
     return 0;

@@ -18,7 +18,8 @@
 
 static int read_file(void *arg, ash_tensor_list *list, uint32_t file, ash_err *err)
 {
-    return arg ? ash_safetensors_read(NULL, list, file, err) : ash_torch_read(NULL, list, file, err);
+    return arg ? ash_safetensors_read(NULL, list, file, err)
+               : ash_torch_read(NULL, list, file, err);
 }
 
 static json_t *load_golden(const char *folder)
@@ -28,7 +29,8 @@ static json_t *load_golden(const char *folder)
     json_t *golden;
     ash_err err = ASH_ERR_INIT;
     snprintf(path, sizeof path, "%s/golden.json", folder);
-    if (ash_fs_read(path, 1u << 20, &text, &err) || ash_json_parse(text.data, text.len, &golden, &err))
+    if (ash_fs_read(path, 1u << 20, &text, &err) ||
+        ash_json_parse(text.data, text.len, &golden, &err))
         fail_msg("%s", err.msg);
     ash_buf_release(&text);
     return golden;
@@ -57,8 +59,7 @@ static void check_tensor(const ash_tensor_index *idx, const char *name, const js
 {
     const ash_tensor *t = ash_tensor_find(idx, name);
     const json_t *dims = json_array_get(want, 1);
-    if (!t)
-        fail_msg("no '%s'", name);
+    if (!t) fail_msg("no '%s'", name);
     assert_string_equal(ash_dtype_get(t->dtype)->name, json_string_value(json_array_get(want, 0)));
     assert_int_equal(t->n_dims, json_array_size(dims));
     for (uint32_t i = 0; i < t->n_dims; i++)
@@ -84,10 +85,9 @@ static void check_file(const char *folder, const char *file, const json_t *want)
              !folders      ? ""
              : safetensors ? "/model.safetensors.index.json"
                            : "/pytorch_model.bin.index.json");
-    int rc = (folders ? ash_shards_open_index : ash_shards_open)(path, read_file, safetensors ? &err : NULL,
-                                                                 &idx, &err);
-    if (rc)
-        fail_msg("%s", err.msg);
+    int rc = (folders ? ash_shards_open_index
+                      : ash_shards_open)(path, read_file, safetensors ? &err : NULL, &idx, &err);
+    if (rc) fail_msg("%s", err.msg);
     assert_int_equal(idx.n_tensors, json_object_size(want));
     json_object_foreach((json_t *)want, name, tensor) check_tensor(&idx, name, tensor);
     for (size_t i = 1; i < idx.n_tensors; i++) { /* in the files' order */

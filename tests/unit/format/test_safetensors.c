@@ -1,4 +1,5 @@
-/* The safetensors reader: what it accepts, each rule of the format with its message, cuts at every byte. */
+/* The safetensors reader: what it accepts, each rule of the format with its message, cuts at every
+ * byte. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -47,7 +48,8 @@ static void refuse(const char *header, size_t data, int code, const char *text)
 
 static const char good_header[] =
     " \n{\"__metadata__\":{\"format\":\"pt\",\"x\":\"\\u00e9\\ud83d\\ude00\\n\"},"
-    "\"b.weight\":{\"dtype\":\"F16\",\"shape\":[2,3],\"data_offsets\":[3,15],\"more\":[1,{\"a\":null}]},"
+    "\"b.weight\":{\"dtype\":\"F16\",\"shape\":[2,3],\"data_offsets\":[3,15],\"more\":[1,{\"a\":"
+    "null}]},"
     "\"odd\":{\"data_offsets\":[0,3],\"shape\":[3],\"dtype\":\"U8\"},"
     "\"scalar\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[15,19]},"
     "\"none\":{\"dtype\":\"F8_E4M3\",\"shape\":[0,7],\"data_offsets\":[15,15]},"
@@ -98,11 +100,12 @@ static void test_types(void **state)
     static const struct {
         const char *name;
         unsigned bits;
-    } types[] = {{"BOOL", 8},       {"F4", 4},          {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8},
-                 {"I8", 8},         {"F8_E5M2", 8},     {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
-                 {"F8_E5M2FNUZ", 8}, {"I16", 16},       {"U16", 16},    {"F16", 16},    {"BF16", 16},
-                 {"I32", 32},       {"U32", 32},        {"F32", 32},    {"C64", 64},    {"F64", 64},
-                 {"I64", 64},       {"U64", 64}};
+    } types[] = {{"BOOL", 8},    {"F4", 4},          {"F6_E2M3", 6},     {"F6_E3M2", 6},
+                 {"U8", 8},      {"I8", 8},          {"F8_E5M2", 8},     {"F8_E4M3", 8},
+                 {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16},
+                 {"U16", 16},    {"F16", 16},        {"BF16", 16},       {"I32", 32},
+                 {"U32", 32},    {"F32", 32},        {"C64", 64},        {"F64", 64},
+                 {"I64", 64},    {"U64", 64}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         ash_buf b;
         ash_tensor_index idx;
@@ -151,7 +154,7 @@ static void test_header_length(void **state)
     free(big);
 }
 
-#define T(type, shape, offsets) \
+#define T(type, shape, offsets)                                                                    \
     "{\"t\":{\"dtype\":\"" type "\",\"shape\":" shape ",\"data_offsets\":" offsets "}}"
 
 static void test_json(void **state)
@@ -212,16 +215,18 @@ static void test_json(void **state)
 
 static void test_tensors(void **state)
 {
-#define PAIR(a, b)                                                      \
-    "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":" a "}," \
+#define PAIR(a, b)                                                                                 \
+    "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":" a "},"                              \
     "\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":" b "}}"
     refuse(T("F33", "[1]", "[0,4]"), 4, ASH_EUNSUPPORTED,
            "tensor 't' has the unknown dtype 'F33' at byte 22");
     refuse(T("f32", "[1]", "[0,4]"), 4, ASH_EUNSUPPORTED, "unknown dtype 'f32'");
     refuse(T("Q4_0", "[32]", "[0,18]"), 18, ASH_EUNSUPPORTED, "unknown dtype 'Q4_0'");
     refuse(T("F32", "[2]", "[0,4]"), 4, ASH_EFORMAT, "tensor 't': F32 [2] needs 8 bytes, has 4");
-    refuse(T("F32", "[1]", "[4,0]"), 4, ASH_EFORMAT, "data from 4 to 0 must lie within the file's 4 bytes");
-    refuse(T("F32", "[1]", "[0,8]"), 4, ASH_EFORMAT, "data from 0 to 8 must lie within the file's 4 bytes");
+    refuse(T("F32", "[1]", "[4,0]"), 4, ASH_EFORMAT,
+           "data from 4 to 0 must lie within the file's 4 bytes");
+    refuse(T("F32", "[1]", "[0,8]"), 4, ASH_EFORMAT,
+           "data from 0 to 8 must lie within the file's 4 bytes");
     refuse(T("F32", "[1]", "[18446744073709551612,0]"), 4, ASH_EFORMAT, "must lie within");
     refuse(T("F32", "[1]", "[0,4]"), 5, ASH_EFORMAT, "the tensors end, but 1 bytes follow");
     refuse(T("F32", "[4294967296,4294967296]", "[0,0]"), 0, ASH_EFORMAT,
@@ -229,7 +234,8 @@ static void test_tensors(void **state)
     refuse(T("F32", "[0,4294967296,4294967296]", "[0,0]"), 0, ASH_EFORMAT, "makes it too large");
     refuse(T("F32", "[18446744073709551615]", "[0,0]"), 0, ASH_EFORMAT, "makes it too large");
     refuse(T("F32", "[9223372036854775807]", "[0,0]"), 0, ASH_EFORMAT, "tensor 't' is too large");
-    refuse(T("F32", "[1,1,1,1,1]", "[0,4]"), 4, ASH_ELIMIT, "tensor 't' has 5 dimensions; at most 4");
+    refuse(T("F32", "[1,1,1,1,1]", "[0,4]"), 4, ASH_ELIMIT,
+           "tensor 't' has 5 dimensions; at most 4");
     refuse(T("F4", "[3]", "[0,1]"), 1, ASH_EFORMAT, "rows of 3 are no multiple of F4's block of 2");
     refuse(PAIR("[0,4]", "[5,9]"), 9, ASH_EFORMAT,
            "tensor 'b' starts at byte 5 of the data, must start at 4: a hole");
