@@ -1,0 +1,227 @@
+/* Owns the AVX-512 matmul on the RAW form. 256 columns of two groups are unpacked and multiplied with every
+ * row of activations before the next 256; the sums go through y in between, in the same order for every
+ * tile. Any thread. */
+#include "kernel/x86/avx512.h"
+#include "kernel/x86/fetch.h"
+
+typedef __m512i vi;
+
+INLINE vi vi_load(const void *p) { return _mm512_loadu_si512(p); }
+INLINE void vi_store(void *p, vi v) { _mm512_store_si512(p, v); }
+INLINE vi vi_and(vi a, vi b) { return _mm512_and_si512(a, b); }
+INLINE vi vi_andnot(vi a, vi b) { return _mm512_andnot_si512(a, b); } /* ~a & b */
+INLINE vi vi_or(vi a, vi b) { return _mm512_or_si512(a, b); }
+INLINE vi vi_xor(vi a, vi b) { return _mm512_xor_si512(a, b); }
+INLINE vi vi_srl(vi a, int n) { return _mm512_srli_epi32(a, (unsigned)n); }
+INLINE vi vi_sra(vi a, int n) { return _mm512_srai_epi32(a, (unsigned)n); }
+INLINE vi vi_sll(vi a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
+INLINE vi vi_srl_by(vi a, int n) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(n)); } /* no constant */
+INLINE vi vi_set8(int x) { return _mm512_set1_epi8((char)x); }
+INLINE vi vi_set32(int x) { return _mm512_set1_epi32(x); }
+INLINE vi vi_add8(vi a, vi b) { return _mm512_add_epi8(a, b); }
+INLINE vi vi_sub8(vi a, vi b) { return _mm512_sub_epi8(a, b); }
+INLINE vi vi_add32(vi a, vi b) { return _mm512_add_epi32(a, b); }
+INLINE vi vi_sub32(vi a, vi b) { return _mm512_sub_epi32(a, b); }
+INLINE vf vi_to_f(vi a) { return _mm512_cvtepi32_ps(a); }
+INLINE vf vi_as_f(vi a) { return _mm512_castsi512_ps(a); }
+INLINE vi vi_lookup(vi table, vi index) { return _mm512_shuffle_epi8(table, index); }
+
+INLINE vi vi_table(const int8_t p[16])
+{
+    return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)p));
+}
+
+INLINE vi vi_bytes(const uint8_t *p) /* one to a word */
+{
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
+
+/* The half floats in the lower halves of words. */
+INLINE vf vi_low_halves(vi a)
+{
+    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a));
+}
+
+/* Byte k of each word in all four. */
+INLINE vi vi_spread(vi a, int k)
+{
+    const vi base = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12));
+    return _mm512_shuffle_epi8(a, vi_add8(base, vi_set8(k)));
+}
+
+/* All ones in bytes that have the bit that `mask` has there. */
+INLINE vi vi_bits(vi a, int mask)
+{
+    return _mm512_movm_epi8(_mm512_test_epi8_mask(a, vi_set32(mask)));
+}
+
+/* x where a word of a equals n, else y. */
+INLINE vi vi_where_equal(vi a, int n, vi x, vi y)
+{
+    return _mm512_mask_mov_epi32(y, _mm512_cmpeq_epi32_mask(a, vi_set32(n)), x);
+}
+
+#define vi_gather(base, index, size) _mm512_i32gather_epi32(index, base, size)
+
+#include "kernel/x86/raw.inc.h"
+
+enum { TILE_ROWS = 6 };
+
+/* What N rows of activations times R tiles read; columns from the tile's first on. */
+typedef struct step {
+    const raw_tile *tiles;
+    int blocks;
+    int64_t ld, lds;
+    const int8_t *q;
+    const float *d, *ds;
+    const int32_t *ns;
+    int zero;
+    bool first; /* y holds nothing yet */
+} step;
+
+/* Minus the sums of 16 columns each of a tile. */
+INLINE void half_sums(const step *s, const int N, int32_t sums[TILE_ROWS][TILE_COLS / 16])
+{
+    const __m512i one = _mm512_set1_epi8(1), zero = _mm512_setzero_si512();
+    const __m512i quads = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
+    UNROLL for (int n = 0; n < N; n++)
+    {
+        for (int b = 0; b < s->blocks; b += 2) { /* rows of q are whole 64 bytes */
+            __m512i x = _mm512_dpbusd_epi32(zero, one, _mm512_loadu_si512(s->q + n * s->ld + b * 32));
+            x = _mm512_add_epi32(x, _mm512_shuffle_epi32(x, 0x4E));
+            x = _mm512_add_epi32(x, _mm512_shuffle_epi32(x, 0xB1));
+            x = _mm512_permutexvar_epi32(quads, _mm512_sub_epi32(zero, x));
+            _mm_storeu_si128((__m128i *)&sums[n][2 * b], _mm512_castsi512_si128(x));
+        }
+    }
+}
+
+/* sums[r][n] += of parts [p, p + parts) */
+INLINE void dot(const step *s, int p, const int parts, const int R, const int N,
+                __m512i sums[2][TILE_ROWS])
+{
+    UNROLL for (int c = 0; c < parts; c++)
+    {
+        __m512i u[2];
+        UNROLL for (int r = 0; r < R; r++) u[r] = _mm512_load_si512(s->tiles[r].q[p + c]);
+        UNROLL for (int n = 0; n < N; n++)
+        {
+            __m512i x = broadcast4(s->q + n * s->ld + (p + c) * 4);
+            UNROLL for (int r = 0; r < R; r++) sums[r][n] = _mm512_dpbusd_epi32(sums[r][n], u[r], x);
+        }
+    }
+}
+
+/* acc += sums times scale k of the tiles and the activations' scale of block b. */
+INLINE void add_scaled(const step *s, int b, int k, const int R, const int N, __m512i sums[2][TILE_ROWS],
+                       __m512 acc[2][TILE_ROWS])
+{
+    UNROLL for (int r = 0; r < R; r++)
+    {
+        __m512 scale = _mm512_load_ps(s->tiles[r].scale[k]);
+        UNROLL for (int n = 0; n < N; n++)
+        {
+            __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][n]), scale);
+            acc[r][n] = _mm512_fmadd_ps(v, _mm512_set1_ps(s->d[n * s->lds + b]), acc[r][n]);
+        }
+    }
+}
+
+/* acc += what scale k of block b is for, by the tiles: half a block or a whole one. */
+INLINE void add_scale(const step *s, int b, int k, const bool halves, const bool mins, const int R,
+                      const int N, int32_t half[TILE_ROWS][TILE_COLS / 16], __m512 acc[2][TILE_ROWS])
+{
+    __m512i sums[2][TILE_ROWS];
+    UNROLL for (int n = 0; n < N; n++)
+    {
+        __m512i start = _mm512_setzero_si512();
+        if (!mins)
+            start = _mm512_set1_epi32((halves ? half[n][k] : s->ns[n * s->lds + b]) * s->zero);
+        UNROLL for (int r = 0; r < R; r++) sums[r][n] = start;
+    }
+    dot(s, halves ? 4 * k : 8 * k, halves ? 4 : 8, R, N, sums);
+    add_scaled(s, b, k, R, N, sums, acc);
+    UNROLL for (int r = 0; mins && r < R; r++)
+    {
+        __m512 min = _mm512_load_ps(s->tiles[r].min[k]);
+        UNROLL for (int n = 0; n < N; n++)
+        {
+            float sum = halves ? -s->d[n * s->lds + b] * (float)half[n][k] : s->ds[n * s->lds + b];
+            acc[r][n] = _mm512_fnmadd_ps(min, _mm512_set1_ps(sum), acc[r][n]);
+        }
+    }
+}
+
+INLINE void run_tile(const step *s, fetch *ahead, const bool halves, const bool mins, const int R,
+                     const int N, float *y, int64_t ldy, int64_t left)
+{
+    __m512 acc[2][TILE_ROWS];
+    int32_t half[TILE_ROWS][TILE_COLS / 16];
+    UNROLL for (int n = 0; n < N; n++) UNROLL for (int r = 0; r < R; r++)
+        acc[r][n] = s->first ? _mm512_setzero_ps()
+                             : vf_load_part(y + n * ldy + r * ASH_GROUP, left - r * ASH_GROUP);
+    if (halves)
+        half_sums(s, N, half);
+    for (int b = 0; b < s->blocks; b++) {
+        fetch_more(ahead);
+        add_scale(s, b, halves ? 2 * b : b, halves, mins, R, N, half, acc);
+        if (halves)
+            add_scale(s, b, 2 * b + 1, halves, mins, R, N, half, acc);
+    }
+    STORE_TILE(acc, R, N, y, ldy, left)
+}
+
+INLINE void run_rows(const step *s, fetch *ahead, const bool halves, const bool mins, const int R, int n,
+                     float *y, int64_t ldy, int64_t left)
+{
+    switch (n) {
+    case 1: run_tile(s, ahead, halves, mins, R, 1, y, ldy, left); break;
+    case 2: run_tile(s, ahead, halves, mins, R, 2, y, ldy, left); break;
+    case 3: run_tile(s, ahead, halves, mins, R, 3, y, ldy, left); break;
+    case 4: run_tile(s, ahead, halves, mins, R, 4, y, ldy, left); break;
+    case 5: run_tile(s, ahead, halves, mins, R, 5, y, ldy, left); break;
+    default: run_tile(s, ahead, halves, mins, R, 6, y, ldy, left);
+    }
+}
+
+INLINE void run(const ash_packed *w, const ash_act *a, int64_t g0, int64_t g1, float *y, int64_t ldy,
+                const raw_matrix *m, const bool halves, const bool mins)
+{
+    raw_tile tiles[2];
+    int64_t row_tiles = (a->n + TILE_ROWS - 1) / TILE_ROWS, lds = a->ld / 32, nb = a->cols / 32;
+    for (int64_t g = g0; g < g1; g += 2) {
+        int groups = g + 1 < g1 ? 2 : 1;
+        int64_t left = w->rows - g * ASH_GROUP;
+        for (int64_t t = 0; t < m->tiles; t++) {
+            int64_t b0 = t * TILE_BLOCKS;
+            int blocks = (int)(nb - b0 < TILE_BLOCKS ? nb - b0 : TILE_BLOCKS);
+            fetch ahead = fetch_start(w, g, groups, t, m->tiles, TILE_BLOCKS);
+            for (int r = 0; r < groups; r++) unpack_tile(m, g + r, t, &tiles[r]);
+            for (int64_t i = 0; i < row_tiles; i++) { /* of even size: no left-over of one row */
+                int64_t row = a->n * i / row_tiles, n = a->n * (i + 1) / row_tiles - row;
+                int64_t at = row * lds + b0;
+                step s = {tiles,     blocks,     a->ld,      lds,           a->q + row * a->ld + b0 * 32,
+                          a->d + at, a->ds + at, a->ns + at, m->type->zero, t == 0};
+                float *out = y + row * ldy + g * ASH_GROUP;
+                if (groups == 2)
+                    run_rows(&s, &ahead, halves, mins, 2, (int)n, out, ldy, left);
+                else
+                    run_rows(&s, &ahead, halves, mins, 1, (int)n, out, ldy, left);
+                ahead.step = 0;
+            }
+        }
+    }
+}
+
+ASH_MATMUL(ash_avx512_matmul_raw)
+{
+    raw_matrix m = raw_matrix_of(w);
+    if (m.type->halves && m.type->mins)
+        run(w, a, g0, g1, y, ldy, &m, true, true);
+    else if (m.type->halves)
+        run(w, a, g0, g1, y, ldy, &m, true, false);
+    else if (m.type->mins)
+        run(w, a, g0, g1, y, ldy, &m, false, true);
+    else
+        run(w, a, g0, g1, y, ldy, &m, false, false);
+}

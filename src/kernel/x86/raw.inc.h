@@ -1,0 +1,568 @@
+/* Unpacking of the RAW form to bytes, scales and minima; included by matmul_raw_avx512.c and
+ * matmul_raw_avx2.c, which define vi, a vector of LANES words, and its operations.
+ *
+ * A tile is 16 rows times up to 256 columns: w = scale * (q - zero) - min, the zero point and how many
+ * columns share a scale being the type's. Every block type can be written so, exactly but for the roundings
+ * of d times a sub-block's scale: codes become the bytes that they stand for, signs are applied, an eighth
+ * in IQ1 is a unit. Quants lie as in form U8Z, ready to be multiplied. */
+#ifndef ASHLEY_KERNEL_X86_RAW_INC_H
+#define ASHLEY_KERNEL_X86_RAW_INC_H
+
+#include "kernel/pack_raw.h"
+#include "quant/grids.h"
+
+enum { TILE_COLS = 256, TILE_BLOCKS = TILE_COLS / 32, PARTS = TILE_COLS / 4 };
+
+typedef struct raw_tile {
+    _Alignas(64) uint8_t q[PARTS][64]; /* byte 4 r + j of part p is column 4 p + j of row r */
+    float scale[TILE_COLS / 16][ASH_GROUP]; /* of each 16 or 32 columns */
+    float min[TILE_COLS / 16][ASH_GROUP];
+} raw_tile;
+
+/* One block of LANES rows: words 64 bytes apart, edges; where its part of a tile begins. */
+typedef struct raw_block {
+    const uint8_t *w, *e;
+    uint8_t *q;
+    float *scale, *min;
+} raw_block;
+
+INLINE vi word(const raw_block *b, int i)
+{
+    return vi_load(b->w + i * 64);
+}
+
+INLINE void put(const raw_block *b, int part, vi v)
+{
+    vi_store(b->q + part * 64, v);
+}
+
+INLINE void put_scale(const raw_block *b, int k, vf v)
+{
+    vf_store(b->scale + k * ASH_GROUP, v);
+}
+
+INLINE void put_min(const raw_block *b, int k, vf v)
+{
+    vf_store(b->min + k * ASH_GROUP, v);
+}
+
+INLINE vi low_nibbles(vi v)
+{
+    return vi_and(v, vi_set8(15));
+}
+
+INLINE vi high_nibbles(vi v)
+{
+    return vi_and(vi_srl(v, 4), vi_set8(15));
+}
+
+/* Bits [at, at + n) of each word. */
+INLINE vi field(vi v, int at, int n)
+{
+    return vi_and(vi_srl(v, at), vi_set32((1 << n) - 1));
+}
+
+INLINE vf field_f(vi v, int at, int n)
+{
+    return vi_to_f(field(v, at, n));
+}
+
+/* Nibble p of each word as four bytes of 0 or all ones. */
+INLINE vi nibble_bits(vi v, int p)
+{
+    return vi_bits(vi_spread(v, p / 2), p % 2 ? (int)0x80402010 : 0x08040201);
+}
+
+/* ---- blocks of 32 --------------------------------------------------------------------------- */
+
+INLINE void five_bits(const raw_block *b, int first, vi qh)
+{
+    UNROLL for (int p = 0; p < 4; p++)
+    {
+        vi v = word(b, first + p);
+        put(b, p, vi_or(low_nibbles(v), vi_and(nibble_bits(qh, p), vi_set8(16))));
+        put(b, p + 4, vi_or(high_nibbles(v), vi_and(nibble_bits(qh, p + 4), vi_set8(16))));
+    }
+}
+
+static void unpack_q5_0(const raw_block *b)
+{
+    five_bits(b, 1, word(b, 0));
+    put_scale(b, 0, vf_halves(b->e));
+}
+
+static void unpack_q5_1(const raw_block *b)
+{
+    vi head = word(b, 0);
+    five_bits(b, 2, word(b, 1));
+    put_scale(b, 0, vi_low_halves(head));
+    put_min(b, 0, vf_sub(vf_zero(), vi_low_halves(vi_srl(head, 16))));
+}
+
+/* Four words of nibbles that stand for bytes of a table. */
+INLINE void coded_block(const raw_block *b, int first, int part, vi table)
+{
+    UNROLL for (int p = 0; p < 4; p++)
+    {
+        vi v = word(b, first + p);
+        put(b, part + p, vi_lookup(table, low_nibbles(v)));
+        put(b, part + p + 4, vi_lookup(table, high_nibbles(v)));
+    }
+}
+
+INLINE vi table_iq4(void)
+{
+    return vi_xor(vi_table(ash_values_iq4), vi_set8(-128));
+}
+
+INLINE vi table_fp4(void)
+{
+    return vi_add8(vi_table(ash_values_fp4), vi_set8(12));
+}
+
+static void unpack_iq4_nl(const raw_block *b)
+{
+    coded_block(b, 0, 0, table_iq4());
+    put_scale(b, 0, vf_halves(b->e));
+}
+
+static void unpack_mxfp4(const raw_block *b)
+{
+    vi e = vi_bytes(b->e);
+    vi f = vi_sll(vi_sub32(e, vi_set32(1)), 23); /* ash_e8m0_half */
+    f = vi_where_equal(e, 0, vi_set32(0x00200000), f);
+    f = vi_where_equal(e, 1, vi_set32(0x00400000), f);
+    coded_block(b, 0, 0, table_fp4());
+    put_scale(b, 0, vi_as_f(f));
+}
+
+static void unpack_nvfp4(const raw_block *b)
+{
+    vi table = table_fp4(), head = word(b, 0);
+    UNROLL for (int k = 0; k < 4; k++)
+    {
+        vi s = field(head, 8 * k, 8), f = vi_sll(vi_and(s, vi_set32(127)), 20); /* ash_ue4m3_half */
+        put_scale(b, k, vf_mul(vi_as_f(vi_where_equal(s, 127, vi_set32(0), f)), vf_set(0x1p119f)));
+        UNROLL for (int j = 0; j < 2; j++)
+        {
+            vi v = word(b, 1 + 2 * k + j);
+            put(b, 4 * k + j, vi_lookup(table, low_nibbles(v)));
+            put(b, 4 * k + j + 2, vi_lookup(table, high_nibbles(v)));
+        }
+    }
+}
+
+static void unpack_q1_0(const raw_block *b)
+{
+    vf d = vf_halves(b->e);
+    UNROLL for (int k = 0; k < 4; k++)
+    {
+        vi v = word(b, k);
+        put_scale(b, k, d);
+        UNROLL for (int p = 0; p < 8; p++) put(b, 8 * k + p, vi_and(nibble_bits(v, p), vi_set8(2)));
+    }
+}
+
+static void unpack_q2_0(const raw_block *b)
+{
+    vf d = vf_halves(b->e);
+    put_scale(b, 0, d);
+    put_scale(b, 1, d);
+    UNROLL for (int p = 0; p < 16; p++)
+    {
+        vi v = vi_spread(word(b, p / 4), p % 4);
+        vi low = vi_bits(v, 0x40100401), high = vi_bits(v, (int)0x80200802);
+        put(b, p, vi_or(vi_and(low, vi_set8(1)), vi_and(high, vi_set8(2))));
+    }
+}
+
+/* ---- K types -------------------------------------------------------------------------------- */
+
+/* scale[k0 + k] = d times byte k of v, k < 4. */
+INLINE void put_four(float *to, vi v, vf d)
+{
+    UNROLL for (int k = 0; k < 4; k++) vf_store(to + k * ASH_GROUP, vf_mul(d, field_f(v, 8 * k, 8)));
+}
+
+static void unpack_q2_k(const raw_block *b)
+{
+    vi head = word(b, 20);
+    vf d = vi_low_halves(head), m = vi_low_halves(vi_srl(head, 16));
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        vi s = word(b, i);
+        put_four(b->scale + i * 4 * ASH_GROUP, low_nibbles(s), d);
+        put_four(b->min + i * 4 * ASH_GROUP, high_nibbles(s), m);
+    }
+    UNROLL for (int i = 0; i < 16; i++)
+    {
+        vi v = word(b, 4 + i);
+        UNROLL for (int j = 0; j < 4; j++)
+            put(b, i / 8 * 32 + j * 8 + i % 8, vi_and(vi_srl(v, 2 * j), vi_set8(3)));
+    }
+}
+
+static void unpack_q3_k(const raw_block *b)
+{
+    vf d = vf_halves(b->e);
+    vi low[2] = {word(b, 24), word(b, 25)}, upper = word(b, 26);
+    UNROLL for (int k = 0; k < 4; k++)
+    {
+        vi four = k < 2 ? low_nibbles(low[k]) : high_nibbles(low[k - 2]);
+        four = vi_or(four, vi_sll(vi_and(vi_srl(upper, 2 * k), vi_set8(3)), 4));
+        UNROLL for (int j = 0; j < 4; j++)
+            put_scale(b, 4 * k + j, vf_mul(d, vf_sub(field_f(four, 8 * j, 8), vf_set(32))));
+    }
+    UNROLL for (int i = 0; i < 8; i++)
+    {
+        vi high = word(b, i);
+        UNROLL for (int k = 0; k < 8; k++)
+        {
+            vi v = vi_and(vi_srl(word(b, 8 + k / 4 * 8 + i), k % 4 * 2), vi_set8(3));
+            vi bit = vi_and(k < 2 ? vi_sll(high, 2 - k) : vi_srl(high, k - 2), vi_set8(4));
+            put(b, k * 8 + i, vi_or(v, bit));
+        }
+    }
+}
+
+/* The 8 scales and minima of Q4_K and Q5_K. */
+INLINE void scales_k(const raw_block *b)
+{
+    vi head = word(b, 0), s = word(b, 1), m = word(b, 2), sm = word(b, 3), six = vi_set8(63);
+    vf d = vi_low_halves(head), dm = vi_low_halves(vi_srl(head, 16));
+    vi pair = vi_set8(48);
+    put_four(b->scale, vi_and(s, six), d);
+    put_four(b->scale + 4 * ASH_GROUP, vi_or(low_nibbles(sm), vi_and(vi_srl(s, 2), pair)), d);
+    put_four(b->min, vi_and(m, six), dm);
+    put_four(b->min + 4 * ASH_GROUP, vi_or(high_nibbles(sm), vi_and(vi_srl(m, 2), pair)), dm);
+}
+
+static void unpack_q4_k(const raw_block *b)
+{
+    scales_k(b);
+    UNROLL for (int i = 0; i < 32; i++)
+    {
+        vi v = word(b, 4 + i);
+        put(b, i / 8 * 16 + i % 8, low_nibbles(v));
+        put(b, i / 8 * 16 + i % 8 + 8, high_nibbles(v));
+    }
+}
+
+static void unpack_q5_k(const raw_block *b)
+{
+    const vi bit = vi_set8(16);
+    scales_k(b);
+    UNROLL for (int i = 0; i < 8; i++)
+    {
+        vi high = word(b, 4 + i);
+        UNROLL for (int k = 0; k < 4; k++)
+        {
+            vi v = word(b, 12 + 8 * k + i);
+            vi h0 = k < 2 ? vi_sll(high, 4 - 2 * k) : vi_srl(high, 2 * k - 4);
+            vi h1 = k < 2 ? vi_sll(high, 3 - 2 * k) : vi_srl(high, 2 * k - 3);
+            put(b, 16 * k + i, vi_or(low_nibbles(v), vi_and(h0, bit)));
+            put(b, 16 * k + 8 + i, vi_or(high_nibbles(v), vi_and(h1, bit)));
+        }
+    }
+}
+
+static void unpack_q6_k(const raw_block *b)
+{
+    const vi pair = vi_set8(48);
+    vf d = vf_halves(b->e);
+    UNROLL for (int k = 0; k < 16; k++)
+        put_scale(b, k, vf_mul(d, vi_to_f(vi_sra(vi_sll(word(b, 48 + k / 4), 24 - k % 4 * 8), 24))));
+    UNROLL for (int i = 0; i < 16; i++)
+    {
+        int part = i / 8 * 32 + i % 8, low = i / 8 * 16 + i % 8;
+        vi a = word(b, low), c = word(b, low + 8), h = word(b, 32 + i);
+        put(b, part, vi_or(low_nibbles(a), vi_and(vi_sll(h, 4), pair)));
+        put(b, part + 8, vi_or(low_nibbles(c), vi_and(vi_sll(h, 2), pair)));
+        put(b, part + 16, vi_or(high_nibbles(a), vi_and(h, pair)));
+        put(b, part + 24, vi_or(high_nibbles(c), vi_and(vi_srl(h, 2), pair)));
+    }
+}
+
+static void unpack_iq4_xs(const raw_block *b)
+{
+    vi head = word(b, 0), low = word(b, 1), table = table_iq4();
+    vf d = vi_low_halves(head);
+    UNROLL for (int k = 0; k < 8; k++)
+    {
+        vi s = vi_or(field(low, 4 * k, 4), vi_sll(field(head, 16 + 2 * k, 2), 4));
+        put_scale(b, k, vf_mul(d, vf_sub(vi_to_f(s), vf_set(32))));
+        coded_block(b, 2 + 4 * k, 8 * k, table);
+    }
+}
+
+/* ---- ternary -------------------------------------------------------------------------------- */
+
+static void unpack_tq2_0(const raw_block *b)
+{
+    vf d = vf_halves(b->e);
+    UNROLL for (int k = 0; k < 8; k++) put_scale(b, k, d);
+    UNROLL for (int i = 0; i < 16; i++)
+    {
+        vi v = word(b, i);
+        UNROLL for (int j = 0; j < 4; j++)
+            put(b, i / 8 * 32 + j * 8 + i % 8, vi_and(vi_srl(v, 2 * j), vi_set8(3)));
+    }
+}
+
+/* The next digit of every byte: the bytes times 3, what goes beyond a byte; what stays is the rest. */
+INLINE vi next_digit(vi *v)
+{
+    const vi even = vi_set32(0x00ff00ff), odd = vi_set32((int)0xff00ff00);
+    vi a = vi_and(*v, even), c = vi_and(vi_srl(*v, 8), even);
+    a = vi_add32(a, vi_add32(a, a));
+    c = vi_add32(c, vi_add32(c, c));
+    *v = vi_or(vi_and(a, even), vi_sll(vi_and(c, even), 8));
+    return vi_or(vi_and(vi_srl(a, 8), even), vi_and(c, odd));
+}
+
+static void unpack_tq1_0(const raw_block *b)
+{
+    vf d = vf_halves(b->e);
+    for (int k = 0; k < 8; k++) put_scale(b, k, d);
+    for (int i = 0; i < 13; i++) {
+        vi v = word(b, i);
+        int part = i < 8 ? i : i < 12 ? 40 + i - 8 : 60, step = i < 8 ? 8 : i < 12 ? 4 : 1;
+        for (int k = 0; k < (i < 12 ? 5 : 4); k++) put(b, part + k * step, next_digit(&v));
+    }
+}
+
+/* ---- types with a codebook ------------------------------------------------------------------ */
+
+/* Four times seven signs of a word, from the lowest on, as bytes with the eighth sign: ash_even_signs. */
+INLINE vi even_signs(vi s)
+{
+    vi p = vi_xor(s, vi_and(vi_srl(s, 4), vi_set8(15)));
+    p = vi_xor(p, vi_srl(p, 2));
+    p = vi_and(vi_xor(p, vi_srl(p, 1)), vi_set8(1));
+    return vi_or(s, vi_sll(p, 7));
+}
+
+INLINE vi even_signs_of_28(vi w)
+{
+    vi s = vi_and(w, vi_set32(0x7f));
+    s = vi_or(s, vi_and(vi_sll(w, 1), vi_set32(0x7f00)));
+    s = vi_or(s, vi_and(vi_sll(w, 2), vi_set32(0x7f0000)));
+    return even_signs(vi_or(s, vi_and(vi_sll(w, 3), vi_set32(0x7f000000))));
+}
+
+/* A part of magnitudes with the signs of nibble `at`, around 128. */
+INLINE void put_signed(const raw_block *b, int part, vi v, vi signs, int at)
+{
+    vi m = nibble_bits(signs, at);
+    put(b, part, vi_xor(vi_sub8(vi_xor(v, m), m), vi_set8(-128)));
+}
+
+/* Two parts from an entry of eight; signs are byte `at`. */
+INLINE void put_entry(const raw_block *b, int part, const uint64_t *grid, vi index, vi signs, int at)
+{
+    put_signed(b, part, vi_gather((const uint8_t *)grid, index, 8), signs, 2 * at);
+    put_signed(b, part + 1, vi_gather((const uint8_t *)grid + 4, index, 8), signs, 2 * at + 1);
+}
+
+/* d (s + 1/2) times a power of two */
+INLINE vf half_more(vf d, vi s, float times)
+{
+    return vf_mul(vf_mul(d, vf_add(vi_to_f(s), vf_set(0.5f))), vf_set(times));
+}
+
+static void unpack_iq2_xxs(const raw_block *b)
+{
+    vf d = vf_halves(b->e);
+    for (int k = 0; k < 8; k++) {
+        vi q = word(b, 2 * k), s = word(b, 2 * k + 1), signs = even_signs_of_28(s);
+        put_scale(b, k, half_more(d, vi_srl(s, 28), 0.25f));
+        UNROLL for (int l = 0; l < 4; l++)
+            put_entry(b, 8 * k + 2 * l, ash_grid_iq2_xxs, field(q, 8 * l, 8), signs, l);
+    }
+}
+
+static void unpack_iq2_xs(const raw_block *b)
+{
+    vf d = vf_halves(b->e);
+    for (int k = 0; k < 16; k++) {
+        vi q = word(b, k), nibbles = vi_srl_by(word(b, 16 + k / 8), k % 8 * 4);
+        vi signs = even_signs(vi_or(field(q, 9, 7), vi_sll(vi_srl(q, 25), 8)));
+        put_scale(b, k, half_more(d, field(nibbles, 0, 4), 0.25f));
+        put_entry(b, 4 * k, ash_grid_iq2_xs, field(q, 0, 9), signs, 0);
+        put_entry(b, 4 * k + 2, ash_grid_iq2_xs, field(q, 16, 9), signs, 1);
+    }
+}
+
+static void unpack_iq2_s(const raw_block *b)
+{
+    vf d = vf_halves(b->e);
+    for (int k = 0; k < 8; k++) {
+        vi q = word(b, k), signs = word(b, 8 + k);
+        vi upper = vi_srl_by(word(b, 16 + k / 4), k % 4 * 8), s = vi_srl_by(word(b, 18 + k / 4), k % 4 * 8);
+        put_scale(b, 2 * k, half_more(d, field(s, 0, 4), 0.25f));
+        put_scale(b, 2 * k + 1, half_more(d, field(s, 4, 4), 0.25f));
+        UNROLL for (int l = 0; l < 4; l++)
+        {
+            vi index = vi_or(field(q, 8 * l, 8), vi_sll(field(upper, 2 * l, 2), 8));
+            put_entry(b, 8 * k + 2 * l, ash_grid_iq2_s, index, signs, l);
+        }
+    }
+}
+
+static void unpack_iq3_xxs(const raw_block *b)
+{
+    vf d = vf_halves(b->e);
+    for (int k = 0; k < 8; k++) {
+        vi s = word(b, 16 + k), signs = even_signs_of_28(s);
+        put_scale(b, k, half_more(d, vi_srl(s, 28), 0.5f));
+        UNROLL for (int l = 0; l < 8; l++)
+        {
+            vi index = field(word(b, 2 * k + l / 4), l % 4 * 8, 8);
+            put_signed(b, 8 * k + l, vi_gather((const uint8_t *)ash_grid_iq3_xxs, index, 4), signs, l);
+        }
+    }
+}
+
+static void unpack_iq3_s(const raw_block *b)
+{
+    vf d = vf_halves(b->e);
+    for (int k = 0; k < 8; k++) {
+        vi signs = word(b, 18 + k), upper = vi_srl_by(word(b, 16 + k / 4), k % 4 * 8);
+        vi s = field(vi_srl_by(word(b, 26), 4 * k), 0, 4);
+        put_scale(b, k, vf_mul(d, vi_to_f(vi_add32(vi_add32(s, s), vi_set32(1)))));
+        UNROLL for (int l = 0; l < 8; l++)
+        {
+            vi index = vi_or(field(word(b, 2 * k + l / 4), l % 4 * 8, 8), vi_sll(field(upper, l, 1), 8));
+            put_signed(b, 8 * k + l, vi_gather((const uint8_t *)ash_grid_iq3_s, index, 4), signs, l);
+        }
+    }
+}
+
+/* An entry of thirds times 8, one more or less as bit `at` of h says, around 9. */
+INLINE void put_shifted(const raw_block *b, int part, vi index, vi h, int at)
+{
+    vi up = vi_andnot(vi_sra(vi_sll(h, 31 - at), 31), vi_set8(2));
+    vi v = vi_gather((const uint8_t *)ash_grid_iq1, index, 8);
+    put(b, part, vi_add8(vi_sll(v, 3), up));
+    v = vi_gather((const uint8_t *)ash_grid_iq1 + 4, index, 8);
+    put(b, part + 1, vi_add8(vi_sll(v, 3), up));
+}
+
+/* d (2 s + 1) / 8 */
+INLINE vf odd_eighths(vf d, vi s)
+{
+    return vf_mul(d, vf_fma(vi_to_f(s), vf_set(0.25f), vf_set(0.125f)));
+}
+
+static void unpack_iq1_s(const raw_block *b)
+{
+    vf d = vf_halves(b->e);
+    for (int k = 0; k < 8; k++) {
+        vi q = word(b, k), h = vi_srl_by(word(b, 8 + k / 2), k % 2 * 16);
+        put_scale(b, k, odd_eighths(d, field(h, 12, 3)));
+        UNROLL for (int l = 0; l < 4; l++)
+        {
+            vi index = vi_or(field(q, 8 * l, 8), vi_sll(field(h, 3 * l, 3), 8));
+            put_shifted(b, 8 * k + 2 * l, index, h, 15);
+        }
+    }
+}
+
+static void unpack_iq1_m(const raw_block *b)
+{
+    vi a = word(b, 12), c = word(b, 13); /* four words of 16 bits, their upper nibbles are d */
+    vi half = vi_or(field(a, 12, 4), vi_sll(field(a, 28, 4), 4));
+    half = vi_or(half, vi_or(vi_sll(field(c, 12, 4), 8), vi_sll(field(c, 28, 4), 12)));
+    vf d = vi_low_halves(half);
+    for (int k = 0; k < 8; k++) {
+        vi q = word(b, k), h = vi_srl_by(word(b, 8 + k / 2), k % 2 * 16);
+        vi s = vi_srl_by(k < 4 ? a : c, k % 4 / 2 * 16 + k % 2 * 6);
+        put_scale(b, 2 * k, odd_eighths(d, field(s, 0, 3)));
+        put_scale(b, 2 * k + 1, odd_eighths(d, field(s, 3, 3)));
+        UNROLL for (int l = 0; l < 4; l++)
+        {
+            vi index = vi_or(field(q, 8 * l, 8), vi_sll(field(h, 4 * l, 3), 8));
+            put_shifted(b, 8 * k + 2 * l, index, h, 4 * l + 3);
+        }
+    }
+}
+
+/* ---- all of them ---------------------------------------------------------------------------- */
+
+/* How large bytes of a tile are: what sums of 16 bits can hold. */
+typedef enum raw_size {
+    RAW_31,  /* at most 31 */
+    RAW_63,  /* at most 63 */
+    RAW_255, /* any, around 128 */
+} raw_size;
+
+typedef struct raw_type {
+    void (*unpack)(const raw_block *b);
+    raw_size size;
+    uint8_t zero;
+    bool halves; /* 16 columns to a scale, not 32 */
+    bool mins;
+} raw_type;
+
+static const raw_type raw_types[] = {
+    [ASH_DTYPE_Q5_0] = {unpack_q5_0, RAW_31, 16, false, false},
+    [ASH_DTYPE_Q5_1] = {unpack_q5_1, RAW_31, 0, false, true},
+    [ASH_DTYPE_Q2_K] = {unpack_q2_k, RAW_31, 0, true, true},
+    [ASH_DTYPE_Q3_K] = {unpack_q3_k, RAW_31, 4, true, false},
+    [ASH_DTYPE_Q4_K] = {unpack_q4_k, RAW_31, 0, false, true},
+    [ASH_DTYPE_Q5_K] = {unpack_q5_k, RAW_31, 0, false, true},
+    [ASH_DTYPE_Q6_K] = {unpack_q6_k, RAW_63, 32, true, false},
+    [ASH_DTYPE_IQ1_S] = {unpack_iq1_s, RAW_31, 9, false, false},
+    [ASH_DTYPE_IQ1_M] = {unpack_iq1_m, RAW_31, 9, true, false},
+    [ASH_DTYPE_IQ2_XXS] = {unpack_iq2_xxs, RAW_255, 128, false, false},
+    [ASH_DTYPE_IQ2_XS] = {unpack_iq2_xs, RAW_255, 128, true, false},
+    [ASH_DTYPE_IQ2_S] = {unpack_iq2_s, RAW_255, 128, true, false},
+    [ASH_DTYPE_IQ3_XXS] = {unpack_iq3_xxs, RAW_255, 128, false, false},
+    [ASH_DTYPE_IQ3_S] = {unpack_iq3_s, RAW_255, 128, false, false},
+    [ASH_DTYPE_IQ4_NL] = {unpack_iq4_nl, RAW_255, 128, false, false},
+    [ASH_DTYPE_IQ4_XS] = {unpack_iq4_xs, RAW_255, 128, false, false},
+    [ASH_DTYPE_MXFP4] = {unpack_mxfp4, RAW_31, 12, false, false},
+    [ASH_DTYPE_NVFP4] = {unpack_nvfp4, RAW_31, 12, true, false},
+    [ASH_DTYPE_TQ1_0] = {unpack_tq1_0, RAW_31, 1, false, false},
+    [ASH_DTYPE_TQ2_0] = {unpack_tq2_0, RAW_31, 1, false, false},
+    [ASH_DTYPE_Q1_0] = {unpack_q1_0, RAW_31, 1, false, false},
+    [ASH_DTYPE_Q2_0] = {unpack_q2_0, RAW_31, 1, false, false},
+};
+
+/* A matrix as unpacking sees it. */
+typedef struct raw_matrix {
+    const raw_type *type;
+    ash_raw_layout l;
+    int cols, per_tile; /* of a block; blocks of a tile */
+    int64_t blocks, tiles, group_bytes;
+    const uint8_t *data;
+} raw_matrix;
+
+static raw_matrix raw_matrix_of(const ash_packed *w)
+{
+    int cols = (int)ash_dtype_get(w->dtype)->block, per_tile = TILE_COLS / cols;
+    int64_t blocks = w->cols / cols;
+    return (raw_matrix){&raw_types[w->dtype], ash_raw_layout_of(w->dtype), cols, per_tile, blocks,
+                        (blocks + per_tile - 1) / per_tile, w->group_bytes, w->data};
+}
+
+/* Tile t of group g. */
+static void unpack_tile(const raw_matrix *m, int64_t g, int64_t t, raw_tile *to)
+{
+    const uint8_t *group = m->data + g * m->group_bytes, *edges = group + m->blocks * m->l.words * 64;
+    int64_t b0 = t * m->per_tile, b1 = b0 + m->per_tile < m->blocks ? b0 + m->per_tile : m->blocks;
+    int scales = m->cols / (m->type->halves ? 16 : 32);
+    for (int64_t b = b0; b < b1; b++) {
+        int64_t i = b - b0;
+        for (int r = 0; r < ASH_GROUP; r += LANES) {
+            raw_block block = {group + b * m->l.words * 64 + 4 * r,
+                               edges + (b * ASH_GROUP + r) * m->l.edge,
+                               to->q[i * m->cols / 4] + 4 * r,
+                               &to->scale[i * scales][r],
+                               &to->min[i * scales][r]};
+            m->type->unpack(&block);
+        }
+    }
+}
+
+#endif
