@@ -209,12 +209,17 @@ int main(int argc, char **argv)
            nn->o.threads, peak.read_gbs, peak.int8_gops, peak.bf16_gflops, peak.f32_gflops);
     static const int64_t shapes[][2] = {{960, 576},   {3072, 576},  {576, 1536},
                                         {49152, 576}, {4096, 4096}, {4096, 14336}};
-    static const ash_dtype types[] = {ASH_DTYPE_Q4_0, ASH_DTYPE_Q4_1, ASH_DTYPE_Q8_0,
-                                      ASH_DTYPE_BF16, ASH_DTYPE_F16,  ASH_DTYPE_F32};
+    static const ash_dtype types[] = {
+        ASH_DTYPE_Q4_0,    ASH_DTYPE_Q4_1,   ASH_DTYPE_Q8_0,   ASH_DTYPE_BF16,    ASH_DTYPE_F16,
+        ASH_DTYPE_F32,     ASH_DTYPE_Q4_K,   ASH_DTYPE_Q5_K,   ASH_DTYPE_Q6_K,    ASH_DTYPE_Q3_K,
+        ASH_DTYPE_Q2_K,    ASH_DTYPE_Q5_0,   ASH_DTYPE_Q5_1,   ASH_DTYPE_IQ4_XS,  ASH_DTYPE_IQ4_NL,
+        ASH_DTYPE_MXFP4,   ASH_DTYPE_NVFP4,  ASH_DTYPE_IQ3_S,  ASH_DTYPE_IQ3_XXS, ASH_DTYPE_IQ2_S,
+        ASH_DTYPE_IQ2_XS,  ASH_DTYPE_IQ2_XXS, ASH_DTYPE_IQ1_M, ASH_DTYPE_IQ1_S,   ASH_DTYPE_TQ1_0,
+        ASH_DTYPE_TQ2_0,   ASH_DTYPE_Q1_0,   ASH_DTYPE_Q2_0};
     static const int batches[] = {1, 4, 8, 16, 512, 0};
-    for (int t = 0; t < 6; t++)
+    for (int t = 0; t < (int)(sizeof types / sizeof *types); t++)
         for (int s = 0; s < 6; s++)
-            if ((t < 3 || s == 1 || s == 4) &&
+            if ((t < 3 || s == 4 || (s == 1 && t < 6)) &&
                 (!only || !strcmp(only, ash_dtype_get(types[t])->name)))
                 bench_linear(nn, &peak, types[t], shapes[s][0], shapes[s][1], batches);
     if (only && strcmp(only, "attention")) {

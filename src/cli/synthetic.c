@@ -3,6 +3,7 @@
 #include "cli/synthetic.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,8 @@
 #include "base/buf.h"
 #include "base/dtype.h"
 #include "base/rng.h"
+#include "quant/decode.h"
+#include "quant/half.h"
 
 typedef struct shape {
     const char *name;
@@ -27,8 +30,25 @@ static const shape shapes[] = {
     {"mistral-7b", 32, 4096, 14336, 32, 8, 32000, 32768, false, 10000.0f},
     {"llama-13b", 40, 5120, 13824, 40, 40, 32000, 4096, false, 10000.0f},
 };
-static const ash_dtype formats[] = {ASH_DTYPE_F32,  ASH_DTYPE_F16,  ASH_DTYPE_BF16,
-                                    ASH_DTYPE_Q4_0, ASH_DTYPE_Q4_1, ASH_DTYPE_Q8_0};
+
+/* A format is one type for all matrices, or, as llama.cpp mixes them, one for most of them and a second
+ * for the output and half of the values and down projections. */
+typedef struct format {
+    const char *name;
+    ash_dtype type, second;
+} format;
+
+#define ONE(t) {#t, ASH_DTYPE_##t, ASH_DTYPE_##t}
+static const format formats[] = {
+    ONE(F32),     ONE(F16),    ONE(BF16),   ONE(Q4_0),    ONE(Q4_1),
+    ONE(Q5_0),    ONE(Q5_1),   ONE(Q8_0),   ONE(Q2_K),    ONE(Q3_K),
+    ONE(Q4_K),    ONE(Q5_K),   ONE(Q6_K),   ONE(IQ1_S),   ONE(IQ1_M),
+    ONE(IQ2_XXS), ONE(IQ2_XS), ONE(IQ2_S),  ONE(IQ3_XXS), ONE(IQ3_S),
+    ONE(IQ4_NL),  ONE(IQ4_XS), ONE(MXFP4),  ONE(NVFP4),   ONE(TQ1_0),
+    ONE(TQ2_0),   ONE(Q1_0),   ONE(Q2_0),   {"Q4_K_M", ASH_DTYPE_Q4_K, ASH_DTYPE_Q6_K},
+    {"Q5_K_M", ASH_DTYPE_Q5_K, ASH_DTYPE_Q6_K},
+};
+enum { N_FORMATS = sizeof formats / sizeof *formats };
 
 enum { ALIGN = 32, PATTERN = 1 << 14 }; /* blocks of random data that are repeated */
 
@@ -107,8 +127,9 @@ static void layer_tensor(writer *w, ash_dtype type, uint64_t rows, uint64_t cols
     tensor(w, type, rows, cols, full);
 }
 
-static void describe(writer *w, const shape *s, ash_dtype t, const char *spec)
+static void describe(writer *w, const shape *s, const format *f, const char *spec)
 {
+    ash_dtype t = f->type;
     uint64_t d = s->embd, kv = d / s->heads * s->kv_heads;
     size_t n_tensors = 2 + 9 * s->layers + !s->tied;
     put(w, "GGUF", 4);
@@ -128,18 +149,52 @@ static void describe(writer *w, const shape *s, ash_dtype t, const char *spec)
     kv_u32(w, "llama.vocab_size", s->vocab);
     tensor(w, t, s->vocab, d, "token_embd.weight");
     for (uint32_t i = 0; i < s->layers; i++) {
+        ash_dtype more = i % 2 ? t : f->second;
         layer_tensor(w, ASH_DTYPE_F32, 1, d, i, "attn_norm");
         layer_tensor(w, t, d, d, i, "attn_q");
         layer_tensor(w, t, kv, d, i, "attn_k");
-        layer_tensor(w, t, kv, d, i, "attn_v");
+        layer_tensor(w, more, kv, d, i, "attn_v");
         layer_tensor(w, t, d, d, i, "attn_output");
         layer_tensor(w, ASH_DTYPE_F32, 1, d, i, "ffn_norm");
         layer_tensor(w, t, s->ffn, d, i, "ffn_gate");
         layer_tensor(w, t, s->ffn, d, i, "ffn_up");
-        layer_tensor(w, t, d, s->ffn, i, "ffn_down");
+        layer_tensor(w, more, d, s->ffn, i, "ffn_down");
     }
     tensor(w, ASH_DTYPE_F32, 1, d, "output_norm.weight");
-    if (!s->tied) tensor(w, t, s->vocab, d, "output.weight");
+    if (!s->tied) tensor(w, f->second, s->vocab, d, "output.weight");
+}
+
+/* Where a block has its half floats d and m (or -1), and m for d = 1 that makes the mean zero. */
+typedef struct scale_place {
+    ash_dtype type;
+    int d, m;
+    float mean;
+} scale_place;
+
+static const scale_place *place_of(ash_dtype t)
+{
+    static const scale_place places[] = {
+        {ASH_DTYPE_Q4_1, 0, 2, -7.5f}, {ASH_DTYPE_Q5_1, 0, 2, -15.5f}, {ASH_DTYPE_Q2_K, 80, 82, 1.5f},
+        {ASH_DTYPE_Q4_K, 0, 2, 7.5f},  {ASH_DTYPE_Q5_K, 0, 2, 15.5f},  {ASH_DTYPE_Q3_K, 108, -1, 0},
+        {ASH_DTYPE_Q6_K, 208, -1, 0},  {ASH_DTYPE_TQ1_0, 52, -1, 0},   {ASH_DTYPE_TQ2_0, 64, -1, 0},
+    };
+    static const scale_place first = {ASH_DTYPE_F32, 0, -1, 0};
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++)
+        if (places[i].type == t) return &places[i];
+    return &first;
+}
+
+static void put_half(uint8_t *p, float v)
+{
+    uint16_t h = ash_f16_from_f32(v);
+    memcpy(p, &h, 2);
+}
+
+static void set_scale(ash_dtype t, uint8_t *b, float d)
+{
+    const scale_place *p = place_of(t);
+    put_half(b + p->d, d);
+    if (p->m >= 0) put_half(b + p->m, d * p->mean);
 }
 
 /* One block whose values have a standard deviation of about 0.02. */
@@ -147,33 +202,27 @@ static void random_block(ash_dtype t, uint8_t *b, ash_rng *rng)
 {
     const ash_dtype_info *info = ash_dtype_get(t);
     for (uint32_t i = 0; i < info->block_bytes; i++) b[i] = (uint8_t)ash_rng_u64(rng);
-    float x = (float)(ash_rng_f64(rng) - 0.5) * 0.07f;
-    uint32_t bits = (uint32_t)ash_rng_u64(rng);
-    /* halves: 0.0043, -0.032, 0.00027, and plain ones of 2^-7 to 2^-5 */
-    const uint16_t d4 = 0x1C67, m4 = 0xA819, d8 = 0x0C6C;
-    const uint16_t h = (uint16_t)((bits & 0x83FF) | (8 + (bits >> 20 & 1)) << 10);
+    float x = (float)(ash_rng_f64(rng) - 0.5) * 0.07f, y[256], sum = 0;
+    uint16_t h;
     switch (t) {
-    case ASH_DTYPE_F32:
-        memcpy(b, &x, 4);
-        break;
-    case ASH_DTYPE_F16:
+    case ASH_DTYPE_F32: memcpy(b, &x, 4); break;
+    case ASH_DTYPE_F16: put_half(b, x); break;
+    case ASH_DTYPE_BF16:
+        h = ash_bf16_from_f32(x);
         memcpy(b, &h, 2);
         break;
-    case ASH_DTYPE_BF16:
-        memcpy(&bits, &x, 4);
-        b[0] = (uint8_t)(bits >> 16);
-        b[1] = (uint8_t)(bits >> 24);
-        break;
-    case ASH_DTYPE_Q4_0:
-        memcpy(b, &d4, 2);
-        break;
-    case ASH_DTYPE_Q4_1:
-        memcpy(b, &d4, 2);
-        memcpy(b + 2, &m4, 2);
+    case ASH_DTYPE_MXFP4: b[0] = 120; break;       /* 2^-8, of values up to 12 */
+    case ASH_DTYPE_NVFP4: memset(b, 4, 4); break;  /* the same */
+    case ASH_DTYPE_IQ1_M:                          /* 0.0029 in the upper nibbles of four words */
+        for (int i = 49; i < 57; i += 2) b[i] &= 15;
+        b[53] |= 0xA0;
+        b[55] |= 0x10;
         break;
     default:
-        memcpy(b, &d8, 2);
-        break; /* Q8_0 */
+        set_scale(t, b, 1);
+        ash_quant_decode(t, b, info->block, y);
+        for (uint32_t i = 0; i < info->block; i++) sum += y[i] * y[i];
+        set_scale(t, b, 0.02f / sqrtf(sum / (float)info->block + 1e-6f));
     }
 }
 
@@ -190,45 +239,51 @@ static void fill(uint8_t *to, ash_dtype type, uint64_t count, bool ones, const u
         memcpy(to + at, pattern, bytes - at < unit ? bytes - at : unit);
 }
 
-static int write_file(const writer *w, ash_dtype t, int fd, ash_err *err)
+static uint8_t *make_pattern(ash_dtype t)
+{
+    size_t size = ash_dtype_get(t)->block_bytes;
+    uint8_t *p = malloc(PATTERN * size);
+    ash_rng rng;
+    ash_rng_init(&rng, 12345);
+    for (size_t i = 0; p && i < PATTERN; i++) random_block(t, p + i * size, &rng);
+    return p;
+}
+
+static int write_file(const writer *w, const format *f, int fd, ash_err *err)
 {
     uint64_t start = (w->head.len + ALIGN - 1) / ALIGN * ALIGN, total = start + w->data_bytes;
-    uint8_t *pattern = malloc((size_t)PATTERN * ash_dtype_get(t)->block_bytes);
-    uint8_t *p = MAP_FAILED;
-    if (pattern && ftruncate(fd, (off_t)total) == 0)
+    uint8_t *pattern = make_pattern(f->type), *second = make_pattern(f->second), *p = MAP_FAILED;
+    if (pattern && second && ftruncate(fd, (off_t)total) == 0)
         p = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (p == MAP_FAILED) {
         free(pattern);
+        free(second);
         return ash_err_set(err, ASH_ENOMEM, "no memory for %.1f GB of random weights: %s",
                            (double)total * 1e-9, strerror(errno));
     }
-    ash_rng rng;
-    ash_rng_init(&rng, 12345);
-    for (size_t i = 0; i < PATTERN; i++)
-        random_block(t, pattern + i * ash_dtype_get(t)->block_bytes, &rng);
     memcpy(p, w->head.data, w->head.len);
     uint64_t at = start;
     for (size_t i = 0; i < w->n; i++) {
-        uint64_t bytes = 0, rows_of_one = w->tensors[i].type == ASH_DTYPE_F32 &&
-                                          w->tensors[i].count < 1u << 16;
-        (void)!ash_dtype_bytes(w->tensors[i].type, w->tensors[i].count, &bytes);
-        fill(p + at, w->tensors[i].type, w->tensors[i].count, rows_of_one, pattern);
+        ash_dtype t = w->tensors[i].type;
+        uint64_t bytes = 0, norm = t == ASH_DTYPE_F32 && w->tensors[i].count < 1u << 16;
+        (void)!ash_dtype_bytes(t, w->tensors[i].count, &bytes);
+        fill(p + at, t, w->tensors[i].count, norm, t == f->type ? pattern : second);
         at += (bytes + ALIGN - 1) / ALIGN * ALIGN;
     }
     munmap(p, total);
     free(pattern);
+    free(second);
     return 0;
 }
 
 static int refuse(const char *spec, ash_err *err)
 {
     ash_buf names;
-    ash_buf_init(&names, 400);
+    ash_buf_init(&names, 800);
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         ash_buf_printf(&names, "%s ", shapes[i].name);
     ash_buf_adds(&names, "with");
-    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
-        ash_buf_printf(&names, " %s", ash_dtype_get(formats[i])->name);
+    for (size_t i = 0; i < N_FORMATS; i++) ash_buf_printf(&names, " %s", formats[i].name);
     ash_err_set(err, ASH_EINVAL, "--synthetic '%.60s': expected SHAPE:FORMAT of %s", spec,
                 ash_buf_cstr(&names));
     ash_buf_release(&names);
@@ -238,21 +293,21 @@ static int refuse(const char *spec, ash_err *err)
 int ash_synthetic_make(const char *spec, int *fd, char path[64], ash_err *err)
 {
     const shape *s = NULL;
-    ash_dtype t = ASH_DTYPE_I8;
+    const format *f = NULL;
     size_t n = strcspn(spec, ":");
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         if (strlen(shapes[i].name) == n && !strncasecmp(spec, shapes[i].name, n)) s = &shapes[i];
-    for (size_t i = 0; spec[n] && i < sizeof formats / sizeof *formats; i++)
-        if (!strcasecmp(spec + n + 1, ash_dtype_get(formats[i])->name)) t = formats[i];
-    if (!s || t == ASH_DTYPE_I8) return refuse(spec, err);
+    for (size_t i = 0; spec[n] && i < N_FORMATS; i++)
+        if (!strcasecmp(spec + n + 1, formats[i].name)) f = &formats[i];
+    if (!s || !f) return refuse(spec, err);
     writer *w = calloc(1, sizeof *w);
     if (!w) return ash_err_nomem(err, "a synthetic checkpoint");
     ash_buf_init(&w->head, 1 << 20);
-    describe(w, s, t, spec);
+    describe(w, s, f, spec);
     int rc = ash_buf_check(&w->head, "the header of a synthetic checkpoint", err);
     *fd = rc ? -1 : memfd_create("ashley-synthetic", MFD_CLOEXEC);
     if (!rc && *fd < 0) rc = ash_err_set(err, ASH_EIO, "memfd_create: %s", strerror(errno));
-    rc = rc ? rc : write_file(w, t, *fd, err);
+    rc = rc ? rc : write_file(w, f, *fd, err);
     if (rc && *fd >= 0) close(*fd);
     snprintf(path, 64, "/proc/self/fd/%d", *fd);
     ash_buf_release(&w->head);
