@@ -29,10 +29,10 @@ static const ash_kernel avx2 = {
     .name = "avx2",
     .level = ASH_CPU_AVX2,
     .act = {ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_F32, ASH_ACT_I8, ASH_ACT_I8, ASH_ACT_I8,
-            ASH_ACT_F32},
+            ASH_ACT_I8},
     .matmul = {ash_avx2_matmul_f32, ash_avx2_matmul_f16, ash_avx2_matmul_bf16,
                ash_avx2_matmul_u4z, ash_avx2_matmul_u4m, ash_avx2_matmul_u8z,
-               ash_ref_matmul},
+               ash_avx2_matmul_raw},
     .quantise = ash_avx2_quantise,
     .to_bf16 = ash_ref_to_bf16,
     .to_f16 = ash_avx2_to_f16,
@@ -119,5 +119,5 @@ const ash_kernel *ash_kernel_get(ash_cpu_level level)
 
 int64_t ash_kernel_scratch(const ash_kernel *k, int64_t max_cols)
 {
-    return ASH_GROUP * max_cols * (int64_t)sizeof(float);
+    return k->level == ASH_CPU_SCALAR ? ASH_GROUP * max_cols * (int64_t)sizeof(float) : 64;
 }

@@ -12,6 +12,7 @@
 ASH_MATMUL(ash_avx2_matmul_u4z);
 ASH_MATMUL(ash_avx2_matmul_u4m);
 ASH_MATMUL(ash_avx2_matmul_u8z);
+ASH_MATMUL(ash_avx2_matmul_raw);
 ASH_MATMUL(ash_avx2_matmul_f32);
 ASH_MATMUL(ash_avx2_matmul_f16);
 ASH_MATMUL(ash_avx2_matmul_bf16); /* widens; activations float */
