@@ -3,7 +3,7 @@
 
 #include <stdio.h>
 
-static const ash_arch *const all[] = {&ash_arch_llama};
+static const ash_arch *const all[] = {&ash_arch_llama, &ash_arch_deepseek2};
 enum { N_ALL = sizeof all / sizeof *all };
 
 bool ash_arch_name(const ash_checkpoint *c, ash_str *out)

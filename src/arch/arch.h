@@ -76,6 +76,6 @@ uint32_t ash_net_fixed(const ash_net *net);
 ash_nn_options ash_net_nn_options(const ash_net *net, ash_cpu_level level, int threads, int max_rows,
                                   int64_t max_context);
 
-extern const ash_arch ash_arch_llama;
+extern const ash_arch ash_arch_llama, ash_arch_deepseek2;
 
 #endif
