@@ -48,8 +48,10 @@ int ash_arch_find(const ash_checkpoint *c, const ash_arch **out, ash_err *err)
 
 void ash_net_close(ash_net *net)
 {
-    if (net)
-        net->arch->close(net);
+    if (!net)
+        return;
+    ash_bind_release(&net->binding);
+    net->arch->close(net);
 }
 
 uint32_t ash_net_fixed(const ash_net *net)

@@ -12,6 +12,7 @@ enum {
     STEP_BYTES = 512 << 10, /* of the file, packed in one call */
     APART = 64 << 10,       /* experts of at least these bytes start on a page of their own */
     PAGE = 4096,
+    ARENA_MAX = 256 << 20,
     NAME = ASH_MAX_TENSOR_NAME + 64,
 };
 
@@ -113,7 +114,7 @@ static void size_step(const bind_plan *p, ash_bind_item *it)
     uint64_t row = it->gptq || it->transposed ? 1 : bind_row_bytes(t);
     int64_t step = (int64_t)(STEP_BYTES / row) / ASH_GROUP * ASH_GROUP;
     if (it->gptq) /* whole lines of memory of every one of its rows */
-        step = 256;
+        step = 512;
     step = step < ASH_GROUP ? ASH_GROUP : step;
     if (it->transposed) step = it->rows;
     it->step = step < it->rows ? step : it->rows;
@@ -378,10 +379,12 @@ static int by_place(const void *x, const void *y)
     return a->first < b->first ? -1 : a->first > b->first;
 }
 
-/* Rotation tables that old converters wrote; recomputed here. */
+/* Rotation tables that old converters wrote; recomputed here. And the head of a model whose head is its
+ * embedding, which PyTorch files hold twice. */
 static bool is_redundant(const char *name)
 {
-    return strstr(name, "rotary_emb.inv_freq") || strstr(name, "attn_rot_embd");
+    return strstr(name, "rotary_emb.inv_freq") || strstr(name, "attn_rot_embd") ||
+           !strcmp(name, "lm_head.weight");
 }
 
 /* A layer beyond those that are computed. */
@@ -429,16 +432,27 @@ int ash_bind_plan(const ash_bind_target *t, const ash_checkpoint *c, ash_arena *
 {
     bind_plan p = {.t = t, .c = c, .b = out, .arena = arena};
     *out = (ash_binding){.index = c->tensors};
+    ash_arena_init(&out->arena, ARENA_MAX);
     int rc = ash_quantization_read(c, &out->quant, err);
     if (rc) return rc;
     size_t most = 0;
     for (size_t i = 0; i < t->n_rules; i++) most += most_items(t, &t->rules[i]);
-    out->items = ash_arena_calloc(arena, most, sizeof *out->items);
+    out->items = ash_arena_calloc(&out->arena, most, sizeof *out->items);
     p.known = calloc(c->tensors->n_tensors + 1, sizeof *p.known);
     if (!out->items || !p.known) rc = ash_err_nomem(err, "tensor table");
     if (!rc) rc = bind_rules(&p, err);
     if (!rc) rc = lay_out(&p, err);
     if (!rc) warn_leftover(&p);
     free(p.known);
+    if (rc)
+        ash_bind_release(out);
     return rc;
+}
+
+void ash_bind_release(ash_binding *b)
+{
+    ash_arena_release(&b->arena);
+    b->items = NULL;
+    b->n_items = 0;
+    b->index = NULL;
 }

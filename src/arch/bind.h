@@ -114,15 +114,17 @@ typedef struct ash_bind_item {
 typedef struct ash_binding {
     const ash_tensor_index *index; /* borrowed; needed until all is packed */
     ash_quantization quant;
-    ash_bind_item *items;          /* in the files' order; in the arena */
+    ash_bind_item *items;          /* in the files' order */
     size_t n_items;
     uint64_t bytes;    /* of the region */
     uint64_t n_params; /* elements of all items */
     int64_t max_in;    /* columns of the widest matrix */
     size_t scratch;    /* bytes a call of ash_bind_pack works in */
+    ash_arena arena;   /* owns the items and what they point at */
 } ash_binding;
 
-/* Checks the tensors against the rules and plans the region. Fields in `t` are zeroed, matrices planned.
+/* Checks the tensors against the rules and plans the region. Fields in `t` are zeroed, matrices planned;
+ * arrays of matrices are the arena's. *out is released by ash_bind_release, on failure already.
  * Reads no weights but GPTQ's order of columns. ASH_EFORMAT: "PATH: tensor 'NAME' must be [576, 1536]
  * (embedding, feed-forward), is [...]", missing tensors likewise; ASH_EUNSUPPORTED for a type without
  * kernels, with those there are, and for a way of quantisation that is not known; ASH_ENOMEM. */
@@ -131,6 +133,8 @@ int ash_bind_plan(const ash_bind_target *t, const ash_checkpoint *c, ash_arena *
 /* Gives every field its place in region (b->bytes, 64-byte aligned, zeroed) and reads the vectors.
  * ASH_EFORMAT for a vector with an element that is not finite. */
 int ash_bind_place(const ash_binding *b, void *region, ash_err *err) ASH_MUST_CHECK;
+/* Frees the items, when all is packed or given up; what else is in b stays. Safe twice. */
+void ash_bind_release(ash_binding *b);
 /* Packs rows [row, row + n) of a placed matrix item from the file's map; row is a multiple of the item's
  * step and n is the step or the rest, except that tensors as they are take any. scratch: b->scratch
  * bytes of this thread's, 64-byte aligned. Any thread. */

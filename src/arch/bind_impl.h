@@ -4,12 +4,8 @@
 
 #include "arch/bind.h"
 
-#pragma weak ash_linear_plan_gptq
 #pragma weak ash_linear_plan_fp8
-#pragma weak ash_linear_pack_gptq
 #pragma weak ash_linear_pack_fp8
-#pragma weak ash_gptq_row
-#pragma weak ash_gptq_version
 
 /* A binding in the making. */
 typedef struct bind_plan {

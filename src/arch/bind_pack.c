@@ -40,6 +40,21 @@ static int place_vector(const ash_binding *b, const ash_bind_item *it, float *v,
     return 0;
 }
 
+/* Labels lie: where the zeros are the symmetric ones they tell the version themselves. */
+static void place_gptq(const ash_binding *b, const ash_bind_item *it, bool *told)
+{
+    ash_gptq *g = it->gptq;
+    int version = ash_gptq_version(g);
+    if (version && g->v2 != (version == 2) && !*told) {
+        *told = true;
+        ash_warn("arch", "%s: labelled as GPTQ version %d, but the zeros of '%s' are those of version %d",
+                 path_of(b, it->tensor), g->v2 ? 2 : 1, it->tensor->name, version);
+    }
+    if (version) g->v2 = version == 2;
+    if (!it->decoded) ash_linear_order_gptq(it->matrix, g);
+    ash_tensor_drop(b->index, it->zeros, 0, it->zeros->bytes);
+}
+
 int ash_bind_place(const ash_binding *b, void *region, ash_err *err)
 {
     bool told = false;
@@ -52,18 +67,7 @@ int ash_bind_place(const ash_binding *b, void *region, ash_err *err)
             continue;
         }
         ash_linear_bind(it->matrix, place);
-        if (!it->gptq) continue;
-        /* Labels lie: where the zeros are the symmetric ones they tell the version themselves. */
-        int version = ash_gptq_version(it->gptq);
-        if (version && it->gptq->v2 != (version == 2) && !told) {
-            told = true;
-            ash_warn(
-                "arch",
-                "%s: labelled as GPTQ version %d, but the zeros of '%s' are those of version %d",
-                path_of(b, it->tensor), it->gptq->v2 ? 2 : 1, it->tensor->name, version);
-        }
-        if (version) it->gptq->v2 = version == 2;
-        ash_tensor_drop(b->index, it->zeros, 0, it->zeros->bytes);
+        if (it->gptq) place_gptq(b, it, &told);
     }
     return 0;
 }

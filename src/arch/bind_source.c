@@ -185,7 +185,7 @@ static int read_order(const bind_plan *p, const ash_tensor *t, ash_gptq *g, ash_
                            bind_path(p, t), t ? t->name : "g_idx", (long long)g->in,
                            (long long)g->groups);
     if ((!data || plain) && g->in % g->groups == 0) return 0;
-    int32_t *of = ash_arena_alloc(p->arena, (size_t)g->in * sizeof *of);
+    int32_t *of = ash_arena_alloc(&p->b->arena, (size_t)g->in * sizeof *of);
     if (!of) return ash_err_nomem(err, "order of columns");
     for (int64_t i = 0; i < g->in; i++) of[i] = data ? load_i32(data + i * 4) : (int32_t)(i / size);
     g->group_of = of;
@@ -238,7 +238,7 @@ int bind_resolve_gptq(bind_plan *p, const char *module, const ash_tensor *q, int
                                bind_path(p, q), name, q->name);
     }
     declare_gptq(p, found, q, out, in);
-    ash_gptq *g = ash_arena_calloc(p->arena, 1, sizeof *g);
+    ash_gptq *g = ash_arena_calloc(&p->b->arena, 1, sizeof *g);
     if (!g) return ash_err_nomem(err, "GPTQ matrix");
     *src = (bind_source){.tensor = q, .zeros = found[0], .scales = found[1], .gptq = g};
     *g = (ash_gptq){.in = in, .out = out, .v2 = p->b->quant.v2};

@@ -237,6 +237,11 @@ static int llama_bind(ash_net *net, void *region, ash_err *err)
     int rc = ash_bind_place(&net->binding, region, err);
     if (rc)
         return rc;
+    for (int64_t i = 0; i < net->hp.n_layers; i++) { /* what reads the same activations */
+        llama_layer *l = &m->layers[i];
+        ash_linear_share((ash_linear *[]){&l->q, &l->k, &l->v}, 3);
+        ash_linear_share((ash_linear *[]){&l->gate, &l->up}, 2);
+    }
     net->hp.rope.freq_factors = m->rope_freqs;
     return ash_rope_init(&m->rope, &net->hp.rope, err);
 }

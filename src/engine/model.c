@@ -106,18 +106,44 @@ static const char *copy_str(ash_model *m, ash_str s)
     return ash_arena_strndup(&m->arena, s.p ? s.p : "", s.n);
 }
 
+static ash_str last_part(const char *path, size_t n)
+{
+    while (n > 1 && path[n - 1] == '/') n--;
+    size_t from = n;
+    while (from > 0 && path[from - 1] != '/') from--;
+    return (ash_str){path + from, n - from};
+}
+
+/* What a person would call it: general.name, a folder's or file's name, ORG/NAME of a hub's cache. */
+static const char *name_of(ash_model *m, const char *path)
+{
+    const ash_gguf *g = m->files->gguf;
+    ash_str name = {0};
+    if (g && !ash_gguf_get_str(g, "general.name", &name, NULL) && name.n)
+        return copy_str(m, name); /* if it is of another type it is not worth refusing */
+    const char *at = g ? path : m->files->dir;
+    name = last_part(at, strlen(at));
+    ash_str above = last_part(at, (size_t)(name.p - at));
+    if (ash_str_eqc(above, "snapshots"))
+        name = last_part(at, (size_t)(above.p - at));
+    if (!ash_str_starts(name, "models--"))
+        return copy_str(m, name);
+    char *out = ash_arena_strndup(&m->arena, name.p + 8, name.n - 8);
+    char *dashes = out ? strstr(out, "--") : NULL;
+    if (dashes) {
+        *dashes = '/';
+        memmove(dashes + 1, dashes + 2, strlen(dashes + 2) + 1);
+    }
+    return out;
+}
+
 static int describe(ash_model *m, const ash_engine_opts *opts, ash_err *err)
 {
     const ash_hparams *hp = &m->net->hp;
-    const char *slash = strrchr(opts->path, '/');
-    ash_str name = {0}, file = ash_str_from(slash ? slash + 1 : opts->path);
-    const ash_gguf *g = m->files->gguf;
-    if (!g || ash_gguf_get_str(g, "general.name", &name, NULL) || !name.n)
-        name = file; /* also if it is of another type: not worth refusing */
     char quantization[64];
     m->info = (ash_model_info){
         .architecture = m->net->name,
-        .name = copy_str(m, name),
+        .name = name_of(m, opts->path),
         .format = ash_checkpoint_kind_name(m->files->kind),
         .quantization = copy_str(m, ash_str_from(ash_bind_describe(&m->net->binding, quantization))),
         .n_params = m->net->binding.n_params,
@@ -374,13 +400,15 @@ int ash_model_load(ash_model *m, const ash_engine_opts *opts, ash_pool *pool, as
 {
     void *region = NULL;
     int rc;
+    if (m->files->note[0])
+        ash_warn("engine", "%s: %s", opts->path, m->files->note);
     if ((rc = load_tokenizer(m, opts, err)) || (rc = load_template(m, opts, err)) ||
         (rc = ash_model_progress(opts, ASH_LOAD_VERIFY, 1, 1, err)) ||
         (rc = take_memory(m, &region, err)) || (rc = m->net->arch->bind(m->net, region, err)) ||
         (rc = ash_model_progress(opts, ASH_LOAD_MAP, 1, 1, err)) ||
         (rc = pack_weights(m, opts, pool, err)))
         return rc;
-    m->net->binding.index = NULL; /* borrowed from the file */
+    ash_bind_release(&m->net->binding); /* it borrows from the files */
     ash_checkpoint_close(m->files);
     m->files = NULL;
     return 0;

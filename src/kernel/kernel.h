@@ -71,6 +71,13 @@ typedef struct ash_attn_span {
     float *p;                        /* scratch [m][ASH_SPAN] */
 } ash_attn_span;
 
+/* What a word of packed quants has of one input of 16 outputs: bits of the 16 words at `words`. */
+typedef struct ash_bits {
+    const uint8_t *words; /* any alignment */
+    uint32_t rotate;      /* to the left */
+    uint32_t mask;        /* of what is kept after */
+} ash_bits;
+
 typedef struct ash_kernel {
     const char *name; /* "avx512+bf16" */
     ash_cpu_level level;
@@ -82,6 +89,10 @@ typedef struct ash_kernel {
     void (*quantise)(const float *x, int64_t n, int8_t *q, float *d, float *ds, int32_t *ns);
     void (*to_bf16)(const float *x, int64_t n, uint16_t *h);
     void (*to_f16)(const float *x, int64_t n, uint16_t *h);
+    /* Word r of row p of 64 bytes of group g, at to + g * stride: the `or` over j < per_word (4, 8 or 16) of
+     * bits[p * per_word + j], applied to word r of its `words` + 64 g. */
+    void (*pack_bits)(const ash_bits *bits, int n_words, int per_word, int64_t groups, uint8_t *to,
+                      int64_t stride);
     /* y = x / sqrt(mean(x x) + eps) * w; y may be x. */
     void (*rms_norm)(float *y, const float *x, const float *w, int64_t n, float eps);
     void (*add)(float *x, const float *d, int64_t n);      /* x += d */

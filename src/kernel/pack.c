@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kernel/pack_raw.h"
+#include "kernel/pack_gptq.h"
 #include "quant/blocks.h"
 #include "quant/decode.h"
 #include "quant/half.h"
@@ -197,6 +198,10 @@ static void decode_lane(const ash_packed *w, const uint8_t *q, int64_t r, float 
         break;
     case ASH_FORM_F16:
         for (int64_t k = 0; k < w->cols; k++) y[k] = ash_f16_to_f32(ash_le16(q + k * 32 + r * 2));
+        break;
+    case ASH_FORM_U4G:
+    case ASH_FORM_U8G:
+        for (int64_t b = 0; b < ash_pack_blocks(w); b++) ash_pack_gptq_decode(w, q, r, b, y + b * 32);
         break;
     default:
         for (int64_t k = 0; k < w->cols; k++)

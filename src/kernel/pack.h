@@ -8,10 +8,15 @@
  * |      |                           | 4 c + j in its low and 16 + 4 c + j in its high half |           |
  * | U4M  | 32 columns, 256 + 64 B    | the same                                           | d q + m     |
  * | U8Z  | 32 columns, 512 + 32 B    | 8 x 64 B; byte 4 r + j of part c is column 4 c + j | d (q - 128) |
+ * | U4G  | 32 columns, 256 B         | as U4Z                                             | s (q - z)   |
+ * | U8G  | 32 columns, 512 B         | as U8Z                                             | s (q - z)   |
  * | BF16 | 2 columns, 64 B           | half 2 r + j is column j                           |             |
  * | F16  | 1 column, 32 B            | half r                                             |             |
  * | F32  | 1 column, 64 B            | float r                                            |             |
  * | RAW  | a block of the file's     | words of 4 B side by side, see kernel/pack_raw.h   | the type's  |
+ *
+ * In U4G and U8G (GPTQ's; kernel/pack_gptq.h) the quants are followed, for each `span` columns, by 16 half
+ * floats s (`wide`: floats) and 16 bytes z; a group ends at a multiple of 64 bytes.
  *
  * So one 64-byte load is an operand of vpdpbusd (or, in two halves, of vpmaddubsw), of vdpbf16ps or of
  * an FMA: 16 rows times 4, 2 or 1 columns, against one broadcast of the activations. Quants are
@@ -30,6 +35,8 @@ typedef enum ash_form {
     ASH_FORM_U4Z, /* Q4_0 */
     ASH_FORM_U4M, /* Q4_1 */
     ASH_FORM_U8Z, /* Q8_0 */
+    ASH_FORM_U4G, /* GPTQ of 2, 3 and 4 bits */
+    ASH_FORM_U8G, /* GPTQ of 8 bits */
     ASH_FORM_RAW, /* every other block type of GGUF: kernel/pack_raw.h */
     ASH_FORM_COUNT,
 } ash_form;
@@ -40,6 +47,8 @@ typedef struct ash_packed {
     int64_t rows, cols;
     int64_t groups;      /* ceil(rows / 16) */
     int64_t group_bytes;
+    int64_t span;        /* columns with one scale, where the form does not fix them */
+    bool wide;           /* such scales are floats */
     uint8_t *data;       /* borrowed, groups * group_bytes, 64-byte aligned */
 } ash_packed;
 

@@ -5,7 +5,13 @@
 #include <assert.h>
 #include <string.h>
 
+#include "kernel/pack_gptq.h"
 #include "nn/scratch.h"
+
+static uint64_t weight_bytes(const ash_packed *w)
+{
+    return ((uint64_t)w->groups * (uint64_t)w->group_bytes + 63) / 64 * 64;
+}
 
 int ash_linear_plan(ash_linear *l, ash_dtype t, int64_t out, int64_t in, uint64_t *bytes, ash_err *err)
 {
@@ -20,13 +26,42 @@ int ash_linear_plan(ash_linear *l, ash_dtype t, int64_t out, int64_t in, uint64_
                            info->name, (long long)out, (long long)in, info->block);
     }
     l->in = in;
-    *bytes = ((uint64_t)l->w.groups * (uint64_t)l->w.group_bytes + 63) / 64 * 64;
+    *bytes = weight_bytes(&l->w);
+    return 0;
+}
+
+int ash_linear_plan_gptq(ash_linear *l, const ash_gptq *q, uint64_t *bytes, ash_err *err)
+{
+    static const int32_t placeless = 0; /* that there is an order, until it has a place */
+    bool ordered;
+    *l = (ash_linear){.in = q->in};
+    int rc = ash_pack_gptq_plan(&l->w, q, &ordered, err);
+    if (rc)
+        return rc;
+    l->perm = ordered ? &placeless : NULL;
+    *bytes = weight_bytes(&l->w);
+    if (ordered) /* the order, and room to find it */
+        *bytes += ((uint64_t)(l->w.cols + q->groups) * sizeof(int32_t) + 63) / 64 * 64;
     return 0;
 }
 
 void ash_linear_bind(ash_linear *l, void *mem)
 {
     l->w.data = mem;
+    if (l->perm)
+        l->perm = (const int32_t *)(l->w.data + weight_bytes(&l->w));
+}
+
+void ash_linear_order_gptq(const ash_linear *l, const ash_gptq *q)
+{
+    int32_t *order = (int32_t *)(l->w.data + weight_bytes(&l->w));
+    if (l->perm)
+        ash_pack_gptq_order(&l->w, q, order, order + l->w.cols);
+}
+
+void ash_linear_pack_gptq(const ash_linear *l, const ash_gptq *q, int64_t row, int64_t n)
+{
+    ash_pack_gptq_rows(&l->w, q, l->perm, row, n);
 }
 
 void ash_linear_pack(const ash_linear *l, const void *src, int64_t row, int64_t n)
@@ -49,7 +84,19 @@ void ash_linear_share(ash_linear *const *ls, int n_ls)
 
 void ash_linear_row(const ash_linear *l, int64_t row, float *y)
 {
-    ash_pack_row_decode(&l->w, row, y);
+    if (!l->perm) {
+        ash_pack_row_decode(&l->w, row, y);
+        return;
+    }
+    const uint8_t *group = l->w.data + row / ASH_GROUP * l->w.group_bytes;
+    for (int64_t b = 0; b < ash_pack_blocks(&l->w); b++) {
+        const int32_t *perm = l->perm + b * 32;
+        float part[32];
+        ash_pack_gptq_decode(&l->w, group, row % ASH_GROUP, b, part);
+        for (int c = 0; c < 32; c++)
+            if (perm[c] >= 0)
+                y[perm[c]] = part[c];
+    }
 }
 
 /* One conversion of activations and the products with it. A run's matrices all read the whole of a row of

@@ -9,8 +9,8 @@
  *
  *   w[o, i] = (q[i, o] - zero[g, o]) * scale[g, o],  g = group of input i
  *
- * Version 1 stores zero - 1 as one number of 32 bits a word (so that borrows ripple: undo it on words,
- * for 3 bits on fields), version 2 the zero itself. */
+ * Version 1 stores zero - 1, version 2 the zero itself. Version 1 subtracts 1 from all fields of a word at
+ * once (borrows ripple from a zero of 0: undone on words), for 3 bits from each field, modulo 8. */
 #ifndef ASHLEY_QUANT_GPTQ_H
 #define ASHLEY_QUANT_GPTQ_H
 
@@ -29,12 +29,14 @@ typedef struct ash_gptq {
     const int32_t *group_of; /* [in], each in 0 .. groups-1; NULL: i / (in / groups), groups divide in */
 } ash_gptq;
 
-/* zeros [out] of a group, 0 .. 2^bits (a version 1 zero may reach 2^bits). */
-void ash_gptq_zeros(const ash_gptq *q, int64_t group, int32_t *zeros);
-/* scales [out] of a group, as floats. */
-void ash_gptq_scales(const ash_gptq *q, int64_t group, float *scales);
-/* quants [out], 0 .. 2^bits - 1, of one input. */
-void ash_gptq_quants(const ash_gptq *q, int64_t input, int32_t *quants);
+/* zeros [n] of outputs [first, first + n) of a group, 0 .. 2^bits - 1. */
+void ash_gptq_zeros(const ash_gptq *q, int64_t group, int64_t first, int64_t n, uint8_t *zeros);
+/* scales [n] likewise, as floats. */
+void ash_gptq_scales(const ash_gptq *q, int64_t group, int64_t first, int64_t n, float *scales);
+/* The group of an input. */
+int64_t ash_gptq_group(const ash_gptq *q, int64_t input);
+/* One quant, 0 .. 2^bits - 1. */
+int ash_gptq_quant(const ash_gptq *q, int64_t out, int64_t input);
 /* The reference: y [in] = row of W, by the formula above in float. Slow: reads with a stride. */
 void ash_gptq_row(const ash_gptq *q, int64_t row, float *y);
 

@@ -12,13 +12,13 @@ void ash_detok_init(ash_detok *d, const ash_tokenizer *t, unsigned flags)
 
 static bool drops_space(const ash_detok *d)
 {
-    return !d->started && d->tok->model == TOK_SPM && d->tok->spm.space_prefix;
+    return !d->started && d->n_stripped < d->tok->decode.strip;
 }
 
 /* U+FFFD for n bytes that can be no character: one for each with byte fallback, else one for all. */
 static void add_invalid(const ash_detok *d, size_t n, ash_buf *out)
 {
-    for (size_t i = 0; i < (d->tok->model == TOK_SPM ? n : 1); i++)
+    for (size_t i = 0; i < (d->tok->decode.bytes ? n : 1); i++)
         ash_buf_adds(out, "\xef\xbf\xbd");
 }
 
@@ -30,15 +30,29 @@ static void write_bytes(ash_detok *d, const char *p, size_t n, ash_buf *out)
         uint32_t cp;
         bool ok;
         size_t step = ash_utf8_decode(p + i, n - i, &cp, &ok);
-        if (!ok)
-            add_invalid(d, step, out);
-        else if (cp != ' ' || !drops_space(d))
-            ash_buf_add(out, p + i, step);
-        d->started = true;
+        if (ok && cp == ' ' && drops_space(d)) {
+            d->n_stripped++;
+        } else {
+            if (ok)
+                ash_buf_add(out, p + i, step);
+            else
+                add_invalid(d, step, out);
+            d->started = true;
+        }
         i += step;
     }
     memcpy(d->held, p + n - tail, tail);
     d->n_held = (uint8_t)tail;
+}
+
+/* The first token's spaces vanish in vocabularies whose decoder is Metaspace. */
+static size_t drop_spaces(char *p, size_t n)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++)
+        if (p[i] != ' ')
+            p[kept++] = p[i];
+    return kept;
 }
 
 int ash_detok_push(ash_detok *d, int32_t id, ash_buf *out)
@@ -50,7 +64,11 @@ int ash_detok_push(ash_detok *d, int32_t id, ash_buf *out)
         return out->failed;
     memcpy(bytes, d->held, d->n_held);
     memcpy(bytes + d->n_held, s.p, s.n); /* at most ASH_MAX_TOKEN_BYTES, checked at open */
-    write_bytes(d, bytes, d->n_held + s.n, out);
+    size_t n = d->n_held + s.n;
+    if (d->tok->decode.strip_meta && !d->started && !d->n_held)
+        n = drop_spaces(bytes, n);
+    d->started = d->started || d->tok->decode.strip_meta;
+    write_bytes(d, bytes, n, out);
     return out->failed;
 }
 

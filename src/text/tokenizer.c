@@ -1,5 +1,5 @@
-/* Owns a tokenizer as a whole: opening from a GGUF file, special ids, and the way of a text through
- * added tokens and fragments to ids. Refuses other models than gpt2 and llama. Immutable after open. */
+/* Owns the way of a text through added tokens, normalisation and fragments to ids, and what can be
+ * asked of a tokenizer. Immutable after open. */
 #include "text/tokenizer.h"
 
 #include <stdlib.h>
@@ -7,8 +7,6 @@
 
 #include "base/utf8.h"
 #include "text/tokenizer_impl.h"
-
-#define MAX_TOKENIZER_BYTES ((size_t)3 << 30)
 
 /* ---- ids ------------------------------------------------------------------------------------ */
 
@@ -32,169 +30,6 @@ void ash_ids_release(ash_ids *ids)
 {
     free(ids->p);
     *ids = (ash_ids){.max = ids->max};
-}
-
-/* ---- opening -------------------------------------------------------------------------------- */
-
-/* Tokens that end a turn in one family or another, for files whose eos is not the one that the
- * template uses (llama.cpp guesses the same way). Only special or user-defined tokens count. */
-static const char *const turn_ends[] = {
-    "<|im_end|>",      "<|eot_id|>",  "<|eom_id|>", "<|end|>",        "<|endoftext|>",
-    "<|end_of_text|>", "<EOT>",       "<|EOT|>",    "<end_of_turn>",  "<|end_of_turn|>",
-    "<|return|>",      "<|call|>",    "<|eot|>",    "<|END_OF_TURN_TOKEN|>",
-    ("<\xef\xbd\x9c"
-     "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>"), /* DeepSeek's EOS */
-};
-
-static bool is_added(const ash_tokenizer *t, int32_t id)
-{
-    uint8_t type = t->vocab.type[id];
-    return type == TOKEN_CONTROL || type == TOKEN_USER || type == TOKEN_UNKNOWN;
-}
-
-/* An id from the file; absent, -1 (also as 0xFFFFFFFF) or beyond the vocabulary: `otherwise`. */
-static int special_id(const ash_tokenizer *t, const ash_gguf *g, const char *key, int32_t otherwise,
-                      int32_t *out, ash_err *err)
-{
-    int64_t id = -1;
-    int rc = ash_gguf_get_i64(g, key, INT64_MIN, INT64_MAX, &id, err);
-    *out = id >= 0 && (uint64_t)id < t->vocab.n ? (int32_t)id : otherwise;
-    return rc;
-}
-
-/* The default of files that leave a key out, if that token is one that could mean it. */
-static int32_t default_id(const ash_tokenizer *t, int32_t id)
-{
-    return (size_t)id < t->vocab.n && is_added(t, id) ? id : -1;
-}
-
-static int read_ids(ash_tokenizer *t, const ash_gguf *g, int32_t *eom, ash_err *err)
-{
-    bool spm = t->model == TOK_SPM;
-    int32_t bos = default_id(t, spm ? 1 : 11), eos = default_id(t, spm ? 2 : 11);
-    int rc = special_id(t, g, "tokenizer.ggml.bos_token_id", bos, &t->bos, err);
-    if (!rc)
-        rc = special_id(t, g, "tokenizer.ggml.eos_token_id", eos, &t->eos, err);
-    if (!rc)
-        rc = special_id(t, g, "tokenizer.ggml.unknown_token_id", spm ? default_id(t, 0) : -1,
-                        &t->unk, err);
-    if (!rc)
-        rc = special_id(t, g, "tokenizer.ggml.padding_token_id", -1, &t->pad, err);
-    if (!rc)
-        rc = special_id(t, g, "tokenizer.ggml.eot_token_id", -1, &t->eot, err);
-    if (!rc)
-        rc = special_id(t, g, "tokenizer.ggml.eom_token_id", -1, eom, err);
-    t->adds_bos = spm || t->bpe.info.adds_bos;
-    if (!rc)
-        rc = ash_gguf_get_bool(g, "tokenizer.ggml.add_bos_token", &t->adds_bos, err);
-    if (!rc)
-        rc = ash_gguf_get_bool(g, "tokenizer.ggml.add_eos_token", &t->adds_eos, err);
-    t->adds_bos = t->adds_bos && t->bos >= 0;
-    t->adds_eos = t->adds_eos && t->eos >= 0;
-    return rc;
-}
-
-static void add_eog(ash_tokenizer *t, int32_t id)
-{
-    size_t at = 0;
-    if (id < 0)
-        return;
-    while (at < t->n_eog && t->eog[at] < id) at++;
-    if (at < t->n_eog && t->eog[at] == id)
-        return;
-    memmove(t->eog + at + 1, t->eog + at, (t->n_eog - at) * sizeof *t->eog);
-    t->eog[at] = id;
-    t->n_eog++;
-}
-
-static int find_turn_ends(ash_tokenizer *t, int32_t eom, ash_err *err)
-{
-    size_t n = sizeof turn_ends / sizeof *turn_ends;
-    t->eog = ash_arena_calloc(&t->arena, n + 3, sizeof *t->eog);
-    if (!t->eog)
-        return ash_err_nomem(err, "tokenizer");
-    for (size_t i = 0; i < n; i++) {
-        int32_t id = tok_vocab_find(&t->vocab, turn_ends[i], strlen(turn_ends[i]));
-        if (id < 0 || !is_added(t, id))
-            continue;
-        add_eog(t, id);
-        if (t->eot < 0 && i < 2) /* the two that are an end of turn wherever they occur */
-            t->eot = id;
-    }
-    add_eog(t, t->eos);
-    add_eog(t, t->eot);
-    add_eog(t, eom);
-    return 0;
-}
-
-static int copy_template(ash_tokenizer *t, const ash_gguf *g, ash_err *err)
-{
-    ash_str s = {0};
-    int rc = ash_gguf_get_str(g, "tokenizer.chat_template", &s, err);
-    if (rc || !s.p)
-        return rc;
-    char *p = ash_arena_strndup(&t->arena, s.p, s.n);
-    if (!p)
-        return ash_err_nomem(err, "chat template");
-    t->chat_template = (ash_str){p, s.n};
-    t->has_template = true;
-    return 0;
-}
-
-static int read_model(ash_tokenizer *t, const ash_gguf *g, ash_err *err)
-{
-    ash_str model;
-    char shown[80];
-    int rc = ash_gguf_need_str(g, "tokenizer.ggml.model", &model, err);
-    if (rc)
-        return rc;
-    t->model = ash_str_eqc(model, "llama") ? TOK_SPM : TOK_BPE;
-    if (t->model == TOK_BPE && !ash_str_eqc(model, "gpt2"))
-        return ash_err_set(err, ASH_EUNSUPPORTED,
-                           "%s: key 'tokenizer.ggml.model': only 'gpt2' and 'llama' are read, not "
-                           "'%s'", ash_gguf_path(g), ash_gguf_show(model, shown));
-    rc = tok_vocab_read(&t->vocab, t->model, g, &t->arena, err);
-    if (!rc)
-        rc = t->model == TOK_BPE ? tok_bpe_read(t, g, err) : tok_spm_read(t, g, err);
-    if (!rc)
-        rc = tok_added_build(&t->added, &t->vocab, &t->arena, err);
-    t->longest_piece = 1;
-    for (size_t i = 0; i < t->vocab.n && !rc; i++) {
-        size_t n = tok_vocab_piece(&t->vocab, (int32_t)i).n;
-        t->longest_piece = n > t->longest_piece ? n : t->longest_piece;
-    }
-    return rc;
-}
-
-int ash_tokenizer_open_gguf(const ash_gguf *g, ash_tokenizer **out, ash_err *err)
-{
-    int32_t eom = -1;
-    *out = NULL;
-    ash_tokenizer *t = calloc(1, sizeof *t);
-    if (!t)
-        return ash_err_nomem(err, "tokenizer");
-    ash_arena_init(&t->arena, MAX_TOKENIZER_BYTES);
-    int rc = read_model(t, g, err);
-    if (!rc)
-        rc = read_ids(t, g, &eom, err);
-    if (!rc)
-        rc = find_turn_ends(t, eom, err);
-    if (!rc)
-        rc = copy_template(t, g, err);
-    if (rc)
-        ash_tokenizer_close(t);
-    else
-        *out = t;
-    return rc;
-}
-
-void ash_tokenizer_close(ash_tokenizer *t)
-{
-    if (!t)
-        return;
-    tok_pre_close(t->bpe.pre);
-    ash_arena_release(&t->arena);
-    free(t);
 }
 
 /* ---- encoding ------------------------------------------------------------------------------- */
@@ -260,39 +95,83 @@ static int check_size(const ash_tokenizer *t, size_t n, const ash_ids *out, ash_
                            ASH_MAX_TEXT);
     /* Every byte of it must be in some token, so that many tokens it has at least. Bytes that a
      * vocabulary lacks, and normalisation, can make it fewer: hence the factor. */
-    if (out->max && n / t->longest_piece / 4 > out->max)
+    if (!t->shrinks && out->max && n / t->longest_piece / 4 > out->max)
         return ash_err_set(err, ASH_ELIMIT, "the text has more than %zu tokens", out->max);
     return 0;
 }
 
-static int encode_fragment(const ash_tokenizer *t, const char *text, size_t n, tok_work *w,
-                           tok_splitter *s, ash_ids *out, ash_err *err)
+/* One call's scratch. */
+typedef struct encoder {
+    const ash_tokenizer *t;
+    const input *in;
+    tok_work work;
+    tok_norm_work norm;
+    tok_splitter *splitter;
+    size_t normal_span; /* how far in->spans the normalised fragments have come */
+    ash_ids *out;
+} encoder;
+
+/* What no added token is in, normalised. */
+static int encode_piece(encoder *e, const char *text, size_t n, bool at_start, ash_err *err)
 {
     if (n == 0)
         return 0;
-    return t->model == TOK_BPE ? tok_bpe_encode(t, text, n, w, s, out, err)
-                               : tok_spm_encode(t, text, n, w, out, err);
+    if (e->t->model == TOK_SPM)
+        return tok_spm_encode(e->t, text, n, &e->work, e->out, err);
+    tok_splitter_at_start(e->splitter, at_start);
+    return tok_bpe_encode(e->t, text, n, &e->work, e->splitter, e->out, err);
+}
+
+/* text[begin..end) of the input, between tokens that are matched there. */
+static int encode_fragment(encoder *e, size_t begin, size_t end, ash_err *err)
+{
+    const ash_tokenizer *t = e->t;
+    const input *in = e->in;
+    const tok_text *form = NULL;
+    tok_search s = {.text = in->text + begin, .n = end - begin, .special = in->special,
+                    .spans = in->spans, .n_spans = in->n_spans, .span = e->normal_span};
+    tok_match m;
+    bool mapped = in->n_spans && in->special && t->added_normal.any_markup;
+    int rc = 0;
+    if (begin == end)
+        return 0;
+    if (t->norm.n || mapped) {
+        rc = tok_normalize(&t->norm, &e->norm, s.text, s.n, begin, mapped, &form, err);
+        if (rc)
+            return rc;
+        s.text = form->text.data;
+        s.n = form->text.len;
+        s.map = mapped ? form : NULL;
+    }
+    while (!rc && tok_added_next(&t->added_normal, &s, &m)) {
+        rc = encode_piece(e, s.text + s.done, m.begin - s.done, begin == 0 && s.done == 0, err);
+        if (!rc)
+            rc = ash_ids_add(e->out, m.id, err);
+        s.done = m.end;
+    }
+    e->normal_span = s.span;
+    return rc ? rc : encode_piece(e, s.text + s.done, s.n - s.done, begin == 0 && s.done == 0, err);
 }
 
 static int encode_text(const ash_tokenizer *t, const input *in, ash_ids *out, ash_err *err)
 {
-    tok_work w = {0};
-    tok_splitter *s = NULL;
+    encoder e = {.t = t, .in = in, .out = out};
+    tok_search s = {.text = in->text, .n = in->n, .special = in->special, .spans = in->spans,
+                    .n_spans = in->n_spans};
     tok_match m;
-    size_t at = 0, span = 0;
-    ash_buf_init(&w.text, (size_t)4 * ASH_MAX_TEXT);
-    int rc = t->model == TOK_BPE ? tok_splitter_open(t->bpe.pre, &s, err) : 0;
-    while (!rc && tok_added_next(&t->added, &t->vocab, in->text, in->n, at, in->special, in->spans,
-                                 in->n_spans, &span, &m)) {
-        rc = encode_fragment(t, in->text + at, m.begin - at, &w, s, out, err);
+    tok_norm_work_init(&e.norm);
+    int rc = t->model == TOK_SPM ? 0 : tok_splitter_open(t->pre, &e.splitter, err);
+    while (!rc && tok_added_next(&t->added, &s, &m)) {
+        rc = encode_fragment(&e, s.done, m.begin, err);
         if (!rc)
             rc = ash_ids_add(out, m.id, err);
-        at = m.end;
+        s.done = m.end;
     }
     if (!rc)
-        rc = encode_fragment(t, in->text + at, in->n - at, &w, s, out, err);
-    tok_splitter_close(s);
-    tok_work_release(&w);
+        rc = encode_fragment(&e, s.done, s.n, err);
+    tok_splitter_close(e.splitter);
+    tok_norm_work_release(&e.norm);
+    tok_work_release(&e.work);
     return rc;
 }
 
@@ -394,8 +273,38 @@ int32_t ash_tokenizer_find(const ash_tokenizer *t, const char *text, size_t n)
     return tok_vocab_find(&t->vocab, text, n);
 }
 
+const char *ash_tokenizer_from(const ash_tokenizer *t)
+{
+    return t->from;
+}
+
+const char *ash_tokenizer_note(const ash_tokenizer *t)
+{
+    return t->note;
+}
+
+static const tok_template_desc *find_template(const ash_tokenizer *t, const char *name)
+{
+    for (size_t i = 0; i < t->n_templates; i++)
+        if (ash_str_eqc(t->templates[i].name, name))
+            return &t->templates[i];
+    return NULL;
+}
+
+bool ash_tokenizer_named_template(const ash_tokenizer *t, const char *name, ash_str *out)
+{
+    const tok_template_desc *found = find_template(t, name);
+    *out = found ? found->text : (ash_str){"", 0};
+    return found != NULL;
+}
+
 bool ash_tokenizer_chat_template(const ash_tokenizer *t, ash_str *out)
 {
-    *out = t->has_template ? t->chat_template : (ash_str){"", 0};
-    return t->has_template;
+    return ash_tokenizer_named_template(t, "default", out);
+}
+
+const char *ash_tokenizer_template_from(const ash_tokenizer *t)
+{
+    const tok_template_desc *found = find_template(t, "default");
+    return found ? found->from : "none";
 }

@@ -1,5 +1,6 @@
 /* Text to token ids and back: byte-level BPE (GPT-2 style, `tokenizer.ggml.model` = gpt2) with its
- * pre-tokenisers, and SentencePiece-style BPE with scores and byte fallback (= llama).
+ * pre-tokenisers, BPE over characters with byte fallback (Llama's tokenizer.json), and SentencePiece's
+ * BPE with scores and byte fallback (tokenizer.model, `tokenizer.ggml.model` = llama).
  *
  * Ids agree with Hugging Face `tokenizers` built from the same vocabulary. A tokenizer is immutable
  * after open and may be used by any thread at once, without locks. It copies what it needs: the file
@@ -82,9 +83,9 @@ bool ash_tokenizer_adds_eos(const ash_tokenizer *t);
 /* The id of the token with exactly this text as the vocabulary writes it, special ones included; of
  * several the lowest. -1 if none. */
 int32_t ash_tokenizer_find(const ash_tokenizer *t, const char *text, size_t n);
-/* The checkpoint's chat template: tokenizer_config.json "chat_template" (text, or a list of which
- * "default" is taken), chat_template.jinja, chat_template.json, additional_chat_templates/, GGUF
- * tokenizer.chat_template. False if there is none. Borrowed. */
+/* The checkpoint's chat template: chat_template.jinja, additional_chat_templates/, tokenizer_config.json
+ * "chat_template" (text, or a list of which "default" is taken), chat_template.json, in this order, as
+ * transformers takes them; or GGUF tokenizer.chat_template. False if there is none. Borrowed. */
 bool ash_tokenizer_chat_template(const ash_tokenizer *t, ash_str *out);
 /* Where it was: "tokenizer_config.json", "GGUF tokenizer.chat_template", ...; "none". */
 const char *ash_tokenizer_template_from(const ash_tokenizer *t);
@@ -108,6 +109,7 @@ typedef struct ash_detok {
     const ash_tokenizer *tok;
     unsigned flags;
     bool started; /* something was written: no leading space to drop any more */
+    uint8_t n_stripped;
     uint8_t n_held;
     char held[4];
 } ash_detok;

@@ -1,5 +1,6 @@
-/* Owns byte-level BPE: reading of the merges, and words to ids. Refuses merges whose parts or result
- * are no tokens. A byte without a token of its own vanishes, as in Hugging Face tokenizers. */
+/* Owns BPE by merges, over the letters of bytes or over characters: the table of merges, and words to
+ * ids. Refuses merges whose parts or result are no tokens. What has no token is the unknown token, or
+ * bytes where the vocabulary falls back to them, or vanishes, as in Hugging Face tokenizers. */
 #include <string.h>
 
 #include "base/hash.h"
@@ -7,7 +8,6 @@
 #include "base/utf8.h"
 #include "text/tokenizer_impl.h"
 
-#define MAX_LOOKUP 256 /* bytes of a word that is looked up as a whole; longer tokens do not occur */
 #define NO_PAIR UINT64_MAX
 
 static uint64_t pair_key(int32_t left, int32_t right)
@@ -25,84 +25,79 @@ static size_t pair_slot(const tok_bpe *b, uint64_t key)
     return i;
 }
 
-/* ---- reading -------------------------------------------------------------------------------- */
+/* ---- building ------------------------------------------------------------------------------- */
 
-static int bad_merge(const ash_gguf *g, uint64_t i, ash_str s, ash_err *err)
+static int bad_merge(const tok_desc *d, size_t i, ash_err *err)
 {
-    char shown[80];
+    char left[80], right[80];
     return ash_err_set(err, ASH_EFORMAT,
-                       "%s: key 'tokenizer.ggml.merges': entry %llu ('%s') must be two tokens that "
-                       "make a third", ash_gguf_path(g), (unsigned long long)i,
-                       ash_gguf_show(s, shown));
+                       "%s: entry %zu ('%s %s') must be two tokens that make a third",
+                       d->merges_name, i, ash_gguf_show(d->merges[i].left, left),
+                       ash_gguf_show(d->merges[i].right, right));
 }
 
-/* "a b", cut at the first space that is not the first byte; both parts and "ab" must be tokens.
- * *guess is the id of "ab" if ids were given in the order of the merges, as they mostly are. */
-static int add_merge(ash_tokenizer *t, const ash_gguf *g, uint64_t i, ash_str s, int32_t *guess,
-                     ash_err *err)
+/* Both parts and the whole must be tokens. *guess is the id of the whole if ids were given in the
+ * order of the merges, as they mostly are. */
+static int add_merge(ash_tokenizer *t, const tok_desc *d, size_t i, int32_t *guess, ash_err *err)
 {
     char joined[2 * ASH_MAX_TOKEN_BYTES];
-    const char *space = s.n > 2 ? memchr(s.p + 1, ' ', s.n - 2) : NULL;
-    if (!space || s.n - 1 > sizeof joined)
-        return bad_merge(g, i, s, err);
-    size_t left = (size_t)(space - s.p), right = s.n - left - 1;
-    memcpy(joined, s.p, left);
-    memcpy(joined + left, space + 1, right);
-    int32_t a = tok_vocab_find(&t->vocab, s.p, left);
-    int32_t b = tok_vocab_find(&t->vocab, space + 1, right);
-    ash_str whole = {joined, left + right};
+    ash_str left = d->merges[i].left, right = d->merges[i].right;
+    if (left.n > ASH_MAX_TOKEN_BYTES || right.n > ASH_MAX_TOKEN_BYTES || !left.n || !right.n)
+        return bad_merge(d, i, err);
+    memcpy(joined, left.p, left.n);
+    memcpy(joined + left.n, right.p, right.n);
+    int32_t a = tok_vocab_find(&t->vocab, left.p, left.n);
+    int32_t b = tok_vocab_find(&t->vocab, right.p, right.n);
+    ash_str whole = {joined, left.n + right.n};
     int32_t ab = *guess;
     if ((size_t)ab >= t->vocab.n || !ash_str_eq(tok_vocab_text(&t->vocab, ab), whole))
         ab = tok_vocab_find(&t->vocab, whole.p, whole.n);
     if (a < 0 || b < 0 || ab < 0)
-        return bad_merge(g, i, s, err);
+        return bad_merge(d, i, err);
     *guess = ab + 1;
     tok_pair *p = &t->bpe.pairs[pair_slot(&t->bpe, pair_key(a, b))];
-    if (p->key == NO_PAIR) /* of two equal merges the first counts */
+    if (p->key == NO_PAIR || d->last_merge_counts)
         *p = (tok_pair){.key = pair_key(a, b), .rank = (uint32_t)i, .id = ab};
     return 0;
 }
 
-static int read_merges(ash_tokenizer *t, const ash_gguf *g, ash_err *err)
+/* Words can be merged one by one if every merge that holds a space begins with it, and none is
+ * unknown: unknown neighbours would be one. */
+static bool splits_at_space(const ash_tokenizer *t, const tok_desc *d)
+{
+    if (t->model != TOK_CHARS || t->bpe.ignore_merges ||
+        tok_vocab_find(&t->vocab, "\xe2\x96\x81", 3) < 0)
+        return false;
+    for (size_t i = 0; i < d->n_merges; i++) {
+        char joined[2 * ASH_MAX_TOKEN_BYTES];
+        ash_str left = d->merges[i].left, right = d->merges[i].right;
+        memcpy(joined, left.p, left.n);
+        memcpy(joined + left.n, right.p, right.n);
+        if (tok_has_inner_space((ash_str){joined, left.n + right.n}))
+            return false;
+    }
+    return true;
+}
+
+int tok_bpe_build(ash_tokenizer *t, const tok_desc *d, ash_err *err)
 {
     tok_bpe *b = &t->bpe;
-    ash_gguf_array merges;
-    int rc = ash_gguf_need_array(g, "tokenizer.ggml.merges", ASH_GGUF_STRING, &merges, err);
-    if (rc)
-        return rc;
-    if (merges.n > ASH_MAX_VOCAB)
-        return ash_err_set(err, ASH_ELIMIT, "%s: key 'tokenizer.ggml.merges' has %llu entries; at "
-                           "most %u", ash_gguf_path(g), (unsigned long long)merges.n,
-                           ASH_MAX_VOCAB);
+    b->ignore_merges = d->ignore_merges;
+    b->byte_fallback = d->byte_fallback;
+    b->fuse_unk = d->fuse_unk;
+    b->unk = d->merge_unk;
     b->seed[0] = ash_rng_entropy();
     b->seed[1] = ash_rng_entropy();
-    b->n_pairs = ash_hash_slots((size_t)merges.n);
+    b->n_pairs = ash_hash_slots(d->n_merges);
     b->pairs = ash_arena_alloc(&t->arena, b->n_pairs * sizeof *b->pairs);
     if (!b->pairs)
         return ash_err_nomem(err, "merges");
     memset(b->pairs, 0xFF, b->n_pairs * sizeof *b->pairs);
-    uint64_t at = 0;
     int32_t guess = 256;
-    for (uint64_t i = 0; i < merges.n && !rc; i++) {
-        ash_str s;
-        rc = ash_gguf_array_next_str(&merges, &at, &s) ? add_merge(t, g, i, s, &guess, err)
-                                                       : bad_merge(g, i, (ash_str){"", 0}, err);
-    }
+    int rc = 0;
+    for (size_t i = 0; i < d->n_merges && !rc; i++) rc = add_merge(t, d, i, &guess, err);
+    t->splits_at_space = !rc && splits_at_space(t, d);
     return rc;
-}
-
-int tok_bpe_read(ash_tokenizer *t, const ash_gguf *g, ash_err *err)
-{
-    ash_str pre = ASH_STR("default");
-    int rc = ash_gguf_get_str(g, "tokenizer.ggml.pre", &pre, err);
-    if (rc)
-        return rc;
-    rc = tok_pre_open(pre, &t->bpe.pre, &t->bpe.info, err);
-    if (rc) {
-        ash_err_prefix(err, "%s", ash_gguf_path(g));
-        return rc;
-    }
-    return read_merges(t, g, err);
 }
 
 /* ---- encoding ------------------------------------------------------------------------------- */
@@ -126,60 +121,116 @@ static void pair_join(const void *ctx, tok_work *w, uint32_t left, uint32_t righ
     w->id[left] = b->pairs[pair_slot(b, pair_key(w->id[left], w->id[right]))].id;
 }
 
-/* The token whose text is this word in byte letters; -1. */
-static int32_t whole_word(const tok_vocab *v, const char *p, size_t n)
+/* The token whose text is this word; -1. */
+static int32_t whole_word(const ash_tokenizer *t, const char *p, size_t n)
 {
-    char text[2 * MAX_LOOKUP + 4];
+    char text[2 * ASH_MAX_TOKEN_BYTES + 4];
     size_t len = 0;
-    if (n > MAX_LOOKUP)
+    if (n > t->longest_text)
         return -1;
+    if (t->model == TOK_CHARS)
+        return tok_vocab_find(&t->vocab, p, n);
     for (size_t i = 0; i < n; i++)
         len += ash_utf8_encode(tok_byte_letter((uint8_t)p[i]), text + len);
-    return tok_vocab_find(v, text, len);
+    return tok_vocab_find(&t->vocab, text, len);
 }
 
-/* One symbol for each byte that has a token, linked; *first == n if there is none. */
-static void list_bytes(const tok_vocab *v, tok_work *w, const char *p, uint32_t n, uint32_t *first)
+/* A list of symbols as it is made. */
+typedef struct lister {
+    const ash_tokenizer *t;
+    tok_work *w;
+    uint32_t n, first, last;
+    uint32_t unk_at; /* an unknown symbol that is not listed yet; n: none */
+} lister;
+
+static void list_symbol(lister *l, uint32_t at, int32_t id)
 {
-    uint32_t last = n;
-    *first = n;
-    for (uint32_t i = 0; i < n; i++) {
-        w->rank[i] = TOK_NO_RANK;
-        w->id[i] = v->byte_id[(uint8_t)p[i]];
-        if (w->id[i] < 0)
+    tok_work *w = l->w;
+    w->rank[at] = TOK_NO_RANK;
+    w->id[at] = id;
+    if (l->last == l->n)
+        l->first = at;
+    else
+        w->next[l->last] = at;
+    w->prev[at] = l->last;
+    w->next[at] = l->n;
+    l->last = at;
+}
+
+static void list_unknown(lister *l)
+{
+    if (l->unk_at != l->n)
+        list_symbol(l, l->unk_at, l->t->bpe.unk);
+    l->unk_at = l->n;
+}
+
+/* The character p[0..n) as the bytes' tokens, if it has all of them. */
+static bool list_fallback(lister *l, const char *p, uint32_t at, uint32_t n)
+{
+    const int32_t *ids = l->t->vocab.byte_id;
+    for (uint32_t i = 0; i < n; i++)
+        if (ids[(uint8_t)p[at + i]] < 0)
+            return false;
+    for (uint32_t i = 0; i < n; i++) list_symbol(l, at + i, ids[(uint8_t)p[at + i]]);
+    return true;
+}
+
+/* One symbol for each byte or character, linked; l->first == n if there is none. */
+static void list_word(lister *l, const char *p)
+{
+    const ash_tokenizer *t = l->t;
+    bool chars = t->model == TOK_CHARS;
+    for (uint32_t i = 0, step; i < l->n; i += step) {
+        uint32_t cp;
+        bool ok;
+        step = chars ? (uint32_t)ash_utf8_decode(p + i, l->n - i, &cp, &ok) : 1;
+        int32_t id = chars ? tok_vocab_find(&t->vocab, p + i, step)
+                           : t->vocab.byte_id[(uint8_t)p[i]];
+        if (id >= 0) {
+            list_unknown(l);
+            list_symbol(l, i, id);
+        } else if (chars && t->bpe.byte_fallback && list_fallback(l, p, i, step)) {
             continue;
-        if (last == n)
-            *first = i;
-        else
-            w->next[last] = i;
-        w->prev[i] = last;
-        w->next[i] = n;
-        last = i;
+        } else if (t->bpe.unk >= 0 && !(t->bpe.fuse_unk && l->unk_at != l->n)) {
+            list_unknown(l);
+            l->unk_at = i;
+        }
     }
+    list_unknown(l);
 }
 
 static int encode_word(void *ctx, const char *p, size_t n, ash_err *err)
 {
     bpe_call *c = ctx;
     const ash_tokenizer *t = c->t;
-    uint32_t first;
-    if (t->bpe.info.ignore_merges) {
-        int32_t id = whole_word(&t->vocab, p, n);
+    if (t->bpe.ignore_merges) {
+        int32_t id = whole_word(t, p, n);
         if (id >= 0)
             return ash_ids_add(c->out, id, err);
     }
-    if (n == 1)
-        return t->vocab.byte_id[(uint8_t)*p] < 0
-                   ? 0
-                   : ash_ids_add(c->out, t->vocab.byte_id[(uint8_t)*p], err);
+    if (n == 1 && t->model == TOK_BPE && t->vocab.byte_id[(uint8_t)*p] >= 0)
+        return ash_ids_add(c->out, t->vocab.byte_id[(uint8_t)*p], err);
     int rc = tok_work_reserve(c->w, n, err);
     if (rc)
         return rc;
-    list_bytes(&t->vocab, c->w, p, (uint32_t)n, &first);
-    rc = tok_merge_all(c->w, first, (uint32_t)n,
+    lister l = {.t = t, .w = c->w, .n = (uint32_t)n, .first = (uint32_t)n, .last = (uint32_t)n,
+                .unk_at = (uint32_t)n};
+    list_word(&l, p);
+    rc = tok_merge_all(c->w, l.first, (uint32_t)n,
                        &(tok_merger){.ctx = &t->bpe, .rank = pair_rank, .join = pair_join}, err);
-    for (uint32_t s = first; s != n && !rc; s = c->w->next[s])
+    for (uint32_t s = l.first; s != n && !rc; s = c->w->next[s])
         rc = ash_ids_add(c->out, c->w->id[s], err);
+    return rc;
+}
+
+/* A word of the splitter, in the parts that no merge can cross. */
+static int encode_parts(void *ctx, const char *p, size_t n, ash_err *err)
+{
+    int rc = 0;
+    for (size_t i = 0, end; i < n && !rc; i = end) {
+        end = tok_word_end(p, i, n);
+        rc = encode_word(ctx, p + i, end - i, err);
+    }
     return rc;
 }
 
@@ -187,13 +238,5 @@ int tok_bpe_encode(const ash_tokenizer *t, const char *text, size_t n, tok_work 
                    ash_ids *out, ash_err *err)
 {
     bpe_call call = {.t = t, .w = w, .out = out};
-    if (t->bpe.info.nfc) {
-        ash_buf_clear(&w->text);
-        int rc = tok_nfc(text, n, &w->text, err);
-        if (rc)
-            return rc;
-        text = w->text.data;
-        n = w->text.len;
-    }
-    return tok_split(s, text, n, encode_word, &call, err);
+    return tok_split(s, text, n, t->splits_at_space ? encode_parts : encode_word, &call, err);
 }

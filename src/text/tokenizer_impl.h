@@ -2,20 +2,8 @@
 #ifndef ASHLEY_TEXT_TOKENIZER_IMPL_H
 #define ASHLEY_TEXT_TOKENIZER_IMPL_H
 
-#include "base/limits.h"
-#include "text/tokenizer.h"
-
-/* tokenizer.ggml.token_type */
-enum {
-    TOKEN_NORMAL = 1,
-    TOKEN_UNKNOWN = 2,
-    TOKEN_CONTROL = 3,
-    TOKEN_USER = 4,
-    TOKEN_UNUSED = 5,
-    TOKEN_BYTE = 6,
-};
-
-typedef enum tok_model { TOK_BPE, TOK_SPM } tok_model;
+#include "text/tokenizer_desc.h"
+#include "text/tokenizer_regex.h"
 
 /* ---- vocabulary: tokenizer_vocab.c ---------------------------------------------------------- */
 
@@ -30,14 +18,15 @@ typedef struct tok_vocab {
     uint64_t *slots;     /* open addressing by text: hash's high half << 32 | id + 1, 0 empty */
     size_t n_slots;
     uint64_t seed[2];
-    int32_t byte_id[256]; /* BPE: the token of the one-byte word; SPM: <0xXX>; -1 none */
+    int32_t byte_id[256]; /* BPE: the token of the one-byte word; else <0xXX>; -1 none */
 } tok_vocab;
 
 /* The letter that stands for byte b in byte-level vocabularies (GPT-2's encoder.py,
  * bytes_to_unicode): a code point below 0x144. */
 uint32_t tok_byte_letter(uint8_t b);
-int tok_vocab_read(tok_vocab *v, tok_model model, const ash_gguf *g, ash_arena *arena,
-                   ash_err *err) ASH_MUST_CHECK;
+/* The bytes that a token stands for, into out[s.n]; their number. */
+size_t tok_piece(const tok_desc *d, ash_str s, uint8_t type, char *out);
+int tok_vocab_build(tok_vocab *v, const tok_desc *d, ash_arena *arena, ash_err *err) ASH_MUST_CHECK;
 int32_t tok_vocab_find(const tok_vocab *v, const char *p, size_t n); /* the lowest id, or -1 */
 
 static inline ash_str tok_vocab_text(const tok_vocab *v, int32_t id)
@@ -50,28 +39,91 @@ static inline ash_str tok_vocab_piece(const tok_vocab *v, int32_t id)
     return (ash_str){v->piece + v->piece_at[id], v->piece_at[id + 1] - v->piece_at[id]};
 }
 
+/* ---- normalisation: tokenizer_norm.c, tokenizer_nfc.c ---------------------------------------- */
+
+typedef struct tok_norm_step {
+    tok_norm_kind kind;
+    ash_str from, to;
+    bool left, right;
+    tok_regex *re;
+} tok_norm_step;
+
+typedef struct tok_norm {
+    tok_norm_step steps[TOK_MAX_STEPS];
+    size_t n;
+} tok_norm;
+
+/* Text whose byte i was made of bytes [begin[i], end[i]) of the original, where that is recorded. */
+typedef struct tok_text {
+    ash_buf text;
+    uint32_t *begin, *end;
+    size_t cap;
+} tok_text;
+
+typedef struct tok_norm_work {
+    tok_text text[2];
+    tok_matcher *matcher;
+} tok_norm_work;
+
+int tok_norm_open(tok_norm *norm, const tok_desc *d, ash_arena *arena, ash_err *err) ASH_MUST_CHECK;
+void tok_norm_close(tok_norm *norm);
+void tok_norm_work_init(tok_norm_work *w);
+void tok_norm_work_release(tok_norm_work *w);
+void tok_text_release(tok_text *t);
+/* The form of p[0..n), which is at byte `offset` of the original; *out lives in w until the next
+ * call. `mapped`: begin and end are wanted. */
+int tok_normalize(const tok_norm *norm, tok_norm_work *w, const char *p, size_t n, size_t offset,
+                  bool mapped, const tok_text **out, ash_err *err) ASH_MUST_CHECK;
+/* Appends the NFC form of valid UTF-8 to out. O(n log n) whatever the combining marks. */
+int tok_nfc(const char *text, size_t n, ash_buf *out, ash_err *err) ASH_MUST_CHECK;
+
+bool tok_is_space(uint32_t cp); /* White_Space */
+/* Where the white space that ends p[from..n) begins, and where that at p[from] ends. */
+size_t tok_spaces_before(const char *p, size_t from, size_t n);
+size_t tok_spaces_after(const char *p, size_t from, size_t n);
+
 /* ---- added tokens: tokenizer_added.c -------------------------------------------------------- */
+
+typedef struct tok_added_one {
+    ash_str text;
+    int32_t id;
+    uint8_t flags;     /* ADDED_* */
+    bool is_markup;    /* honoured in trusted text only */
+} tok_added_one;
 
 /* Tokens that are matched in the text itself, before any splitting. */
 typedef struct tok_added {
-    int32_t *ids; /* sorted by their pieces */
+    tok_added_one *list; /* sorted by text; of equal ones the first stays */
     size_t n;
     uint8_t first[256]; /* some token starts with this byte */
-    uint8_t *is_markup; /* [vocab n] honoured in trusted text only */
+    bool any_markup, strips;
 } tok_added;
 
-int tok_added_build(tok_added *a, const tok_vocab *v, ash_arena *arena, ash_err *err) ASH_MUST_CHECK;
+/* Those of list[0..n) that are to be matched in normalised text, or those that are not. */
+int tok_added_build(tok_added *a, const tok_add *list, size_t n, bool normalized, ash_arena *arena,
+                    ash_err *err) ASH_MUST_CHECK;
 
 typedef struct tok_match {
     size_t begin, end;
     int32_t id;
 } tok_match;
 
-/* The leftmost, then longest match in text[from..n). `special` allows markup outside of the spans.
- * *span is the caller's cursor into spans, moved on; start it at 0. False if there is none. */
-bool tok_added_next(const tok_added *a, const tok_vocab *v, const char *text, size_t n, size_t from,
-                    bool special, const ash_span *spans, size_t n_spans, size_t *span,
-                    tok_match *out);
+/* A text in which added tokens are looked for, and how far the search has come. Spans are ranges of
+ * the original; `map` leads there and may be NULL where text is the original. */
+typedef struct tok_search {
+    const char *text;
+    size_t n;
+    bool special; /* markup counts outside of the spans */
+    const ash_span *spans;
+    size_t n_spans;
+    const tok_text *map;
+    size_t done; /* what is before belongs to matches and fragments that were told */
+    size_t span; /* the first that may matter */
+} tok_search;
+
+/* The leftmost, then longest match at or after s->done. False if there is none. The caller moves
+ * s->done on. */
+bool tok_added_next(const tok_added *a, tok_search *s, tok_match *out);
 
 /* ---- merging: tokenizer_merge.c ------------------------------------------------------------- */
 
@@ -85,7 +137,6 @@ typedef struct tok_work {
     size_t cap;
     uint64_t *heap;
     size_t n_heap, cap_heap;
-    ash_buf text; /* normalised fragment */
 } tok_work;
 
 /* How two neighbours merge: rank is the priority (the lowest first, then the leftmost), TOK_NO_RANK if
@@ -114,18 +165,20 @@ typedef struct tok_pre_info {
     bool nfc;           /* text is normalised first */
 } tok_pre_info;
 
-int tok_pre_open(ash_str name, tok_pre **out, tok_pre_info *info, ash_err *err) ASH_MUST_CHECK;
+/* By the name of `tokenizer.ggml.pre`; tok_pre_known adds its stages to a description. */
+int tok_pre_open(ash_str name, tok_pre **out, tok_pre_info *info, ash_err *err);
+int tok_pre_known(ash_str name, tok_desc *d, tok_pre_info *info, ash_err *err) ASH_MUST_CHECK;
+int tok_pre_open_stages(const tok_stage_desc *stages, size_t n, tok_pre **out,
+                        ash_err *err) ASH_MUST_CHECK;
+ash_str tok_pre_gpt2(void); /* the pattern of ByteLevel, as a STAGE_REGEX */
 void tok_pre_close(tok_pre *p);
 int tok_splitter_open(const tok_pre *p, tok_splitter **out, ash_err *err) ASH_MUST_CHECK;
 void tok_splitter_close(tok_splitter *s);
-/* Calls fn for each word of valid UTF-8 text, in order; together they are the text. */
+/* Whether what is split next begins where the whole text begins. */
+void tok_splitter_at_start(tok_splitter *s, bool at_start);
+/* Calls fn for each word of valid UTF-8 text, in order. */
 int tok_split(tok_splitter *s, const char *text, size_t n, tok_word_fn fn, void *ctx,
               ash_err *err) ASH_MUST_CHECK;
-
-/* ---- normalisation: tokenizer_nfc.c --------------------------------------------------------- */
-
-/* Appends the NFC form of valid UTF-8 to out. O(n log n) whatever the combining marks. */
-int tok_nfc(const char *text, size_t n, ash_buf *out, ash_err *err) ASH_MUST_CHECK;
 
 /* ---- models --------------------------------------------------------------------------------- */
 
@@ -139,37 +192,42 @@ typedef struct tok_bpe {
     tok_pair *pairs;
     size_t n_pairs; /* slots, a power of two */
     uint64_t seed[2];
-    tok_pre *pre;
-    tok_pre_info info;
+    bool ignore_merges, byte_fallback, fuse_unk;
+    int32_t unk; /* for symbols without a token; -1: they vanish */
 } tok_bpe;
-
-typedef struct tok_spm {
-    bool space_prefix;
-    bool splits_at_space; /* no piece goes on across " x": words are merged one by one */
-} tok_spm;
 
 struct ash_tokenizer {
     tok_model model;
     tok_vocab vocab;
-    tok_added added;
+    tok_added added, added_normal; /* matched in the text, in the normalised text */
+    tok_norm norm;
+    tok_pre *pre;
     tok_bpe bpe;
-    tok_spm spm;
+    bool splits_at_space; /* no merge goes on across " x": words are merged one by one */
+    tok_decode decode;
     int32_t bos, eos, eot, unk, pad;
     bool adds_bos, adds_eos;
     int32_t *eog; /* ascending */
     size_t n_eog;
-    size_t longest_piece; /* bytes; at least 1 */
-    ash_str chat_template;
-    bool has_template;
+    size_t longest_text, longest_piece; /* bytes; at least 1 */
+    bool shrinks; /* text may become much shorter before it is split */
+    const char *from, *note;
+    tok_template_desc *templates;
+    size_t n_templates;
     ash_arena arena;
 };
 
-int tok_bpe_read(ash_tokenizer *t, const ash_gguf *g, ash_err *err) ASH_MUST_CHECK;
-/* A fragment between added tokens, valid UTF-8, not empty. */
+int tok_bpe_build(ash_tokenizer *t, const tok_desc *d, ash_err *err) ASH_MUST_CHECK;
+/* A piece between added tokens, normalised, valid UTF-8, not empty. */
 int tok_bpe_encode(const ash_tokenizer *t, const char *text, size_t n, tok_work *w, tok_splitter *s,
                    ash_ids *out, ash_err *err) ASH_MUST_CHECK;
-int tok_spm_read(ash_tokenizer *t, const ash_gguf *g, ash_err *err) ASH_MUST_CHECK;
 int tok_spm_encode(const ash_tokenizer *t, const char *text, size_t n, tok_work *w, ash_ids *out,
                    ash_err *err) ASH_MUST_CHECK;
+/* No token that merging makes has a space after another character. */
+bool tok_spm_splits_at_space(const tok_vocab *v);
+/* In U+2581 for spaces: whether this token has one after another character, and where the word at
+ * `from` ends: before the next one after another character. */
+bool tok_has_inner_space(ash_str s);
+size_t tok_word_end(const char *p, size_t from, size_t n);
 
 #endif

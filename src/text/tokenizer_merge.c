@@ -39,7 +39,6 @@ void tok_work_release(tok_work *w)
     free(w->rank);
     free(w->id);
     free(w->heap);
-    ash_buf_release(&w->text);
     *w = (tok_work){0};
 }
 

@@ -1,26 +1,21 @@
-/* Owns the pre-tokenisers of byte-level BPE: how text is cut into words before merging, by the name in
- * `tokenizer.ggml.pre`. Refuses unknown names, listing the known ones.
+/* Owns pre-tokenisers: how text is cut into words before merging, by the name in `tokenizer.ggml.pre`
+ * or by the list of stages in a tokenizer.json. Refuses unknown names, listing the known ones.
  *
- * A pre-tokeniser is a list of patterns. Each cuts every piece that the one before it left into its
- * matches and what lies between them ("Isolated" in Hugging Face tokenizers), and sees the piece as a
- * whole text: a look-ahead does not see beyond it. Sources: the tokenizer.json of each family, and
- * llama.cpp's src/llama-vocab.cpp for `default`, which is that project's own.
+ * Each stage cuts every piece that the one before it left, and sees the piece as a whole text: a
+ * look-ahead does not see beyond it. Those of the known names are patterns whose matches and what lies
+ * between become pieces ("Isolated" in Hugging Face tokenizers). Sources: the tokenizer.json of each
+ * family, and llama.cpp's src/llama-vocab.cpp for `default`, which is that project's own.
  *
- * Patterns are compiled once, with JIT where the system allows it; matching is any thread's with its
- * own splitter. All non-ASCII is escaped: an editor that normalises this file must not change it. */
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
+ * Immutable after opening; splitting is any thread's with its own splitter. All non-ASCII is escaped:
+ * an editor that normalises this file must not change it. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "text/tokenizer_impl.h"
 
-#define MAX_STAGES 6
+#define MAX_STAGES 6 /* of a known name */
 
-/* Unicode White_Space, as \s in the originals; PCRE2's own \s adds U+180E. Goes inside a class. */
-#define WS                                                                                         \
-    "\\x{9}-\\x{D} \\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}"      \
-    "\\x{3000}"
+#define WS TOK_WS
 #define S "[" WS "]"
 #define NOT_S "[^" WS "]"
 
@@ -92,15 +87,25 @@ static const tok_pre_def defs[] = {
      {"\\p{N}{1,3}", "[\\x{4E00}-\\x{9FA5}\\x{3040}-\\x{309F}\\x{30A0}-\\x{30FF}]+", DEEPSEEK_V3}},
 };
 
+typedef struct tok_stage {
+    tok_stage_kind kind;
+    tok_behaviour behaviour;
+    tok_prepend prepend;
+    bool invert, split;
+    ash_str text;  /* STAGE_STRING, STAGE_META */
+    tok_regex *re; /* STAGE_REGEX, STAGE_ONIG */
+} tok_stage;
+
 struct tok_pre {
-    pcre2_code *stages[MAX_STAGES];
+    tok_stage stages[TOK_MAX_STEPS];
     size_t n;
 };
 
 struct tok_splitter {
     const tok_pre *pre;
-    pcre2_match_context *limits;
-    pcre2_match_data *match[MAX_STAGES];
+    tok_matcher *matcher;
+    ash_buf changed[TOK_MAX_STEPS]; /* the piece that a stage changed */
+    bool at_start;
 };
 
 static const tok_pre_def *find_def(ash_str name)
@@ -132,123 +137,279 @@ static int unknown_name(ash_str name, ash_err *err)
                        ash_gguf_show(name, shown), known);
 }
 
-static int compile(const char *pattern, pcre2_code **out, ash_err *err)
+/* ---- opening -------------------------------------------------------------------------------- */
+
+static int open_stage(tok_stage *s, const tok_stage_desc *d, ash_err *err)
 {
-    int code;
-    PCRE2_SIZE at;
-    *out = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code,
-                         &at, NULL);
-    if (!*out) {
-        char text[120] = "";
-        pcre2_get_error_message(code, (PCRE2_UCHAR *)text, sizeof text);
-        return code == PCRE2_ERROR_HEAP_FAILED
-                   ? ash_err_nomem(err, "pre-tokeniser")
-                   : ash_err_at(err, ASH_EINVAL, (int64_t)at, "pre-tokeniser: %s", text);
-    }
-    /* Where writable code is forbidden this fails and the interpreter serves as well, slower. */
-    (void)pcre2_jit_compile(*out, PCRE2_JIT_COMPLETE);
+    *s = (tok_stage){.kind = d->kind, .behaviour = d->behaviour, .prepend = d->prepend,
+                     .invert = d->invert, .split = d->split};
+    if (d->kind == STAGE_REGEX || d->kind == STAGE_ONIG)
+        return tok_regex_open(d->pattern, d->kind == STAGE_REGEX, &s->re, err);
+    char *text = malloc(d->pattern.n + 1);
+    if (!text)
+        return ash_err_nomem(err, "pre-tokeniser");
+    memcpy(text, d->pattern.n ? d->pattern.p : "", d->pattern.n);
+    s->text = (ash_str){text, d->pattern.n};
     return 0;
+}
+
+int tok_pre_open_stages(const tok_stage_desc *stages, size_t n, tok_pre **out, ash_err *err)
+{
+    int rc = 0;
+    *out = NULL;
+    tok_pre *p = calloc(1, sizeof *p);
+    if (!p)
+        return ash_err_nomem(err, "pre-tokeniser");
+    for (; p->n < n && !rc; p->n++) rc = open_stage(&p->stages[p->n], &stages[p->n], err);
+    if (rc)
+        tok_pre_close(p);
+    else
+        *out = p;
+    return rc;
 }
 
 int tok_pre_open(ash_str name, tok_pre **out, tok_pre_info *info, ash_err *err)
 {
     const tok_pre_def *def = find_def(name);
+    tok_stage_desc stages[MAX_STAGES];
+    size_t n = 0;
     *out = NULL;
     if (!def)
         return unknown_name(name, err);
-    tok_pre *p = calloc(1, sizeof *p);
-    if (!p)
-        return ash_err_nomem(err, "pre-tokeniser");
-    for (int rc; p->n < MAX_STAGES && def->stages[p->n]; p->n++) {
-        rc = compile(def->stages[p->n], &p->stages[p->n], err);
-        if (rc) {
-            tok_pre_close(p);
-            return rc;
-        }
-    }
+    for (; n < MAX_STAGES && def->stages[n]; n++)
+        stages[n] = (tok_stage_desc){.kind = STAGE_REGEX, .pattern = ash_str_from(def->stages[n])};
     *info = def->info;
-    *out = p;
-    return 0;
+    return tok_pre_open_stages(stages, n, out, err);
+}
+
+int tok_pre_known(ash_str name, tok_desc *d, tok_pre_info *info, ash_err *err)
+{
+    const tok_pre_def *def = find_def(name);
+    int rc = def ? 0 : unknown_name(name, err);
+    for (size_t i = 0; !rc && i < MAX_STAGES && def->stages[i]; i++)
+        rc = tok_desc_add_stage(d, &(tok_stage_desc){.kind = STAGE_REGEX,
+                                .pattern = ash_str_from(def->stages[i])}, err);
+    if (!rc)
+        *info = def->info;
+    return rc;
+}
+
+ash_str tok_pre_gpt2(void)
+{
+    return ASH_STR(GPT2);
 }
 
 void tok_pre_close(tok_pre *p)
 {
     if (!p)
         return;
-    for (size_t i = 0; i < MAX_STAGES; i++) pcre2_code_free(p->stages[i]);
+    for (size_t i = 0; i < p->n; i++) {
+        tok_regex_close(p->stages[i].re);
+        free((char *)p->stages[i].text.p);
+    }
     free(p);
 }
 
 int tok_splitter_open(const tok_pre *p, tok_splitter **out, ash_err *err)
 {
     tok_splitter *s = calloc(1, sizeof *s);
-    bool ok = s != NULL;
     *out = NULL;
-    if (ok) {
-        s->pre = p;
-        s->limits = pcre2_match_context_create(NULL);
-        ok = s->limits != NULL;
-    }
-    for (size_t i = 0; ok && i < p->n; i++) {
-        s->match[i] = pcre2_match_data_create(1, NULL);
-        ok = s->match[i] != NULL;
-    }
-    if (!ok) {
-        tok_splitter_close(s);
+    if (!s)
         return ash_err_nomem(err, "splitting into words");
-    }
-    *out = s;
-    return 0;
+    s->pre = p;
+    for (size_t i = 0; i < TOK_MAX_STEPS; i++) ash_buf_init(&s->changed[i], (size_t)4 * ASH_MAX_TEXT);
+    int rc = tok_matcher_open(&s->matcher, err);
+    if (rc)
+        tok_splitter_close(s);
+    else
+        *out = s;
+    return rc;
 }
 
 void tok_splitter_close(tok_splitter *s)
 {
     if (!s)
         return;
-    for (size_t i = 0; i < MAX_STAGES; i++) pcre2_match_data_free(s->match[i]);
-    pcre2_match_context_free(s->limits);
+    tok_matcher_close(s->matcher);
+    for (size_t i = 0; i < TOK_MAX_STEPS; i++) ash_buf_release(&s->changed[i]);
     free(s);
 }
 
-static int match_error(int code, ash_err *err)
+/* ---- splitting ------------------------------------------------------------------------------ */
+
+/* One piece on its way through stage `i`, and what waits to be joined with its neighbour. */
+typedef struct piece {
+    tok_splitter *s;
+    size_t i;
+    const char *p;
+    size_t n;
+    bool at_start; /* of the text that is encoded */
+    tok_word_fn fn;
+    void *ctx;
+    size_t begin, end; /* waiting */
+    bool waits, last_matched;
+} piece;
+
+static int split_stage(tok_splitter *s, size_t i, const char *p, size_t n, bool at_start,
+                       tok_word_fn fn, void *ctx, ash_err *err);
+
+static int emit(const piece *c, size_t begin, size_t end, ash_err *err)
 {
-    char text[120] = "";
-    pcre2_get_error_message(code, (PCRE2_UCHAR *)text, sizeof text);
-    if (code == PCRE2_ERROR_NOMEMORY || code == PCRE2_ERROR_HEAPLIMIT)
-        return ash_err_nomem(err, "splitting into words");
-    return ash_err_set(err, ASH_ELIMIT, "splitting the text into words: %s", text);
+    return end == begin ? 0
+                        : split_stage(c->s, c->i + 1, c->p + begin, end - begin,
+                                      c->at_start && begin == 0, c->fn, c->ctx, err);
 }
 
-/* Depth is the number of stages, at most MAX_STAGES. */
-static int split_stage(tok_splitter *s, size_t stage, const char *p, size_t n, tok_word_fn fn,
-                       void *ctx, ash_err *err)
+static int flush(piece *c, ash_err *err)
 {
-    if (stage == s->pre->n)
-        return fn(ctx, p, n, err);
-    const PCRE2_SIZE *at = pcre2_get_ovector_pointer(s->match[stage]);
-    for (size_t from = 0; from < n;) {
-        int rc = pcre2_match(s->pre->stages[stage], (PCRE2_SPTR)p, n, from, PCRE2_NO_UTF_CHECK,
-                             s->match[stage], s->limits);
-        if (rc < 0 && rc != PCRE2_ERROR_NOMATCH)
-            return match_error(rc, err);
-        size_t begin = rc < 0 ? n : at[0], end = rc < 0 ? n : at[1];
-        if (begin > from)
-            rc = split_stage(s, stage + 1, p + from, begin - from, fn, ctx, err);
-        else
-            rc = 0;
-        if (!rc && end > begin)
-            rc = split_stage(s, stage + 1, p + begin, end - begin, fn, ctx, err);
-        if (rc)
-            return rc;
-        from = end; /* no pattern matches the empty text */
+    bool waits = c->waits;
+    c->waits = false;
+    return waits ? emit(c, c->begin, c->end, err) : 0;
+}
+
+static int wait_for(piece *c, size_t begin, size_t end, ash_err *err)
+{
+    int rc = flush(c, err);
+    c->begin = begin;
+    c->end = end;
+    c->waits = true;
+    return rc;
+}
+
+/* A match or what lies between two, in order. `tokenizers` joins one match only with a neighbour that
+ * is none: of a row of matches the first goes to the previous one, the last to the next. */
+static int add_part(piece *c, size_t begin, size_t end, bool matched, ash_err *err)
+{
+    const tok_stage *stage = &c->s->pre->stages[c->i];
+    bool last = c->last_matched;
+    matched = matched != stage->invert;
+    c->last_matched = matched;
+    switch (stage->behaviour) {
+    case SPLIT_ISOLATED: return emit(c, begin, end, err);
+    case SPLIT_REMOVED: return matched ? 0 : emit(c, begin, end, err);
+    case SPLIT_WITH_PREVIOUS:
+        if (!matched || last || !c->waits)
+            return wait_for(c, begin, end, err);
+        c->end = end;
+        return 0;
+    case SPLIT_WITH_NEXT:
+        if (matched || !c->waits || !last)
+            return wait_for(c, begin, end, err);
+        c->end = end;
+        return flush(c, err);
+    case SPLIT_CONTIGUOUS:
+        if (matched != last || !c->waits)
+            return wait_for(c, begin, end, err);
+        c->end = end;
+        return 0;
     }
     return 0;
 }
 
+static int find(const piece *c, const tok_stage *stage, size_t from, size_t *begin, size_t *end,
+                ash_err *err)
+{
+    if (stage->re)
+        return tok_matcher_find(c->s->matcher, stage->re, c->p, c->n, from, begin, end, err);
+    const char *hit = from < c->n ? memmem(c->p + from, c->n - from, stage->text.p, stage->text.n)
+                                  : NULL;
+    *begin = hit ? (size_t)(hit - c->p) : 0;
+    *end = *begin + stage->text.n;
+    return hit != NULL;
+}
+
+/* All matches; an empty one right behind another match is none. */
+static int split_matches(piece *c, const tok_stage *stage, ash_err *err)
+{
+    size_t done = 0, from = 0, begin, end;
+    bool any = false;
+    while (from <= c->n) {
+        int rc = find(c, stage, from, &begin, &end, err);
+        if (rc < 0)
+            return rc;
+        if (!rc)
+            break;
+        if (begin == end && any && begin == done) {
+            for (from++; from < c->n && ((unsigned char)c->p[from] & 0xC0) == 0x80;) from++;
+            continue;
+        }
+        rc = begin > done ? add_part(c, done, begin, false, err) : 0;
+        if (!rc)
+            rc = add_part(c, begin, end, true, err);
+        if (rc)
+            return rc;
+        done = from = end;
+        any = true;
+    }
+    int rc = done < c->n ? add_part(c, done, c->n, false, err) : 0;
+    return rc ? rc : flush(c, err);
+}
+
+/* The piece with its spaces replaced and perhaps something put before, then cut before each of what
+ * they became. */
+static int split_meta(piece *c, const tok_stage *stage, ash_err *err)
+{
+    ash_buf *b = &c->s->changed[c->i];
+    ash_str meta = stage->text;
+    bool starts = c->p[0] == ' ' || (c->n >= meta.n && memcmp(c->p, meta.p, meta.n) == 0);
+    ash_buf_clear(b);
+    if (!starts && (stage->prepend == PREPEND_ALWAYS ||
+                    (stage->prepend == PREPEND_FIRST && c->at_start)))
+        ash_buf_addstr(b, meta);
+    for (size_t i = 0; i < c->n;) {
+        const char *space = memchr(c->p + i, ' ', c->n - i);
+        size_t run = space ? (size_t)(space - c->p) - i : c->n - i;
+        ash_buf_add(b, c->p + i, run);
+        if (space)
+            ash_buf_addstr(b, meta);
+        i += run + (space != NULL);
+    }
+    int rc = ash_buf_check(b, "split text", err);
+    if (rc)
+        return rc;
+    c->p = b->data;
+    c->n = b->len;
+    return stage->split ? split_matches(c, stage, err) : emit(c, 0, c->n, err);
+}
+
+static int split_space(piece *c, ash_err *err)
+{
+    ash_buf *b = &c->s->changed[c->i];
+    if (c->p[0] != ' ') {
+        ash_buf_clear(b);
+        ash_buf_addc(b, ' ');
+        ash_buf_add(b, c->p, c->n);
+        int rc = ash_buf_check(b, "split text", err);
+        if (rc)
+            return rc;
+        c->p = b->data;
+        c->n = b->len;
+    }
+    return emit(c, 0, c->n, err);
+}
+
+/* A piece, not empty. Depth is the number of stages, at most TOK_MAX_STEPS. */
+static int split_stage(tok_splitter *s, size_t i, const char *p, size_t n, bool at_start,
+                       tok_word_fn fn, void *ctx, ash_err *err)
+{
+    if (i == s->pre->n)
+        return fn(ctx, p, n, err);
+    const tok_stage *stage = &s->pre->stages[i];
+    piece c = {.s = s, .i = i, .p = p, .n = n, .at_start = at_start, .fn = fn, .ctx = ctx};
+    switch (stage->kind) {
+    case STAGE_META: return split_meta(&c, stage, err);
+    case STAGE_SPACE: return split_space(&c, err);
+    default: return split_matches(&c, stage, err);
+    }
+}
+
+void tok_splitter_at_start(tok_splitter *s, bool at_start)
+{
+    s->at_start = at_start;
+}
+
 int tok_split(tok_splitter *s, const char *text, size_t n, tok_word_fn fn, void *ctx, ash_err *err)
 {
-    /* A few steps a byte are enough for every pattern here; a quadratic one would be told. */
-    size_t limit = 10000 + 16 * n;
-    pcre2_set_match_limit(s->limits, limit < UINT32_MAX ? (uint32_t)limit : UINT32_MAX);
-    return split_stage(s, 0, text, n, fn, ctx, err);
+    tok_matcher_allow(s->matcher, n);
+    return n ? split_stage(s, 0, text, n, s->at_start, fn, ctx, err) : 0;
 }

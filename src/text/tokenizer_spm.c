@@ -1,8 +1,7 @@
 /* Owns SentencePiece-style BPE (bpe_model.cc of google/sentencepiece): symbols are characters, the
  * pair whose joined text has the highest score merges first, unknown characters fall back to bytes.
  * There is no splitting into words; but where no piece of the vocabulary goes on after a space that
- * follows another character, no merge can cross that place, and words are merged one by one. Refuses
- * vocabularies with a character map (nmt_nfkc and its like). */
+ * follows another character, no merge can cross that place, and words are merged one by one. */
 #include <string.h>
 
 #include "base/utf8.h"
@@ -22,35 +21,25 @@ static bool can_merge(const tok_vocab *v, int32_t id)
     return v->type[id] == TOKEN_NORMAL || v->type[id] == TOKEN_USER || v->type[id] == TOKEN_UNUSED;
 }
 
-/* Some piece has a space after another character. */
-static bool has_inner_space(const tok_vocab *v)
+bool tok_has_inner_space(ash_str s)
 {
-    for (size_t id = 0; id < v->n; id++) {
-        ash_str s = tok_vocab_text(v, (int32_t)id);
-        if (!can_merge(v, (int32_t)id))
-            continue;
-        bool other = false;
-        for (size_t i = 0; i < s.n;) {
-            bool meta = is_meta(s.p + i, s.n - i);
-            if (meta && other)
-                return true;
-            other = other || !meta;
-            i += meta ? META_BYTES : 1;
-        }
+    bool other = false;
+    for (size_t i = 0; i < s.n;) {
+        bool meta = is_meta(s.p + i, s.n - i);
+        if (meta && other)
+            return true;
+        other = other || !meta;
+        i += meta ? META_BYTES : 1;
     }
     return false;
 }
 
-int tok_spm_read(ash_tokenizer *t, const ash_gguf *g, ash_err *err)
+bool tok_spm_splits_at_space(const tok_vocab *v)
 {
-    const ash_gguf_kv *map = ash_gguf_find(g, "tokenizer.ggml.precompiled_charsmap");
-    if (map && map->bytes)
-        return ash_err_at(err, ASH_EUNSUPPORTED, (int64_t)map->pos,
-                          "%s: key 'tokenizer.ggml.precompiled_charsmap': normalisation of this kind "
-                          "is not done", ash_gguf_path(g));
-    t->spm.space_prefix = true;
-    t->spm.splits_at_space = !has_inner_space(&t->vocab);
-    return ash_gguf_get_bool(g, "tokenizer.ggml.add_space_prefix", &t->spm.space_prefix, err);
+    for (size_t id = 0; id < v->n; id++)
+        if (can_merge(v, (int32_t)id) && tok_has_inner_space(tok_vocab_text(v, (int32_t)id)))
+            return false;
+    return true;
 }
 
 /* ---- merging -------------------------------------------------------------------------------- */
@@ -150,8 +139,7 @@ static int encode_word(const ash_tokenizer *t, const char *p, uint32_t n, bool n
     return rc;
 }
 
-/* Where the word that starts at `from` ends: before the next space after another character. */
-static size_t word_end(const char *p, size_t from, size_t n)
+size_t tok_word_end(const char *p, size_t from, size_t n)
 {
     bool other = false;
     while (from < n) {
@@ -167,22 +155,10 @@ static size_t word_end(const char *p, size_t from, size_t n)
 int tok_spm_encode(const ash_tokenizer *t, const char *text, size_t n, tok_work *w, ash_ids *out,
                    ash_err *err)
 {
-    ash_buf *b = &w->text;
-    ash_buf_clear(b);
-    if (t->spm.space_prefix)
-        ash_buf_adds(b, META);
-    for (size_t i = 0; i < n;) {
-        const char *space = memchr(text + i, ' ', n - i);
-        size_t run = space ? (size_t)(space - text) - i : n - i;
-        ash_buf_add(b, text + i, run);
-        if (space)
-            ash_buf_adds(b, META);
-        i += run + (space != NULL);
-    }
-    int rc = ash_buf_check(b, "normalised text", err);
-    for (size_t i = 0; i < b->len && !rc;) {
-        size_t end = t->spm.splits_at_space ? word_end(b->data, i, b->len) : b->len;
-        rc = encode_word(t, b->data + i, (uint32_t)(end - i), false, w, out, err);
+    int rc = 0;
+    for (size_t i = 0; i < n && !rc;) {
+        size_t end = t->splits_at_space ? tok_word_end(text, i, n) : n;
+        rc = encode_word(t, text + i, (uint32_t)(end - i), false, w, out, err);
         i = end;
     }
     return rc;

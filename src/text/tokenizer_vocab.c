@@ -1,7 +1,6 @@
 /* Owns the list of tokens: their text, the bytes they stand for, types, scores, and the table by
- * text. Refuses lists of unequal length, tokens over ASH_MAX_TOKEN_BYTES, scores that are no number.
- * Empty and duplicate tokens are allowed: the lowest id answers for a text. Immutable after reading. */
-#include <math.h>
+ * text. Refuses tokens over ASH_MAX_TOKEN_BYTES. Empty and duplicate tokens are allowed: the lowest
+ * id answers for a text. Immutable after building. */
 #include <stdio.h>
 #include <string.h>
 
@@ -45,7 +44,7 @@ static int byte_token(ash_str s)
 }
 
 /* Byte-level text to bytes; text with any other letter stands for itself. Returns the length. */
-static size_t bpe_piece(ash_str s, char *out)
+static size_t letter_piece(ash_str s, char *out)
 {
     size_t n = 0;
     for (size_t i = 0; i < s.n;) {
@@ -62,7 +61,7 @@ static size_t bpe_piece(ash_str s, char *out)
     return n;
 }
 
-static size_t spm_piece(ash_str s, uint8_t type, char *out)
+static size_t meta_piece(const tok_decode *d, ash_str s, uint8_t type, char *out)
 {
     int b = type == TOKEN_BYTE ? byte_token(s) : -1;
     if (b >= 0) {
@@ -71,7 +70,7 @@ static size_t spm_piece(ash_str s, uint8_t type, char *out)
     }
     size_t n = 0;
     for (size_t i = 0; i < s.n;) {
-        if (s.n - i >= 3 && memcmp(s.p + i, META_SPACE, 3) == 0) {
+        if (d->meta && s.n - i >= 3 && memcmp(s.p + i, META_SPACE, 3) == 0) {
             out[n++] = ' ';
             i += 3;
         } else {
@@ -81,120 +80,59 @@ static size_t spm_piece(ash_str s, uint8_t type, char *out)
     return n;
 }
 
-/* Older converters fill ids that have no token with "[PAD100015]", typed user-defined. */
-static bool is_filler(ash_str s, size_t id)
-{
-    char name[32];
-    if (s.n < 6 || memcmp(s.p, "[PAD", 4) != 0)
-        return false;
-    int n = snprintf(name, sizeof name, "[PAD%zu]", id);
-    return s.n == (size_t)n && memcmp(s.p, name, s.n) == 0;
-}
-
-static int read_types(tok_vocab *v, const ash_gguf *g, ash_arena *arena, ash_err *err)
-{
-    ash_gguf_array types = {0};
-    int rc = ash_gguf_get_array(g, "tokenizer.ggml.token_type", ASH_GGUF_I64, &types, err);
-    if (rc)
-        return rc;
-    if (types.data && types.n != v->n)
-        return ash_err_set(err, ASH_EFORMAT,
-                           "%s: key 'tokenizer.ggml.token_type' has %llu entries for %zu tokens",
-                           ash_gguf_path(g), (unsigned long long)types.n, v->n);
-    v->type = ash_arena_alloc(arena, v->n);
-    if (!v->type)
-        return ash_err_nomem(err, "token types");
-    for (size_t i = 0; i < v->n; i++) {
-        int64_t type = types.data ? ash_gguf_array_i64(&types, i) : TOKEN_NORMAL;
-        if (type < 0 || type > TOKEN_BYTE)
-            return ash_err_set(err, ASH_EFORMAT,
-                               "%s: key 'tokenizer.ggml.token_type': token %zu has the unknown type "
-                               "%lld", ash_gguf_path(g), i, (long long)type);
-        v->type[i] = (uint8_t)(type ? type : TOKEN_NORMAL);
-    }
-    return 0;
-}
-
-static int read_scores(tok_vocab *v, const ash_gguf *g, ash_arena *arena, ash_err *err)
-{
-    ash_gguf_array scores;
-    int rc = ash_gguf_need_array(g, "tokenizer.ggml.scores", ASH_GGUF_F64, &scores, err);
-    if (rc)
-        return rc;
-    if (scores.n != v->n)
-        return ash_err_set(err, ASH_EFORMAT,
-                           "%s: key 'tokenizer.ggml.scores' has %llu entries for %zu tokens",
-                           ash_gguf_path(g), (unsigned long long)scores.n, v->n);
-    v->score = ash_arena_calloc(arena, v->n, sizeof *v->score);
-    if (!v->score)
-        return ash_err_nomem(err, "token scores");
-    for (size_t i = 0; i < v->n; i++) {
-        v->score[i] = (float)ash_gguf_array_f64(&scores, i);
-        if (isnan(v->score[i]))
-            return ash_err_set(err, ASH_EFORMAT,
-                               "%s: key 'tokenizer.ggml.scores': token %zu has no number",
-                               ash_gguf_path(g), i);
-    }
-    return 0;
-}
-
 /* Room for the text of all tokens; pieces are never longer than the text. */
-static int reserve_text(tok_vocab *v, const ash_gguf_array *tokens, const ash_gguf *g,
-                        ash_arena *arena, ash_err *err)
+static int reserve_text(tok_vocab *v, const tok_desc *d, ash_arena *arena, ash_err *err)
 {
-    uint64_t total = tokens->bytes - 8 * tokens->n;
-    if (tokens->n == 0 || tokens->n > ASH_MAX_VOCAB || total > MAX_VOCAB_TEXT)
-        return ash_err_set(err, tokens->n ? ASH_ELIMIT : ASH_EFORMAT,
-                           "%s: key 'tokenizer.ggml.tokens' has %llu tokens of %llu bytes; 1 to %u "
-                           "of at most %zu are read", ash_gguf_path(g),
-                           (unsigned long long)tokens->n, (unsigned long long)total, ASH_MAX_VOCAB,
-                           MAX_VOCAB_TEXT);
-    v->n = (size_t)tokens->n;
+    uint64_t total = 0;
+    for (size_t i = 0; i < d->n; i++) {
+        if (d->text[i].n > ASH_MAX_TOKEN_BYTES)
+            return ash_err_set(err, ASH_ELIMIT, "%s: token %zu has %zu bytes; at most %d",
+                               d->tokens_name, i, d->text[i].n, ASH_MAX_TOKEN_BYTES);
+        total += d->text[i].n;
+    }
+    if (total > MAX_VOCAB_TEXT)
+        return ash_err_set(err, ASH_ELIMIT, "%s has %llu bytes of tokens; at most %zu are read",
+                           d->tokens_name, (unsigned long long)total, MAX_VOCAB_TEXT);
+    v->n = d->n;
     v->text = ash_arena_alloc(arena, (size_t)total + 1);
     v->piece = ash_arena_alloc(arena, (size_t)total + 1);
     v->text_at = ash_arena_calloc(arena, v->n + 1, sizeof *v->text_at);
     v->piece_at = ash_arena_calloc(arena, v->n + 1, sizeof *v->piece_at);
-    if (!v->text || !v->piece || !v->text_at || !v->piece_at)
+    v->type = ash_arena_alloc(arena, v->n);
+    if (d->score)
+        v->score = ash_arena_alloc(arena, v->n * sizeof *v->score);
+    if (!v->text || !v->piece || !v->text_at || !v->piece_at || !v->type ||
+        (d->score && !v->score))
         return ash_err_nomem(err, "vocabulary");
+    memcpy(v->type, d->type, v->n);
+    if (d->score)
+        memcpy(v->score, d->score, v->n * sizeof *v->score);
     return 0;
 }
 
 /* Special tokens of a byte-level vocabulary are written as they are, the others in letters. */
-static size_t make_piece(const tok_vocab *v, tok_model model, size_t id, char *out)
+size_t tok_piece(const tok_desc *d, ash_str s, uint8_t type, char *out)
 {
-    ash_str s = tok_vocab_text(v, (int32_t)id);
-    if (v->type[id] == TOKEN_UNUSED)
+    if (type == TOKEN_UNUSED)
         return 0;
-    if (model == TOK_SPM)
-        return spm_piece(s, v->type[id], out);
-    if (v->type[id] == TOKEN_NORMAL)
-        return bpe_piece(s, out);
+    if (d->decode.meta || d->decode.bytes)
+        return meta_piece(&d->decode, s, type, out);
+    if (d->decode.letters && type == TOKEN_NORMAL)
+        return letter_piece(s, out);
     memcpy(out, s.p, s.n);
     return s.n;
 }
 
-static int fill_text(tok_vocab *v, tok_model model, const ash_gguf_array *tokens, const ash_gguf *g,
-                     ash_err *err)
+static void fill_text(tok_vocab *v, const tok_desc *d)
 {
-    uint64_t at = 0;
     for (size_t i = 0; i < v->n; i++) {
-        ash_str s;
-        if (!ash_gguf_array_next_str(tokens, &at, &s) ||
-            s.n > tokens->bytes - 8 * tokens->n - v->text_at[i])
-            return ash_err_set(err, ASH_EFORMAT, "%s: key 'tokenizer.ggml.tokens' ends at token %zu",
-                               ash_gguf_path(g), i);
-        if (s.n > ASH_MAX_TOKEN_BYTES)
-            return ash_err_set(err, ASH_ELIMIT,
-                               "%s: key 'tokenizer.ggml.tokens': token %zu has %zu bytes; at most %d",
-                               ash_gguf_path(g), i, s.n, ASH_MAX_TOKEN_BYTES);
-        memcpy(v->text + v->text_at[i], s.p, s.n);
+        ash_str s = d->text[i];
+        if (s.n)
+            memcpy(v->text + v->text_at[i], s.p, s.n);
         v->text_at[i + 1] = v->text_at[i] + (uint32_t)s.n;
-        if (is_filler(s, i))
-            v->type[i] = TOKEN_UNUSED;
-        size_t n = make_piece(v, model, i, v->piece + v->piece_at[i]);
+        size_t n = s.n ? tok_piece(d, s, v->type[i], v->piece + v->piece_at[i]) : 0;
         v->piece_at[i + 1] = v->piece_at[i] + (uint32_t)n;
     }
-    return 0;
 }
 
 /* The slot that holds this text or the empty one where it belongs; *tag is what it is filled with,
@@ -251,21 +189,14 @@ static void find_bytes(tok_vocab *v, tok_model model)
     }
 }
 
-int tok_vocab_read(tok_vocab *v, tok_model model, const ash_gguf *g, ash_arena *arena, ash_err *err)
+int tok_vocab_build(tok_vocab *v, const tok_desc *d, ash_arena *arena, ash_err *err)
 {
-    ash_gguf_array tokens;
-    int rc = ash_gguf_need_array(g, "tokenizer.ggml.tokens", ASH_GGUF_STRING, &tokens, err);
+    int rc = reserve_text(v, d, arena, err);
+    if (rc)
+        return rc;
+    fill_text(v, d);
+    rc = index_text(v, arena, err);
     if (!rc)
-        rc = reserve_text(v, &tokens, g, arena, err);
-    if (!rc)
-        rc = read_types(v, g, arena, err);
-    if (!rc && model == TOK_SPM)
-        rc = read_scores(v, g, arena, err);
-    if (!rc)
-        rc = fill_text(v, model, &tokens, g, err);
-    if (!rc)
-        rc = index_text(v, arena, err);
-    if (!rc)
-        find_bytes(v, model);
+        find_bytes(v, d->model);
     return rc;
 }

@@ -10,6 +10,8 @@ void ash_ref_matmul(const ash_packed *w, const ash_act *a, int64_t g0, int64_t g
 void ash_ref_quantise(const float *x, int64_t n, int8_t *q, float *d, float *ds, int32_t *ns);
 void ash_ref_to_bf16(const float *x, int64_t n, uint16_t *h);
 void ash_ref_to_f16(const float *x, int64_t n, uint16_t *h);
+void ash_ref_pack_bits(const ash_bits *bits, int n_words, int per_word, int64_t groups, uint8_t *to,
+                       int64_t stride);
 void ash_ref_rms_norm(float *y, const float *x, const float *w, int64_t n, float eps);
 void ash_ref_add(float *x, const float *d, int64_t n);
 void ash_ref_silu_mul(float *g, const float *u, int64_t n);

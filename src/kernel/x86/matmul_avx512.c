@@ -4,76 +4,19 @@
  * float ones stay in the 32 registers. Per block of 32 columns a sum takes 8 vpdpbusd, one multiplication
  * and one FMA (two with minima); what unsigned quants add is in the value that the sum starts from. The
  * order of float operations for one result is the same in every tile. Any thread. */
-#include "kernel/x86/avx512.h"
-#include "kernel/x86/fetch.h"
+#include "kernel/x86/dot_avx512.h"
 
-enum { TILE_ROWS = 6 };
-
-/* What a tile reads: R groups of weights from `w`, N rows of activations from row i. */
-typedef struct tile {
-    const uint8_t *w;
-    int64_t group_bytes, blocks, ld, lds; /* rows of q are ld apart, of d, ds and ns lds */
-    const int8_t *q;
-    const float *d, *ds;
-    const int32_t *ns;
-    fetch ahead; /* a step is a block */
-} tile;
-
-/* sums[r][n] of one block; `shift` is log2 of the zero point. */
-INLINE void dot_u4(const tile *t, int64_t b, const int R, const int N, const int shift,
-                   __m512i sums[2][TILE_ROWS])
+/* What the sums of block b start from: what unsigned quants add, taken off; `shift` is log2 of the zero
+ * point. */
+INLINE void start(const tile *t, int64_t b, const int R, const int N, const int shift,
+                  __m512i sums[2][TILE_ROWS])
 {
-    const __m512i low = _mm512_set1_epi8(15);
-    const uint8_t *w = t->w + b * 256;
-    const int8_t *q = t->q + b * 32;
     UNROLL for (int n = 0; n < N; n++)
     {
-        __m512i start = _mm512_setzero_si512();
+        __m512i first = _mm512_setzero_si512();
         if (shift)
-            start = _mm512_slli_epi32(_mm512_set1_epi32(t->ns[n * t->lds + b]), (unsigned)shift);
-        UNROLL for (int r = 0; r < R; r++) sums[r][n] = start;
-    }
-    UNROLL for (int c = 0; c < 4; c++)
-    {
-        __m512i v[2], u[2];
-        UNROLL for (int r = 0; r < R; r++)
-        {
-            v[r] = _mm512_loadu_si512(w + r * t->group_bytes + c * 64);
-            u[r] = _mm512_and_si512(v[r], low);
-        }
-        UNROLL for (int n = 0; n < N; n++)
-        {
-            __m512i x = broadcast4(q + n * t->ld + c * 4);
-            UNROLL for (int r = 0; r < R; r++) sums[r][n] = _mm512_dpbusd_epi32(sums[r][n], u[r], x);
-        }
-        UNROLL for (int r = 0; r < R; r++) u[r] = _mm512_and_si512(_mm512_srli_epi16(v[r], 4), low);
-        UNROLL for (int n = 0; n < N; n++)
-        {
-            __m512i x = broadcast4(q + n * t->ld + c * 4 + 16);
-            UNROLL for (int r = 0; r < R; r++) sums[r][n] = _mm512_dpbusd_epi32(sums[r][n], u[r], x);
-        }
-    }
-}
-
-INLINE void dot_u8(const tile *t, int64_t b, const int R, const int N, const int shift,
-                   __m512i sums[2][TILE_ROWS])
-{
-    const uint8_t *w = t->w + b * 512;
-    const int8_t *q = t->q + b * 32;
-    UNROLL for (int n = 0; n < N; n++)
-    {
-        __m512i start = _mm512_slli_epi32(_mm512_set1_epi32(t->ns[n * t->lds + b]), (unsigned)shift);
-        UNROLL for (int r = 0; r < R; r++) sums[r][n] = start;
-    }
-    UNROLL for (int c = 0; c < 8; c++)
-    {
-        __m512i u[2];
-        UNROLL for (int r = 0; r < R; r++) u[r] = _mm512_loadu_si512(w + r * t->group_bytes + c * 64);
-        UNROLL for (int n = 0; n < N; n++)
-        {
-            __m512i x = broadcast4(q + n * t->ld + c * 4);
-            UNROLL for (int r = 0; r < R; r++) sums[r][n] = _mm512_dpbusd_epi32(sums[r][n], u[r], x);
-        }
+            first = _mm512_slli_epi32(_mm512_set1_epi32(t->ns[n * t->lds + b]), (unsigned)shift);
+        UNROLL for (int r = 0; r < R; r++) sums[r][n] = first;
     }
 }
 
@@ -88,10 +31,11 @@ INLINE void run_tile(tile *t, const ash_form form, const int R, const int N, flo
     for (int64_t b = 0; b < t->blocks; b++) {
         __m512i sums[2][TILE_ROWS];
         fetch_more(&t->ahead);
+        start(t, b, R, N, form == ASH_FORM_U8Z ? 7 : form == ASH_FORM_U4Z ? 3 : 0, sums);
         if (form == ASH_FORM_U8Z)
-            dot_u8(t, b, R, N, 7, sums);
+            dot_u8(t, b, R, N, sums);
         else
-            dot_u4(t, b, R, N, form == ASH_FORM_U4Z ? 3 : 0, sums);
+            dot_u4(t, b, R, N, sums);
         UNROLL for (int r = 0; r < R; r++)
         {
             __m512 scale = vf_halves(d + r * t->group_bytes + b * 32);

@@ -12,12 +12,16 @@
 ASH_MATMUL(ash_avx2_matmul_u4z);
 ASH_MATMUL(ash_avx2_matmul_u4m);
 ASH_MATMUL(ash_avx2_matmul_u8z);
+ASH_MATMUL(ash_avx2_matmul_u4g);
+ASH_MATMUL(ash_avx2_matmul_u8g);
 ASH_MATMUL(ash_avx2_matmul_raw);
 ASH_MATMUL(ash_avx2_matmul_f32);
 ASH_MATMUL(ash_avx2_matmul_f16);
 ASH_MATMUL(ash_avx2_matmul_bf16); /* widens; activations float */
 void ash_avx2_quantise(const float *x, int64_t n, int8_t *q, float *d, float *ds, int32_t *ns);
 void ash_avx2_to_f16(const float *x, int64_t n, uint16_t *h);
+void ash_avx2_pack_bits(const ash_bits *bits, int n_words, int per_word, int64_t groups, uint8_t *to,
+                          int64_t stride);
 void ash_avx2_rms_norm(float *y, const float *x, const float *w, int64_t n, float eps);
 void ash_avx2_add(float *x, const float *d, int64_t n);
 void ash_avx2_silu_mul(float *g, const float *u, int64_t n);
@@ -31,12 +35,16 @@ void ash_avx2_merge(float *max, float *sum, float *acc, float max2, float sum2, 
 ASH_MATMUL(ash_avx512_matmul_u4z);
 ASH_MATMUL(ash_avx512_matmul_u4m);
 ASH_MATMUL(ash_avx512_matmul_u8z);
+ASH_MATMUL(ash_avx512_matmul_u4g);
+ASH_MATMUL(ash_avx512_matmul_u8g);
 ASH_MATMUL(ash_avx512_matmul_raw);
 ASH_MATMUL(ash_avx512_matmul_f32);
 ASH_MATMUL(ash_avx512_matmul_f16);
 ASH_MATMUL(ash_avx512_matmul_bf16); /* widens; activations float */
 void ash_avx512_quantise(const float *x, int64_t n, int8_t *q, float *d, float *ds, int32_t *ns);
 void ash_avx512_to_f16(const float *x, int64_t n, uint16_t *h);
+void ash_avx512_pack_bits(const ash_bits *bits, int n_words, int per_word, int64_t groups, uint8_t *to,
+                          int64_t stride);
 void ash_avx512_rms_norm(float *y, const float *x, const float *w, int64_t n, float eps);
 void ash_avx512_add(float *x, const float *d, int64_t n);
 void ash_avx512_silu_mul(float *g, const float *u, int64_t n);

@@ -1,0 +1,100 @@
+/* Owns the AVX-512 matmuls on GPTQ's weights: scales and zeros per row and span of columns.
+ *
+ * Tiles as in matmul_avx512.c. A sum of a block starts from zero * -(sum of x), which vpmaddwd gives at
+ * once for 16 rows; blocks are added up by the scales of the activations, and a span's total takes the
+ * weights' scale. The totals over all spans are touched once a span and may live in memory. The order of
+ * float operations for one result is the same in every tile. Any thread. */
+#include "kernel/x86/dot_avx512.h"
+
+/* One span of blocks, [b, end), with 16 zeros a group at z: sum[r][n]. */
+INLINE void run_span(tile *t, const ash_form form, const int R, const int N, int64_t b, int64_t end,
+                     const uint8_t *z, __m512 sum[2][TILE_ROWS])
+{
+    __m512i zero[2];
+    UNROLL for (int r = 0; r < R; r++)
+        zero[r] = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(z + r * t->group_bytes)));
+    ZERO_TILE(sum, R, N);
+    for (; b < end; b++) {
+        __m512i dots[2][TILE_ROWS];
+        fetch_more(&t->ahead);
+        UNROLL for (int n = 0; n < N; n++)
+        {
+            __m512i ns = _mm512_set1_epi32(t->ns[n * t->lds + b]);
+            UNROLL for (int r = 0; r < R; r++) dots[r][n] = _mm512_madd_epi16(zero[r], ns);
+        }
+        if (form == ASH_FORM_U8G)
+            dot_u8(t, b, R, N, dots);
+        else
+            dot_u4(t, b, R, N, dots);
+        UNROLL for (int n = 0; n < N; n++)
+        {
+            __m512 d = _mm512_set1_ps(t->d[n * t->lds + b]);
+            UNROLL for (int r = 0; r < R; r++)
+                sum[r][n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][n]), d, sum[r][n]);
+        }
+    }
+}
+
+/* left: rows of W from the tile's first on. */
+INLINE void run_tile(tile *t, const ash_form form, const int R, const int N, const ash_packed *w, float *y,
+                     int64_t ldy, int64_t left)
+{
+    const int64_t step = w->span / 32, wide = w->wide ? 64 : 32;
+    const uint8_t *e = t->w + t->blocks * (form == ASH_FORM_U8G ? 512 : 256);
+    __m512 acc[2][TILE_ROWS];
+    ZERO_TILE(acc, R, N);
+    for (int64_t b = 0; b < t->blocks; b += step, e += wide + 16) {
+        __m512 sum[2][TILE_ROWS];
+        run_span(t, form, R, N, b, b + step, e + wide, sum);
+        UNROLL for (int r = 0; r < R; r++)
+        {
+            const uint8_t *s = e + r * t->group_bytes;
+            __m512 scale = w->wide ? _mm512_loadu_ps(s) : vf_halves(s);
+            UNROLL for (int n = 0; n < N; n++) acc[r][n] = _mm512_fmadd_ps(sum[r][n], scale, acc[r][n]);
+        }
+    }
+    STORE_TILE(acc, R, N, y, ldy, left)
+}
+
+INLINE void run_rows(tile *t, const ash_form form, const int R, int n, const ash_packed *w, float *y,
+                     int64_t ldy, int64_t left)
+{
+    switch (n) {
+    case 1: run_tile(t, form, R, 1, w, y, ldy, left); break;
+    case 2: run_tile(t, form, R, 2, w, y, ldy, left); break;
+    case 3: run_tile(t, form, R, 3, w, y, ldy, left); break;
+    case 4: run_tile(t, form, R, 4, w, y, ldy, left); break;
+    case 5: run_tile(t, form, R, 5, w, y, ldy, left); break;
+    default: run_tile(t, form, R, 6, w, y, ldy, left);
+    }
+}
+
+INLINE void run(const ash_packed *w, const ash_act *a, int64_t g0, int64_t g1, float *y, int64_t ldy,
+                const ash_form form)
+{
+    int64_t tiles = (a->n + TILE_ROWS - 1) / TILE_ROWS, nb = a->cols / 32, lds = a->ld / 32;
+    for (int64_t g = g0; g < g1; g += 2) {
+        for (int64_t i = 0; i < tiles; i++) { /* of even size: no left-over of one row */
+            int64_t row = a->n * i / tiles, n = a->n * (i + 1) / tiles - row;
+            tile t = {w->data + g * w->group_bytes, w->group_bytes, nb, a->ld, lds, a->q + row * a->ld,
+                      a->d + row * lds, a->ds + row * lds, a->ns + row * lds,
+                      fetch_start(w, g, 2, i, tiles, nb)};
+            float *out = y + row * ldy + g * ASH_GROUP;
+            int64_t left = w->rows - g * ASH_GROUP;
+            if (g + 1 < g1)
+                run_rows(&t, form, 2, (int)n, w, out, ldy, left);
+            else
+                run_rows(&t, form, 1, (int)n, w, out, ldy, left);
+        }
+    }
+}
+
+ASH_MATMUL(ash_avx512_matmul_u4g)
+{
+    run(w, a, g0, g1, y, ldy, ASH_FORM_U4G);
+}
+
+ASH_MATMUL(ash_avx512_matmul_u8g)
+{
+    run(w, a, g0, g1, y, ldy, ASH_FORM_U8G);
+}
