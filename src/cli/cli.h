@@ -92,6 +92,12 @@ int ash_cli_exit_status(int code);
  * caller's (free); *entry (may be NULL) is the catalogue's. 0 or an exit status, message printed.
  */
 int ash_cli_locate(ash_cli *cli, const char *model, char **path, const ash_catalogue_entry **entry);
+/* Where MODEL is, for commands that look at what is there: also if only a part of it is (place->path
+ * NULL, place->partial not), and without consent. Release place. 0 or an exit status, message printed. */
+int ash_cli_place(ash_cli *cli, const char *model, ash_catalogue_place *place,
+                  const ash_catalogue_entry **entry);
+/* Prints v, which is taken; NULL is out of memory. Returns an exit status. */
+int ash_cli_print_json(json_t *v);
 /* All of standard input, or of `file`, into out (initialised here). */
 int ash_cli_read(const char *file, size_t max, ash_buf *out);
 
@@ -104,6 +110,7 @@ int ash_cmd_run(ash_cli *cli);
 int ash_cmd_chat(ash_cli *cli);
 int ash_cmd_list(ash_cli *cli);
 int ash_cmd_show(ash_cli *cli);
+int ash_cmd_verify(ash_cli *cli);
 int ash_cmd_ps(ash_cli *cli);
 int ash_cmd_load(ash_cli *cli);
 int ash_cmd_unload(ash_cli *cli);

@@ -51,18 +51,34 @@ static const ash_cli_option client_options[] = {
     {0},
 };
 
+#define MODEL_FORMS                                                                                \
+    "MODEL is an id of the catalogue, a checkpoint's folder, a file (.gguf, .safetensors, .bin, "  \
+    ".pt,\n"                                                                                       \
+    ".pth, *.index.json), or an entry of the hub cache: org/repo, org/repo:QUANT for one of its "  \
+    "GGUF\n"                                                                                       \
+    "files, or models--ORG--NAME."
+
 const ash_cli_command ash_cli_commands[] = {
     {"serve", "", "start the server: preload PRELOAD_MODELS, answer at once",
      "Configuration comes from .env, the environment and flags; see `ashley doctor`.", NULL, 0, 0,
      false, ash_cmd_serve},
-    {"run", "MODEL PROMPT", "answer one prompt and exit", NULL, run_options, 2, 2, false,
+    {"run", "MODEL PROMPT", "answer one prompt and exit", MODEL_FORMS, run_options, 2, 2, false,
      ash_cmd_run},
     {"chat", "[MODEL]", "chat in the terminal", "Type /help in the chat for its commands.",
      run_options, 0, 1, false, ash_cmd_chat},
     {"list", "", "the models of the catalogue and whether they are on this machine", NULL, NULL, 0,
      0, true, ash_cmd_list},
-    {"show", "MODEL", "format, architecture, sizes, context and template of a model", NULL, NULL, 1,
-     1, true, ash_cmd_show},
+    {"show", "MODEL", "format, architecture, sizes, context, tokenizer and template of a model",
+     MODEL_FORMS
+     "\nOf a sharded checkpoint the configuration and the index are enough: it then tells which "
+     "files\nare missing and exits with 4.",
+     NULL, 1, 1, true, ash_cmd_show},
+    {"verify", "MODEL",
+     "check a model's files: structure, every number, hashes, tokenizer, template",
+     MODEL_FORMS
+     "\nHashes are those of the catalogue and of the hub cache. Reads all files once; exits with "
+     "6 if\nanything is wrong.",
+     NULL, 1, 1, true, ash_cmd_verify},
     {"ps", "", "the models of a running server and their states", NULL, client_options, 0, 0, true,
      ash_cmd_ps},
     {"load", "MODEL", "have a running server load a model", NULL, client_options, 1, 1, true,
@@ -78,8 +94,8 @@ const ash_cli_command ash_cli_commands[] = {
      NULL, 1, 1, false, ash_cmd_detokenize},
     {"render", "[MODEL]", "render a chat template, byte for byte", NULL, render_options, 0, 1,
      false, ash_cmd_render},
-    {"eval", "MODEL", "logits or greedy ids of a prompt of ids", NULL, eval_options, 1, 1, true,
-     ash_cmd_eval},
+    {"eval", "MODEL", "logits or greedy ids of a prompt of ids", MODEL_FORMS, eval_options, 1, 1,
+     true, ash_cmd_eval},
     {"perplexity", "MODEL FILE", "perplexity of a text", NULL, perplexity_options, 2, 2, true,
      ash_cmd_perplexity},
     {"bench", "[MODEL]", "prefill and decode speed, and the fraction of the machine's limits", NULL,

@@ -71,38 +71,52 @@ void ash_cli_release(ash_cli *cli)
     cli->config = NULL;
 }
 
-int ash_cli_locate(ash_cli *cli, const char *model, char **path, const ash_catalogue_entry **entry)
+static int find(ash_cli *cli, const char *model, bool consent, ash_catalogue_place *place,
+                const ash_catalogue_entry **entry)
 {
     ash_err err = ASH_ERR_INIT;
-    const ash_catalogue_entry *e;
-    ash_catalogue_place place;
-    *path = NULL;
-    if (entry) *entry = NULL;
-    if (!cli->config) {
-        int status = ash_cli_configure(cli);
-        if (status) return status;
-    }
-    if (ash_catalogue_resolve(cli->catalogue, model, &e, &err)) return ash_cli_fail(&err);
-    if (entry) *entry = e;
-    if (ash_catalogue_locate(cli->catalogue, e, cli->yes, &place, &err)) {
-        ash_catalogue_place_release(&place);
+    *place = (ash_catalogue_place){0};
+    *entry = NULL;
+    int status = cli->config ? 0 : ash_cli_configure(cli);
+    if (status) return status;
+    if (ash_catalogue_resolve(cli->catalogue, model, entry, &err)) return ash_cli_fail(&err);
+    if (ash_catalogue_locate(cli->catalogue, *entry, consent, place, &err)) {
+        ash_catalogue_place_release(place);
         return ash_cli_fail(&err);
     }
-    if (!place.path) {
-        bool refused =
-            !strcmp(place.code, "unsupported_format") || !strcmp(place.code, "bad_entry");
-        bool consent = !strcmp(place.code, "consent_needed");
-        ash_err_set(&err,
-                    refused   ? ASH_EUNSUPPORTED
-                    : consent ? ASH_EAUTH
-                              : ASH_ENOENT,
-                    "%s: %s%s%s", model, place.reason, place.hint[0] ? "; " : "", place.hint);
-        ash_catalogue_place_release(&place);
-        return ash_cli_fail(&err);
-    }
-    *path = place.path;
-    free(place.partial);
     return 0;
+}
+
+static int absent(const char *model, const ash_catalogue_place *place)
+{
+    ash_err err = ASH_ERR_INIT;
+    bool refused = !strcmp(place->code, "unsupported_format") || !strcmp(place->code, "bad_entry");
+    bool consent = !strcmp(place->code, "consent_needed");
+    ash_err_set(&err,
+                refused   ? ASH_EUNSUPPORTED
+                : consent ? ASH_EAUTH
+                          : ASH_ENOENT,
+                "%s: %s%s%s", model, place->reason, place->hint[0] ? "; " : "", place->hint);
+    return ash_cli_fail(&err);
+}
+
+int ash_cli_locate(ash_cli *cli, const char *model, char **path, const ash_catalogue_entry **entry)
+{
+    ash_catalogue_place place;
+    const ash_catalogue_entry *e;
+    int status = find(cli, model, cli->yes, &place, &e);
+    if (!status && !place.path) status = absent(model, &place);
+    *path = place.path;
+    if (entry) *entry = e;
+    free(place.partial);
+    return status;
+}
+
+int ash_cli_place(ash_cli *cli, const char *model, ash_catalogue_place *place,
+                  const ash_catalogue_entry **entry)
+{
+    int status = find(cli, model, true, place, entry);
+    return !status && !place->path && !place->partial ? absent(model, place) : status;
 }
 
 int ash_cli_read(const char *file, size_t max, ash_buf *out)

@@ -10,28 +10,31 @@
 #include "text/chat.h"
 #include "text/tokenizer.h"
 
-static int open_tokenizer(ash_cli *cli, const char *model, ash_tokenizer **tok)
+static int open_tokenizer(ash_cli *cli, const char *model, ash_tokenizer **tok,
+                          const ash_catalogue_entry **entry)
 {
-    char *path;
+    ash_catalogue_place place;
     *tok = NULL;
-    int status = ash_cli_locate(cli, model, &path, NULL);
+    int status = ash_cli_place(cli, model, &place, entry); /* its weights need not be there */
     if (status) return status;
     ash_err err = ASH_ERR_INIT;
-    ash_gguf *g = NULL;
-    int rc = ash_gguf_open(path, &g, &err);
-    if (!rc) rc = ash_tokenizer_open_gguf(g, tok, &err);
-    ash_gguf_close(g);
-    free(path);
+    ash_checkpoint *c = NULL;
+    int rc = place.path ? ash_checkpoint_open(place.path, &c, &err)
+                        : ash_checkpoint_declare(place.partial, &c, &err);
+    if (!rc) rc = ash_tokenizer_open(c, tok, &err);
+    ash_checkpoint_close(c);
+    ash_catalogue_place_release(&place);
     return rc ? ash_cli_fail(&err) : 0;
 }
 
 int ash_cmd_tokenize(ash_cli *cli)
 {
     ash_tokenizer *tok;
+    const ash_catalogue_entry *entry;
     ash_buf text;
     ash_ids ids = ASH_IDS_INIT;
     ash_err err = ASH_ERR_INIT;
-    int status = open_tokenizer(cli, cli->args[0], &tok);
+    int status = open_tokenizer(cli, cli->args[0], &tok, &entry);
     if (status) return status;
     status = ash_cli_read(ash_cli_get(cli, "file"), ASH_MAX_TEXT, &text);
     unsigned flags = (ash_cli_get(cli, "special") ? ASH_ENCODE_SPECIAL : 0u) |
@@ -77,10 +80,11 @@ static int read_ids(const ash_buf *json, const ash_tokenizer *tok, ash_ids *ids,
 int ash_cmd_detokenize(ash_cli *cli)
 {
     ash_tokenizer *tok;
+    const ash_catalogue_entry *entry;
     ash_buf json, out;
     ash_ids ids = ASH_IDS_INIT;
     ash_err err = ASH_ERR_INIT;
-    int status = open_tokenizer(cli, cli->args[0], &tok);
+    int status = open_tokenizer(cli, cli->args[0], &tok, &entry);
     if (status) return status;
     ash_buf_init(&out, ASH_MAX_TEXT);
     status = ash_cli_read(NULL, ASH_MAX_TEXT, &json);
@@ -116,10 +120,7 @@ static int template_of(ash_cli *cli, ash_tokenizer **tok, ash_template **t)
         status = ash_cli_read(file, ASH_MAX_TEMPLATE, &text);
         source = (ash_str){ash_buf_cstr(&text), text.len};
     } else {
-        char *path;
-        status = ash_cli_locate(cli, cli->args[0], &path, &entry);
-        free(path);
-        status = status ? status : open_tokenizer(cli, cli->args[0], tok);
+        status = open_tokenizer(cli, cli->args[0], tok, &entry);
         if (!status && entry && entry->template_text)
             source = ash_str_from(entry->template_text);
         else if (!status && !ash_tokenizer_chat_template(*tok, &source))
