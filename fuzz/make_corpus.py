@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
-"""Writes the corpora of fuzz_gguf, fuzz_model and fuzz_tokenizer: small files, each with something of
-its own.
+"""Writes the corpora of fuzz_gguf, fuzz_model, fuzz_safetensors, fuzz_tokenizer and fuzz_torch: small
+files, each with something of its own.
 
     fuzz/make_corpus.py        (Python 3.9, nothing else; writes into fuzz/corpus/)
 """
+import io
+import json
 import os
+import pickle
 import struct
+import zipfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
@@ -125,8 +129,127 @@ def model_files():
     }
 
 
+def safetensors(header, data):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def entry(dtype, shape, begin, end):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+def safetensors_files():
+    several = {"__metadata__": {"format": "pt", "k": "\u4f60\n"}, "b": entry("F16", [2, 3], 3, 15),
+               "odd": entry("U8", [3], 0, 3), "scalar": entry("F32", [], 15, 19),
+               "none": entry("F8_E4M3", [0, 7], 19, 19), "f4": entry("F4", [2, 4], 19, 23)}
+    more = dict(entry("BF16", [1, 1, 1, 1], 0, 2), more=[1.5e-3, {"x": None}])
+    padded = b" \n" + json.dumps({"a": more}).encode()
+    shards = {"metadata": {"total_size": 7},
+              "weight_map": {"a.b": "x-00001-of-000002.safetensors", "\u00e9": "y"}}
+    return {"empty.safetensors": safetensors({}, b""),
+            "several.safetensors": safetensors(several, bytes(range(23))),
+            "padded.safetensors": safetensors(padded + b"\t \r", b"ab"),
+            "index.json": json.dumps(shards, indent=1).encode(),
+            "escapes.json": rb'{"weight_map":{"\u0061\ud83d\ude00\\\/\"":"f\u0031"},'
+                            rb'"x":[-0.5E+7,true,false,null,[],{}]}'}
+
+
+class Machine(pickle._Pickler):
+    """Writes the calls and persistent ids of a state dict without torch."""
+
+    def persistent_id(self, obj):
+        return obj.id if isinstance(obj, Storage) else None
+
+    def save_global(self, obj, name=None):
+        self.write(b"c%s\n%s\n" % obj.path)
+        self.memoize(obj)
+
+    def save_call(self, obj):
+        self.save_reduce(obj.of, obj.args, obj=obj)
+
+    def save_ordered(self, obj):
+        self.save_reduce(Global(b"collections", b"OrderedDict"), (), dictitems=iter(obj.items()), obj=obj)
+
+
+class Global:
+    def __init__(self, module, name):
+        self.path = module, name
+
+    def __call__(self):
+        """Only so that it may stand for a callable."""
+
+
+class Call:
+    def __init__(self, of, *args):
+        self.of, self.args = of, args
+
+
+class Storage:
+    def __init__(self, kind, key, n, view=()):
+        self.id = ("storage", Global(b"torch", kind + b"Storage"), key, "cpu", n) + view
+
+
+class Ordered(dict):
+    pass
+
+
+Machine.dispatch = dict(pickle._Pickler.dispatch)
+Machine.dispatch[Global] = Machine.save_global
+Machine.dispatch[Call] = Machine.save_call
+Machine.dispatch[Ordered] = Machine.save_ordered
+
+
+def dump(obj):
+    out = io.BytesIO()
+    Machine(out, 2).dump(obj)
+    return out.getvalue()
+
+
+def tensor(storage, offset, size, stride):
+    return Call(Global(b"torch._utils", b"_rebuild_tensor_v2"), storage, offset, size, stride, False,
+                Ordered())
+
+
+def state_dict(view=()):
+    shared = Storage(b"Float", "0", 6, view)
+    bytes_of = Storage(b"Untyped", "1", 16, view)
+    v3 = Call(Global(b"torch._utils", b"_rebuild_tensor_v3"), bytes_of, 1, (3,), (1,), False, Ordered(),
+              Global(b"torch", b"float32"))
+    weight = tensor(shared, 0, (2, 3), (3, 1))
+    return Ordered({"w": weight, "t": tensor(shared, 0, (3, 2), (1, 3)), "s": tensor(shared, 5, (), ()),
+                    "p": Call(Global(b"torch._utils", b"_rebuild_parameter"), weight, True, Ordered()),
+                    "v3": v3,
+                    "e": tensor(shared, 0, (0, 4), (4, 1)), "x": tensor(shared, 1, (4, 1, 2), (0, 7, 2)),
+                    "step": 3, "big": 2 ** 70, "half": 0.5, "none": None, "list": [True, {"a": ()}]})
+
+
+def torch_zip(obj, records):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as z:
+        first = [("data.pkl", dump(obj)), ("byteorder", b"little")]
+        for name, data in first + records + [("version", b"3\n")]:
+            z.writestr(zipfile.ZipInfo("m/" + name, (1980, 1, 1, 0, 0, 0)), data)
+    return out.getvalue()
+
+
+def torch_files():
+    records = [("data/0", bytes(24)), ("data/1", bytes(range(16)))]
+    head = dump(0x1950a86a20f9469cfc6c) + dump(1001) + dump({"protocol_version": 1001, "little_endian": True})
+    data = struct.pack("<q", 6) + bytes(24) + struct.pack("<q", 16) + bytes(16)
+    legacy = head + dump(state_dict((None,))) + dump(["0", "1"]) + data
+    viewed = Storage(b"Half", "0", 6, (("v", 2, 3),))
+    small = head + dump({"a": tensor(viewed, 1, (2,), (1,))}) + dump(["0"]) + struct.pack("<q", 6) + bytes(12)
+    return {"state.zip": torch_zip(state_dict(), records),
+            "wrapped.zip": torch_zip({"epoch": 1, "model": state_dict()}, records),
+            "legacy.bin": legacy, "view.bin": small, "bare.pkl": dump(state_dict()),
+            "system.pkl": b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00id\x85R.",
+            "lists.pkl": b"\x80\x02]q\x00(h\x00K\x01M\x02\x00J\x03\x00\x00\x00G?\xf8\x00\x00\x00\x00\x00\x00e"
+                         b"}(U\x01ah\x00u\x86\x85."}
+
+
 def main():
-    for folder, files in (("gguf", gguf_files()), ("model", model_files()), ("tokenizer", tokenizer_files())):
+    for folder, files in (("gguf", gguf_files()), ("model", model_files()), ("tokenizer", tokenizer_files()),
+                          ("safetensors", safetensors_files()), ("torch", torch_files())):
         where = os.path.join(HERE, "corpus", folder)
         os.makedirs(where, exist_ok=True)
         for name, data in files.items():

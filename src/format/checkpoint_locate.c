@@ -28,25 +28,35 @@ static bool starts(const char *s, const char *head)
 
 static bool looks_torch(const uint8_t *p, size_t n)
 {
-    if (n >= 4 && (memcmp(p, "PK\3\4", 4) == 0 || memcmp(p, "PK\5\6", 4) == 0)) return true;
     if (n >= 3 && p[0] == 0x80 && p[1] <= 5) /* a pickle with its protocol */
         return true;
     if (n >= 8 && memcmp(p, "PYTORCH1", 8) == 0) return true;
     return n >= 262 && memcmp(p + 257, "ustar", 5) == 0;
 }
 
+/* In this order: a safetensors file starts with a length, which may look like a pickle's start;
+ * GGUF's and zip's first bytes may look like such a length. */
 ash_file_kind ash_file_sniff(const uint8_t *p, size_t n, uint64_t size, const char *name)
 {
+    static const struct {
+        const char *end;
+        ash_file_kind kind;
+    } names[] = {{".safetensors", ASH_FILE_SAFETENSORS},
+                 {".gguf", ASH_FILE_GGUF},
+                 {".bin", ASH_FILE_TORCH},
+                 {".pt", ASH_FILE_TORCH},
+                 {".pth", ASH_FILE_TORCH},
+                 {".json", ASH_FILE_JSON}};
     if (n >= 4 && memcmp(p, "GGUF", 4) == 0) return ASH_FILE_GGUF;
+    if (n >= 4 && (memcmp(p, "PK\3\4", 4) == 0 || memcmp(p, "PK\5\6", 4) == 0))
+        return ASH_FILE_TORCH;
+    if (ash_safetensors_looks(p, n, size)) return ASH_FILE_SAFETENSORS;
     if (looks_torch(p, n)) return ASH_FILE_TORCH;
     if (n >= 20 && memcmp(p, "version https://git-", 20) == 0) return ASH_FILE_LFS;
-    if (ash_safetensors_looks(p, n, size)) return ASH_FILE_SAFETENSORS;
     if (n && p[0] == '{') return ASH_FILE_JSON;
-    return ends(name, ".safetensors")                                      ? ASH_FILE_SAFETENSORS
-           : ends(name, ".gguf")                                           ? ASH_FILE_GGUF
-           : ends(name, ".bin") || ends(name, ".pt") || ends(name, ".pth") ? ASH_FILE_TORCH
-           : ends(name, ".json")                                           ? ASH_FILE_JSON
-                                                                           : ASH_FILE_UNKNOWN;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (ends(name, names[i].end)) return names[i].kind;
+    return ASH_FILE_UNKNOWN;
 }
 
 int ash_file_kind_of(const char *path, const char *name, ash_file_kind *out, ash_err *err)

@@ -115,12 +115,13 @@ static bool read_extra64(const uint8_t *p, uint64_t n, uint64_t *const *v, int n
     return !need && n == 0;
 }
 
-static int check_local(reader *r, ash_zip_entry *e, uint64_t flags, const char *shown)
+static int check_local(reader *r, ash_zip_entry *e, uint64_t flags, const char *shown,
+                       uint64_t record)
 {
     const ash_zip *z = r->z;
     if (e->local > r->start || r->start - e->local < LOCAL_BYTES ||
         memcmp(z->p + e->local, "PK\3\4", 4) != 0)
-        return FAIL(r, ASH_EFORMAT, e->local, "%s: zip: no entry '%s' where the directory says",
+        return FAIL(r, ASH_EFORMAT, record, "%s: zip: no entry '%s' where the directory says",
                     z->label, shown);
     const uint8_t *p = z->p + e->local;
     uint64_t packed = load(p + 18, 4), size = load(p + 22, 4), name = load(p + 26, 2),
@@ -189,8 +190,9 @@ static int read_entry(reader *r, uint64_t *at, ash_zip_entry *e)
         return FAIL(r, ASH_EFORMAT, *at,
                     "%s: zip: entry '%s' is stored with two sizes or on another disk", z->label,
                     shown);
+    uint64_t record = *at;
     *at += CENTRAL_BYTES + name + extra + comment;
-    return check_local(r, e, flags, shown);
+    return check_local(r, e, flags, shown, record);
 }
 
 static int by_local(const void *x, const void *y)

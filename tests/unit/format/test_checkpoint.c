@@ -202,6 +202,23 @@ static void test_files(void **state)
     ash_checkpoint_close(NULL);
 }
 
+/* A header of 0x280 bytes and more starts as a pickle does, one of 0x4B50 as a zip archive. */
+static void test_lengths(void **state)
+{
+    static const size_t lengths[] = {0x180, 0x280, 0x580, 0x4B50};
+    text("config.json", "{}");
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        ash_buf b;
+        ash_buf_init(&b, 1u << 16);
+        tw_int(&b, lengths[i], 8);
+        ash_buf_adds(&b, "{}");
+        while (b.len < lengths[i] + 8) ash_buf_addc(&b, ' ');
+        put("model.safetensors", b.data, b.len);
+        expect("model.safetensors", ASH_CHECKPOINT_SAFETENSORS, "model.safetensors");
+        ash_buf_release(&b);
+    }
+}
+
 /* ---- indexes ------------------------------------------------------------------------------------
  */
 
@@ -608,11 +625,11 @@ int main(void)
     oom_init();
 #define IN_FOLDER(t) cmocka_unit_test_setup_teardown(t, fresh, clean)
     const struct CMUnitTest tests[] = {
-        IN_FOLDER(test_files),          IN_FOLDER(test_index),        IN_FOLDER(test_index_lies),
-        IN_FOLDER(test_index_limits),   IN_FOLDER(test_declare),      IN_FOLDER(test_folder_order),
-        IN_FOLDER(test_folder_several), IN_FOLDER(test_folder_parts), IN_FOLDER(test_cache),
-        IN_FOLDER(test_config),         IN_FOLDER(test_quant),        IN_FOLDER(test_side_files),
-        IN_FOLDER(test_out_of_memory),
+        IN_FOLDER(test_files),        IN_FOLDER(test_lengths),        IN_FOLDER(test_index),
+        IN_FOLDER(test_index_lies),   IN_FOLDER(test_index_limits),   IN_FOLDER(test_declare),
+        IN_FOLDER(test_folder_order), IN_FOLDER(test_folder_several), IN_FOLDER(test_folder_parts),
+        IN_FOLDER(test_cache),        IN_FOLDER(test_config),         IN_FOLDER(test_quant),
+        IN_FOLDER(test_side_files),   IN_FOLDER(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
