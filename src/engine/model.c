@@ -20,6 +20,7 @@ enum {
     PACK_WINDOW = 16 << 20,   /* source bytes packed between two progress reports; as many are read */
     MAX_CHUNKS = 256,         /* meanwhile */
     HUGE_PAGE = 2 << 20,
+    SPARE_TOKENS = 256,       /* fine-tuners add a token such as [PAD] without a row for it */
 };
 
 int ash_model_progress(const ash_engine_opts *opts, ash_load_stage stage, uint64_t done, uint64_t total,
@@ -221,17 +222,22 @@ static int load_tokenizer(ash_model *m, const ash_engine_opts *opts, ash_err *er
 {
     m->n_usable = m->net->hp.n_vocab;
     m->bos_text = m->eos_text = "";
-    int rc = m->files->gguf ? ash_tokenizer_open_gguf(m->files->gguf, &m->tokenizer, err)
-                            : ash_err_set(err, ASH_EUNSUPPORTED, "%s: only GGUF's tokenizer is read",
-                                          opts->path);
+    int rc = ash_tokenizer_open(m->files, &m->tokenizer, err);
     if (rc && rc != ASH_ENOMEM && opts->bare)
         return 0;
     if (rc)
         return rc;
-    size_t n = ash_tokenizer_n_vocab(m->tokenizer);
-    if (n > (uint64_t)m->net->hp.n_vocab)
-        return ash_err_set(err, ASH_EFORMAT, "%s: the tokenizer has %zu tokens, the model %lld rows",
-                           opts->path, n, (long long)m->net->hp.n_vocab);
+    if (ash_tokenizer_note(m->tokenizer)[0])
+        ash_warn("engine", "%s: %s", opts->path, ash_tokenizer_note(m->tokenizer));
+    size_t n = ash_tokenizer_n_vocab(m->tokenizer), rows = (size_t)m->net->hp.n_vocab;
+    if (n > rows + (m->files->gguf ? 0 : SPARE_TOKENS))
+        return ash_err_set(err, ASH_EFORMAT, "%s: the tokenizer has %zu tokens, the model %zu rows",
+                           opts->path, n, rows);
+    if (n > rows) {
+        ash_warn("engine", "%s: the last %zu of %zu tokens have no rows in the model and are not used",
+                 opts->path, n - rows, n);
+        n = rows;
+    }
     m->n_usable = (int64_t)n;
     for (size_t id = 0; id < n; id++) {
         ash_str s;
@@ -261,7 +267,7 @@ static int load_template(ash_model *m, const ash_engine_opts *opts, ash_err *err
             ash_warn("engine", "%s: its chat template cannot be used: %s", opts->path, own.msg);
             return 0;
         }
-        m->info.template_from = "GGUF tokenizer.chat_template";
+        m->info.template_from = ash_tokenizer_template_from(m->tokenizer);
     }
     if (m->template)
         m->info.chat_template = ash_template_source(m->template);
