@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Makes the folders of Llama, Mistral, Qwen2 and Qwen3 here again, with transformers (see README.md):
     venv/bin/python tests/golden/hf/make.py [folder...]
-Made with transformers 5.23.0, torch 2.15.0, safetensors 0.8.0. Without names all are made, in order: some
-link to weights or golden logits of an earlier one.
+Made with transformers 5.23.0, torch 2.15.0, safetensors 0.8.0, gguf 0.19.0. Without names all are made, in
+order: some link to weights or golden logits of an earlier one.
 """
 import copy
 import json
@@ -10,6 +10,7 @@ import os
 import sys
 from collections import OrderedDict
 
+import gguf
 import numpy as np
 import torch
 from transformers import (LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config,
@@ -264,11 +265,77 @@ def make_files(only):
             golden.same_as(folder, os.path.join(golden.HERE, "llama-bf16"), ["golden.json", "golden.u16"])
 
 
+# ----------------------------------------------------------------------------- the same models as GGUF
+
+GGUF_BLOCK = {
+    "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm", "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+}
+# name -> general.architecture, the folder whose logits are the same
+GGUF = {"llama-gguf": ("llama", "llama-bf16"), "qwen2-gguf": ("qwen2", "qwen2-unused-window"),
+        "qwen3-gguf": ("qwen3", "qwen3")}
+
+
+def gguf_tensors(model, arch):
+    """GGUF name -> tensor, as llama.cpp's converter names and orders them: only the llama architecture has
+    the rows of q and k in adjacent pairs."""
+    state = model.state_dict()
+    out = {"token_embd.weight": state["model.embed_tokens.weight"],
+           "output_norm.weight": state["model.norm.weight"]}
+    if not model.config.tie_word_embeddings:
+        out["output.weight"] = state["lm_head.weight"]
+    heads = {"attn_q": model.config.num_attention_heads, "attn_k": model.config.num_key_value_heads}
+    for i in range(model.config.num_hidden_layers):
+        for short, name in GGUF_BLOCK.items():
+            for kind in ("weight", "bias"):
+                t = state.get(f"model.layers.{i}.{name}.{kind}")
+                if t is not None and arch == "llama" and short in heads:
+                    t = t.reshape(heads[short], 2, -1, *t.shape[1:]).swapaxes(1, 2).reshape(t.shape)
+                if t is not None:
+                    out[f"blk.{i}.{short}.{kind}"] = t
+    return out
+
+
+def make_gguf(name):
+    arch, source = GGUF[name]
+    model_class, config_class, settings, seed, _ = \
+        LINKED[source][1] if source in LINKED else OWN[source][1] if source in OWN else llama(BASE)
+    model = build(model_class, config_class, settings, seed)
+    c = model.config
+    folder = golden.fresh(name)
+    w = gguf.GGUFWriter(os.path.join(folder, "model.gguf"), arch)
+    w.add_context_length(c.max_position_embeddings)
+    w.add_embedding_length(c.hidden_size)
+    w.add_block_count(c.num_hidden_layers)
+    w.add_feed_forward_length(c.intermediate_size)
+    w.add_head_count(c.num_attention_heads)
+    w.add_head_count_kv(c.num_key_value_heads)
+    w.add_layer_norm_rms_eps(c.rms_norm_eps)
+    w.add_rope_freq_base(c.rope_parameters["rope_theta"])
+    w.add_vocab_size(c.vocab_size)
+    if "head_dim" in settings:
+        w.add_key_length(c.head_dim)
+        w.add_value_length(c.head_dim)
+    for key, t in gguf_tensors(model, arch).items():
+        if t.dim() == 1:
+            w.add_tensor(key, t.contiguous().numpy())
+        else:
+            w.add_tensor(key, gguf.quants.quantize(t.contiguous().numpy(), gguf.GGMLQuantizationType.BF16),
+                         raw_dtype=gguf.GGMLQuantizationType.BF16)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+    golden.same_as(folder, os.path.join(golden.HERE, source), ["golden.json", "golden.u16"])
+
+
 def main(only):
     torch.manual_seed(0)
     torch.set_num_threads(1)
     make_files(only)
-    for names, make in ((OWN, make_own), (LINKED, make_linked)):
+    for names, make in ((OWN, make_own), (LINKED, make_linked), (GGUF, make_gguf)):
         for name in names:
             if not only or name in only:
                 make(name)

@@ -159,7 +159,7 @@ static bool compare(const golden *g, ash_cpu_level level, report *r)
     ash_engine *e;
     ash_err err = ASH_ERR_INIT;
     const ash_engine_opts o = {
-        .path = g->folder, .bare = true, .cpu = level, .ctx = 512, .max_sequences = 1, .threads = 1};
+        .path = g->folder, .bare = true, .cpu = level, .ctx = 256, .max_sequences = 1, .threads = 1};
     *r = (report){0};
     if (ash_engine_open(&o, &e, &err)) {
         print_error("%s: %s\n", g->folder, err.msg);
