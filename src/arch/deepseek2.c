@@ -265,10 +265,19 @@ static int deepseek2_plan(const ash_checkpoint *c, ash_net **out, ash_err *err)
     return 0;
 }
 
+/* A rounding error in attention may end in the choice of another expert: it is the smaller part of the
+ * work, and done with care. */
+static void refine(const deepseek2 *m, layer *l)
+{
+    l->q.fine = l->q_a.fine = l->q_b.fine = l->kv_a.fine = l->o.fine = true;
+    for (int h = 0; h < m->mla.heads; h++) l->mla.k[h].fine = l->mla.v[h].fine = true;
+}
+
 static int deepseek2_bind(ash_net *net, void *region, ash_err *err)
 {
     deepseek2 *m = (deepseek2 *)net;
     int rc = ash_bind_place(&net->binding, region, err);
+    for (int i = 0; i < net->hp.n_layers; i++) refine(m, &m->layers[i]);
     return rc ? rc : ash_rope_init(&m->rope, &net->hp.rope, err);
 }
 

@@ -150,6 +150,11 @@ static void add_bias(const ash_linear *l, int64_t g0, int64_t g1, int64_t n, flo
         for (int64_t r = r0; r < r1; r++) y[i * ldy + r] += l->bias[r];
 }
 
+static bool is_fine(const ash_linear *l)
+{
+    return l->fine && l->w.form == ASH_FORM_BF16;
+}
+
 /* Groups [g0, g1) of matrix m. */
 static void multiply_one(const job *j, int m, int64_t g0, int64_t g1, void *scratch)
 {
@@ -167,7 +172,8 @@ static void multiply_one(const job *j, int m, int64_t g0, int64_t g1, void *scra
         a.x += row * a.ldx;
     else if (j->each)
         a.x += m * j->in;
-    j->nn->k->matmul[l->w.form](&l->w, &a, g0, g1, y, ldy, scratch);
+    ash_matmul_fn matmul = is_fine(l) ? j->nn->k->fine : j->nn->k->matmul[l->w.form];
+    matmul(&l->w, &a, g0, g1, y, ldy, scratch);
     if (l->bias)
         add_bias(l, g0, g1, j->n, y, ldy);
 }
@@ -190,7 +196,7 @@ static void multiply(void *arg, int64_t begin, int64_t end, int worker)
 /* The order and the forms of activations that matrix l wants; all of a job have the same order. */
 static void want_act(job *j, const ash_linear *l)
 {
-    ash_act_form form = j->nn->k->act[l->w.form];
+    ash_act_form form = is_fine(l) ? ASH_ACT_F32 : j->nn->k->act[l->w.form];
     j->want[form] = true;
     j->perm = l->perm;
     j->act.cols = l->w.cols;

@@ -15,6 +15,8 @@ typedef struct ash_linear {
     int64_t in;          /* values of x; w.cols unless columns were reordered */
     const int32_t *perm; /* [w.cols]: column c multiplies x[perm[c]], or 0 where it is -1 (GPTQ's act-order
                             sorted by group, groups filled up to the kernels' blocks); or NULL */
+    bool fine;           /* of bfloat16: x is not rounded to bfloat16 on any CPU. The caller's to set; the
+                            same work for one row, twice for many */
 } ash_linear;
 
 enum { ASH_LINEAR_MAX = 16 }; /* matrices of one run */

@@ -115,6 +115,40 @@ static void linear_body(ash_nn *nn)
     free(bias);
 }
 
+/* Where x is not to be rounded, bfloat16 weights give what floats would, alone and by heads. */
+static void fine_body(ash_nn *nn)
+{
+    enum { OUT = 40, IN = 96, ROWS = 9 };
+    ash_rng rng;
+    ash_rng_init(&rng, 8);
+    matrix m[2];
+    ash_linear heads[2];
+    float *x = rand_vector(&rng, ROWS * 2 * IN, 1);
+    static float y[ROWS * OUT], both[ROWS * 2 * OUT];
+    for (int j = 0; j < 2; j++) {
+        open_matrix(&m[j], &rng, ASH_DTYPE_BF16, OUT, IN);
+        m[j].l.fine = true;
+        heads[j] = m[j].l;
+    }
+    ash_linear_run(nn, (const ash_linear *[]){&m[0].l}, 1, x, ROWS, (float *[]){y});
+    ash_linear_run_each(nn, heads, 2, x, ROWS, both);
+    for (int i = 0; i < ROWS; i++) {
+        for (int r = 0; r < OUT; r++) {
+            double sum = 0, each[2] = {0, 0};
+            for (int k = 0; k < IN; k++) {
+                sum += (double)m[0].dense[r * IN + k] * (double)x[i * IN + k];
+                for (int j = 0; j < 2; j++)
+                    each[j] += (double)m[j].dense[r * IN + k] * (double)x[(i * 2 + j) * IN + k];
+            }
+            assert_true(fabs((double)y[i * OUT + r] - sum) <= 1e-5);
+            for (int j = 0; j < 2; j++)
+                assert_true(fabs((double)both[(i * 2 + j) * OUT + r] - each[j]) <= 1e-5);
+        }
+    }
+    for (int j = 0; j < 2; j++) close_matrix(&m[j]);
+    free(x);
+}
+
 /* A slice of the rows gives the same bits as the whole has there. */
 static void slice_body(ash_nn *nn)
 {
@@ -316,6 +350,11 @@ static void test_linear(void **state)
 {
     each_nn(linear_body);
 }
+static void test_fine(void **state)
+{
+    each_nn(fine_body);
+}
+
 static void test_slice(void **state)
 {
     each_nn(slice_body);
@@ -428,7 +467,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_linear),   cmocka_unit_test(test_slice),
         cmocka_unit_test(test_order),    cmocka_unit_test(test_each),
-        cmocka_unit_test(test_norm),     cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_fine),     cmocka_unit_test(test_norm),     cmocka_unit_test(test_rope),
         cmocka_unit_test(test_scalings), cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
