@@ -42,8 +42,9 @@ static void read_index(const uint8_t *data, size_t size)
     int fd = memfd_create("index", MFD_CLOEXEC);
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     if (fd >= 0 && write(fd, data, size) == (ssize_t)size) {
-        if (ash_shards_declare(path, &idx, &err) && !err.msg[0]) abort();
-        for (size_t i = 0; i < idx.n_tensors; i++) {
+        int rc = ash_shards_declare(path, &idx, &err);
+        if (rc && !err.msg[0]) abort();
+        for (size_t i = 0; !rc && i < idx.n_tensors; i++) {
             const ash_tensor *t = &idx.tensors[i];
             if (t->file >= idx.n_files || ash_tensor_find(&idx, t->name) != t) abort();
         }
