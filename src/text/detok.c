@@ -65,7 +65,8 @@ int ash_detok_push(ash_detok *d, int32_t id, ash_buf *out)
     memcpy(bytes, d->held, d->n_held);
     memcpy(bytes + d->n_held, s.p, s.n); /* at most ASH_MAX_TOKEN_BYTES, checked at open */
     size_t n = d->n_held + s.n;
-    if (d->tok->decode.strip_meta && !d->started && !d->n_held)
+    if (d->tok->decode.strip_meta && !d->started && !d->n_held &&
+        d->tok->vocab.type[id] == TOKEN_NORMAL)
         n = drop_spaces(bytes, n);
     d->started = d->started || d->tok->decode.strip_meta;
     write_bytes(d, bytes, n, out);

@@ -131,7 +131,7 @@ static int encode_fragment(encoder *e, size_t begin, size_t end, ash_err *err)
     tok_search s = {.text = in->text + begin, .n = end - begin, .special = in->special,
                     .spans = in->spans, .n_spans = in->n_spans, .span = e->normal_span};
     tok_match m;
-    bool mapped = in->n_spans && in->special && t->added_normal.any_markup;
+    bool at_start = begin == 0, mapped = in->n_spans && in->special && t->added_normal.any_markup;
     int rc = 0;
     if (begin == end)
         return 0;
@@ -142,15 +142,16 @@ static int encode_fragment(encoder *e, size_t begin, size_t end, ash_err *err)
         s.text = form->text.data;
         s.n = form->text.len;
         s.map = mapped ? form : NULL;
+        at_start = at_start && !form->moved;
     }
     while (!rc && tok_added_next(&t->added_normal, &s, &m)) {
-        rc = encode_piece(e, s.text + s.done, m.begin - s.done, begin == 0 && s.done == 0, err);
+        rc = encode_piece(e, s.text + s.done, m.begin - s.done, at_start && s.done == 0, err);
         if (!rc)
             rc = ash_ids_add(e->out, m.id, err);
         s.done = m.end;
     }
     e->normal_span = s.span;
-    return rc ? rc : encode_piece(e, s.text + s.done, s.n - s.done, begin == 0 && s.done == 0, err);
+    return rc ? rc : encode_piece(e, s.text + s.done, s.n - s.done, at_start && s.done == 0, err);
 }
 
 static int encode_text(const ash_tokenizer *t, const input *in, ash_ids *out, ash_err *err)

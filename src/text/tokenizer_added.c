@@ -21,7 +21,7 @@ static int by_text(const void *a, const void *b)
 
 /* Does a user-defined token look like "<think>" or "[INST]", so that it carries meaning for the model
  * which a user's text must not forge? */
-static bool looks_like_markup(ash_str s)
+bool tok_is_markup(ash_str s)
 {
     while (s.n > 3 && memcmp(s.p, "\xe2\x96\x81", 3) == 0) { /* U+2581, as normalisation puts it */
         s.p += 3;
@@ -47,7 +47,7 @@ int tok_added_build(tok_added *a, const tok_add *list, size_t n, bool normalized
             return ash_err_nomem(err, "added tokens");
         a->list[a->n++] = (tok_added_one){
             .text = {p, s.n}, .id = list[i].id, .flags = (uint8_t)list[i].flags,
-            .is_markup = (list[i].flags & ADDED_SPECIAL) || looks_like_markup(s)};
+            .is_markup = (list[i].flags & ADDED_SPECIAL) || tok_is_markup(s)};
         a->first[(unsigned char)s.p[0]] = 1;
         a->any_markup = a->any_markup || a->list[a->n - 1].is_markup;
         a->strips = a->strips || (list[i].flags & (ADDED_LSTRIP | ADDED_RSTRIP));
@@ -151,7 +151,7 @@ bool tok_added_next(const tok_added *a, tok_search *s, tok_match *out)
 {
     if (!a->n)
         return false;
-    for (size_t p = s->done; p < s->n; p++) {
+    for (size_t p = s->from; p < s->n; p++) {
         const tok_added_one *one;
         if (!a->first[(unsigned char)s->text[p]] || !(one = longest_at(a, s, p)))
             continue;
@@ -161,10 +161,19 @@ bool tok_added_next(const tok_added *a, tok_search *s, tok_match *out)
             continue;
         }
         *out = (tok_match){.begin = p, .end = end, .id = one->id};
-        if (one->flags & ADDED_LSTRIP)
-            out->begin = tok_spaces_before(s->text, s->done, p);
+        s->from = end;
         if (one->flags & ADDED_RSTRIP)
             out->end = tok_spaces_after(s->text, end, s->n);
+        /* As in `tokenizers`, white space that the token before took may be a token itself, unless
+         * that one takes what is before it, too: then nothing of it is left. */
+        if ((one->flags & ADDED_LSTRIP) && out->end <= s->done) {
+            p = end - 1;
+            continue;
+        }
+        if ((one->flags & ADDED_LSTRIP) && s->done < p)
+            out->begin = tok_spaces_before(s->text, s->done, p);
+        out->begin = out->begin < s->done ? s->done : out->begin;
+        out->end = out->end < s->done ? s->done : out->end;
         return true;
     }
     return false;

@@ -66,7 +66,7 @@ static int add_merge(ash_tokenizer *t, const tok_desc *d, size_t i, int32_t *gue
 static bool splits_at_space(const ash_tokenizer *t, const tok_desc *d)
 {
     if (t->model != TOK_CHARS || t->bpe.ignore_merges ||
-        tok_vocab_find(&t->vocab, "\xe2\x96\x81", 3) < 0)
+        tok_model_find(&t->vocab, "\xe2\x96\x81", 3) < 0)
         return false;
     for (size_t i = 0; i < d->n_merges; i++) {
         char joined[2 * ASH_MAX_TOKEN_BYTES];
@@ -129,10 +129,10 @@ static int32_t whole_word(const ash_tokenizer *t, const char *p, size_t n)
     if (n > t->longest_text)
         return -1;
     if (t->model == TOK_CHARS)
-        return tok_vocab_find(&t->vocab, p, n);
+        return tok_model_find(&t->vocab, p, n);
     for (size_t i = 0; i < n; i++)
         len += ash_utf8_encode(tok_byte_letter((uint8_t)p[i]), text + len);
-    return tok_vocab_find(&t->vocab, text, len);
+    return tok_model_find(&t->vocab, text, len);
 }
 
 /* A list of symbols as it is made. */
@@ -184,7 +184,7 @@ static void list_word(lister *l, const char *p)
         uint32_t cp;
         bool ok;
         step = chars ? (uint32_t)ash_utf8_decode(p + i, l->n - i, &cp, &ok) : 1;
-        int32_t id = chars ? tok_vocab_find(&t->vocab, p + i, step)
+        int32_t id = chars ? tok_model_find(&t->vocab, p + i, step)
                            : t->vocab.byte_id[(uint8_t)p[i]];
         if (id >= 0) {
             list_unknown(l);

@@ -60,9 +60,15 @@ int tok_desc_grow(tok_desc *d, int32_t id, ash_err *err)
         return 0;
     ash_str *text = ash_arena_calloc(&d->arena, n, sizeof *text);
     uint8_t *type = ash_arena_alloc(&d->arena, n);
+    uint8_t *outside = ash_arena_alloc(&d->arena, n);
     float *score = d->score ? ash_arena_calloc(&d->arena, n, sizeof *score) : NULL;
-    if (!text || !type || (d->score && !score))
+    if (!text || !type || !outside || (d->score && !score))
         return ash_err_nomem(err, "vocabulary");
+    memset(outside, 1, n); /* none of them was in the main file */
+    if (d->outside)
+        memcpy(outside, d->outside, d->n);
+    else
+        memset(outside, 0, d->n);
     memset(type, TOKEN_UNUSED, n);
     memcpy(text, d->text, d->n * sizeof *text);
     memcpy(type, d->type, d->n);
@@ -70,6 +76,7 @@ int tok_desc_grow(tok_desc *d, int32_t id, ash_err *err)
         memcpy(score, d->score, d->n * sizeof *score);
     d->text = text;
     d->type = type;
+    d->outside = outside;
     d->score = score;
     d->n = n;
     return 0;

@@ -119,6 +119,7 @@ typedef struct tok_desc {
     size_t n;            /* tokens; at least 1 */
     ash_str *text;       /* [n] */
     uint8_t *type;       /* [n] */
+    uint8_t *outside;    /* [n] added tokens that the model itself has not; NULL: none */
     float *score;        /* [n]; TOK_SPM */
     tok_merge_desc *merges;
     size_t n_merges;

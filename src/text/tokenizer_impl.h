@@ -14,6 +14,7 @@ typedef struct tok_vocab {
     char *piece;         /* the bytes that they stand for */
     uint32_t *piece_at;  /* [n+1] */
     uint8_t *type;       /* [n] TOKEN_* */
+    uint8_t *in_model;   /* [n] the model itself may make it of plain text */
     float *score;        /* [n]; NULL for BPE */
     uint64_t *slots;     /* open addressing by text: hash's high half << 32 | id + 1, 0 empty */
     size_t n_slots;
@@ -28,6 +29,10 @@ uint32_t tok_byte_letter(uint8_t b);
 size_t tok_piece(const tok_desc *d, ash_str s, uint8_t type, char *out);
 int tok_vocab_build(tok_vocab *v, const tok_desc *d, ash_arena *arena, ash_err *err) ASH_MUST_CHECK;
 int32_t tok_vocab_find(const tok_vocab *v, const char *p, size_t n); /* the lowest id, or -1 */
+/* The same, but only of tokens that plain text may become: no control token or user-defined one that
+ * is markup, none that is an added token only. */
+int32_t tok_model_find(const tok_vocab *v, const char *p, size_t n);
+bool tok_is_markup(ash_str s); /* "<think>", "[INST]" */
 
 static inline ash_str tok_vocab_text(const tok_vocab *v, int32_t id)
 {
@@ -58,6 +63,7 @@ typedef struct tok_text {
     ash_buf text;
     uint32_t *begin, *end;
     size_t cap;
+    bool moved; /* white space was cut off its start */
 } tok_text;
 
 typedef struct tok_norm_work {
@@ -104,7 +110,7 @@ int tok_added_build(tok_added *a, const tok_add *list, size_t n, bool normalized
                     ash_err *err) ASH_MUST_CHECK;
 
 typedef struct tok_match {
-    size_t begin, end;
+    size_t begin, end; /* with the white space that it takes */
     int32_t id;
 } tok_match;
 
@@ -117,12 +123,13 @@ typedef struct tok_search {
     const ash_span *spans;
     size_t n_spans;
     const tok_text *map;
-    size_t done; /* what is before belongs to matches and fragments that were told */
+    size_t from; /* where the next token may begin */
+    size_t done; /* what is before was told; may be beyond `from` by white space that a token took */
     size_t span; /* the first that may matter */
 } tok_search;
 
-/* The leftmost, then longest match at or after s->done. False if there is none. The caller moves
- * s->done on. */
+/* The leftmost, then longest match at or after s->from. False if there is none. What lies between
+ * s->done and its begin is in no token; the caller moves s->done to its end. */
 bool tok_added_next(const tok_added *a, tok_search *s, tok_match *out);
 
 /* ---- merging: tokenizer_merge.c ------------------------------------------------------------- */

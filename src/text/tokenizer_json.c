@@ -333,6 +333,9 @@ static int32_t find_text(const tok_desc *d, ash_str s)
 /* Added tokens take their place in the vocabulary. */
 static int place_added(tok_desc *d, ash_err *err)
 {
+    d->outside = ash_arena_calloc(&d->arena, d->n, 1);
+    if (!d->outside)
+        return ash_err_nomem(err, "added tokens");
     for (size_t i = 0; i < d->n_added; i++) {
         const tok_add *a = &d->added[i];
         char shown[80], other[80];
@@ -342,6 +345,7 @@ static int place_added(tok_desc *d, ash_err *err)
             return ash_err_set(err, ASH_EFORMAT, FILE_NAME ": 'added_tokens': '%s' has the id %d, "
                                "which is '%s' in the vocabulary", ash_gguf_show(a->text, shown),
                                a->id, ash_gguf_show(d->text[a->id], other));
+        d->outside[a->id] = d->outside[a->id] || !d->text[a->id].n;
         d->text[a->id] = a->text;
         d->type[a->id] = a->flags & ADDED_SPECIAL ? TOKEN_CONTROL : TOKEN_USER;
     }

@@ -176,6 +176,7 @@ static int run_strip(step_call *c)
     size_t b = 0, e = c->in->text.len;
     if (c->step->left)
         b = tok_spaces_after(p, b, e);
+    c->out->moved = c->in->moved || b > 0;
     if (c->step->right)
         e = tok_spaces_before(p, b, e);
     copy(c, b, e);
@@ -251,6 +252,7 @@ static int run_step(step_call *c, bool at_start, ash_err *err)
 
 static int start(tok_text *t, const char *p, size_t n, size_t offset, bool mapped)
 {
+    t->moved = false;
     ash_buf_clear(&t->text);
     ash_buf_add(&t->text, p, n);
     if (!mapped || t->text.failed)
@@ -280,6 +282,7 @@ int tok_normalize(const tok_norm *norm, tok_norm_work *w, const char *p, size_t 
         step_call c = {.step = &norm->steps[i], .in = in, .out = to, .mapped = mapped,
                        .matcher = w->matcher};
         ash_buf_clear(&to->text);
+        to->moved = in->moved;
         rc = run_step(&c, offset == 0, err);
         if (!rc)
             rc = ash_buf_check(&to->text, "normalised text", err);

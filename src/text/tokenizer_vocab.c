@@ -99,10 +99,11 @@ static int reserve_text(tok_vocab *v, const tok_desc *d, ash_arena *arena, ash_e
     v->text_at = ash_arena_calloc(arena, v->n + 1, sizeof *v->text_at);
     v->piece_at = ash_arena_calloc(arena, v->n + 1, sizeof *v->piece_at);
     v->type = ash_arena_alloc(arena, v->n);
+    v->in_model = ash_arena_calloc(arena, v->n, 1);
     if (d->score)
         v->score = ash_arena_alloc(arena, v->n * sizeof *v->score);
     if (!v->text || !v->piece || !v->text_at || !v->piece_at || !v->type ||
-        (d->score && !v->score))
+        !v->in_model || (d->score && !v->score))
         return ash_err_nomem(err, "vocabulary");
     memcpy(v->type, d->type, v->n);
     if (d->score)
@@ -132,6 +133,9 @@ static void fill_text(tok_vocab *v, const tok_desc *d)
         v->text_at[i + 1] = v->text_at[i] + (uint32_t)s.n;
         size_t n = s.n ? tok_piece(d, s, v->type[i], v->piece + v->piece_at[i]) : 0;
         v->piece_at[i + 1] = v->piece_at[i] + (uint32_t)n;
+        bool plain = v->type[i] == TOKEN_NORMAL || v->type[i] == TOKEN_BYTE ||
+                     v->type[i] == TOKEN_UNUSED || !tok_is_markup(s);
+        v->in_model[i] = plain && !(d->outside && d->outside[i]);
     }
 }
 
@@ -176,6 +180,12 @@ int32_t tok_vocab_find(const tok_vocab *v, const char *p, size_t n)
     return (int32_t)(uint32_t)v->slots[slot_of(v, p, n, &tag)] - 1;
 }
 
+int32_t tok_model_find(const tok_vocab *v, const char *p, size_t n)
+{
+    int32_t id = tok_vocab_find(v, p, n);
+    return id >= 0 && v->in_model[id] ? id : -1;
+}
+
 static void find_bytes(tok_vocab *v, tok_model model)
 {
     for (int b = 0; b < 256; b++) {
@@ -185,7 +195,7 @@ static void find_bytes(tok_vocab *v, tok_model model)
             n = ash_utf8_encode(tok_byte_letter((uint8_t)b), text);
         else
             n = (size_t)snprintf(text, sizeof text, "<0x%02X>", (unsigned)b);
-        v->byte_id[b] = tok_vocab_find(v, text, n);
+        v->byte_id[b] = tok_model_find(v, text, n);
     }
 }
 
