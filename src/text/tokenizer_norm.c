@@ -183,12 +183,15 @@ static int run_strip(step_call *c)
     return 0;
 }
 
-/* " a  b " to "a b". */
+/* " a  b " to "a b"; of what stands for spaces already, that at the end goes, too. */
 static int run_spaces(step_call *c)
 {
     const char *p = c->in->text.data;
     size_t n = c->in->text.len;
-    while (n && p[n - 1] == ' ') n--;
+    for (size_t step = 1; step; n -= step) {
+        bool meta = n >= 3 && memcmp(p + n - 3, "\xe2\x96\x81", 3) == 0;
+        step = meta ? 3 : n && p[n - 1] == ' ' ? 1 : 0;
+    }
     for (size_t i = 0; i < n;) {
         size_t word = i;
         while (word < n && p[word] == ' ') word++;
