@@ -4,9 +4,6 @@
 
 #include "arch/bind.h"
 
-#pragma weak ash_linear_plan_fp8
-#pragma weak ash_linear_pack_fp8
-
 /* A binding in the making. */
 typedef struct bind_plan {
     const ash_bind_target *t;

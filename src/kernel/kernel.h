@@ -91,7 +91,8 @@ typedef struct ash_kernel {
     void (*to_bf16)(const float *x, int64_t n, uint16_t *h);
     void (*to_f16)(const float *x, int64_t n, uint16_t *h);
     /* Word r of row p of 64 bytes of group g, at to + g * stride: the `or` over j < per_word (4, 8 or 16) of
-     * bits[p * per_word + j], applied to word r of its `words` + 64 g. */
+     * bits[p * per_word + j], applied to word r of its `words` + 64 g. to is 64-byte aligned, stride a
+     * multiple of 64. */
     void (*pack_bits)(const ash_bits *bits, int n_words, int per_word, int64_t groups, uint8_t *to,
                       int64_t stride);
     /* y = x / sqrt(mean(x x) + eps) * w; y may be x. */

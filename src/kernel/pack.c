@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kernel/pack_raw.h"
+#include "kernel/pack_fp8.h"
 #include "kernel/pack_gptq.h"
 #include "quant/blocks.h"
 #include "quant/decode.h"
@@ -192,6 +193,7 @@ static void decode_lane(const ash_packed *w, const uint8_t *q, int64_t r, float 
     case ASH_FORM_U4Z:
     case ASH_FORM_U4M: decode_u4(w, q, r, y); break;
     case ASH_FORM_U8Z: decode_u8(w, q, r, y); break;
+    case ASH_FORM_F8: ash_pack_fp8_decode(w, q, r, y); break;
     case ASH_FORM_RAW: ash_raw_decode(w, q, r, y); break;
     case ASH_FORM_F32:
         for (int64_t k = 0; k < w->cols; k++) memcpy(&y[k], q + k * 64 + r * 4, 4);

@@ -13,10 +13,12 @@
  * | BF16 | 2 columns, 64 B           | half 2 r + j is column j                           |             |
  * | F16  | 1 column, 32 B            | half r                                             |             |
  * | F32  | 1 column, 64 B            | float r                                            |             |
+ * | F8   | 1 column, 16 B            | byte r                                             | s q         |
  * | RAW  | a block of the file's     | words of 4 B side by side, see kernel/pack_raw.h   | the type's  |
  *
  * In U4G and U8G (GPTQ's; kernel/pack_gptq.h) the quants are followed, for each `span` columns, by 16 half
- * floats s (`wide`: floats) and 16 bytes z; a group ends at a multiple of 64 bytes.
+ * floats s (`wide`: floats) and 16 bytes z; a group ends at a multiple of 64 bytes. In F8
+ * (kernel/pack_fp8.h) each `span` columns, the last fewer, have one float s (`wide`: 16).
  *
  * So one 64-byte load is an operand of vpdpbusd (or, in two halves, of vpmaddubsw), of vdpbf16ps or of
  * an FMA: 16 rows times 4, 2 or 1 columns, against one broadcast of the activations. Quants are
@@ -37,6 +39,7 @@ typedef enum ash_form {
     ASH_FORM_U8Z, /* Q8_0 */
     ASH_FORM_U4G, /* GPTQ of 2, 3 and 4 bits */
     ASH_FORM_U8G, /* GPTQ of 8 bits */
+    ASH_FORM_F8,  /* F8_E4M3 with scales of blocks */
     ASH_FORM_RAW, /* every other block type of GGUF: kernel/pack_raw.h */
     ASH_FORM_COUNT,
 } ash_form;
@@ -48,7 +51,7 @@ typedef struct ash_packed {
     int64_t groups;      /* ceil(rows / 16) */
     int64_t group_bytes;
     int64_t span;        /* columns with one scale, where the form does not fix them */
-    bool wide;           /* such scales are floats */
+    bool wide;           /* such scales are floats (U4G, U8G), one for each row (F8) */
     uint8_t *data;       /* borrowed, groups * group_bytes, 64-byte aligned */
 } ash_packed;
 

@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "kernel/pack_fp8.h"
 #include "kernel/pack_gptq.h"
 #include "nn/scratch.h"
 
@@ -45,6 +46,17 @@ int ash_linear_plan_gptq(ash_linear *l, const ash_gptq *q, uint64_t *bytes, ash_
     return 0;
 }
 
+int ash_linear_plan_fp8(ash_linear *l, int64_t out, int64_t in, int64_t block_out, int64_t block_in,
+                        uint64_t *bytes, ash_err *err)
+{
+    *l = (ash_linear){.in = in, .block_out = block_out};
+    if (!ash_pack_fp8_plan(&l->w, out, in, block_out, block_in))
+        return ash_err_set(err, ASH_EINVAL, "an F8_E4M3 matrix of [%lld, %lld] in blocks of [%lld, %lld]",
+                           (long long)out, (long long)in, (long long)block_out, (long long)block_in);
+    *bytes = weight_bytes(&l->w);
+    return 0;
+}
+
 void ash_linear_bind(ash_linear *l, void *mem)
 {
     l->w.data = mem;
@@ -57,6 +69,11 @@ void ash_linear_order_gptq(const ash_linear *l, const ash_gptq *q)
     int32_t *order = (int32_t *)(l->w.data + weight_bytes(&l->w));
     if (l->perm)
         ash_pack_gptq_order(&l->w, q, order, order + l->w.cols);
+}
+
+void ash_linear_pack_fp8(const ash_linear *l, const void *src, const float *scales, int64_t row, int64_t n)
+{
+    ash_pack_fp8_rows(&l->w, l->block_out, src, scales, row, n);
 }
 
 void ash_linear_pack_gptq(const ash_linear *l, const ash_gptq *q, int64_t row, int64_t n)

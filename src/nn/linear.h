@@ -13,6 +13,7 @@ typedef struct ash_linear {
     ash_packed w;        /* W [out, in], columns in packed order */
     const float *bias;   /* [out], borrowed, or NULL */
     int64_t in;          /* values of x; w.cols unless columns were reordered */
+    int64_t block_out;   /* rows with one scale, of FP8 */
     const int32_t *perm; /* [w.cols]: column c multiplies x[perm[c]], or 0 where it is -1 (GPTQ's act-order
                             sorted by group, groups filled up to the kernels' blocks); or NULL */
     bool fine;           /* of bfloat16: x is not rounded to bfloat16 on any CPU. The caller's to set; the
@@ -37,7 +38,8 @@ int ash_linear_plan_gptq(ash_linear *l, const ash_gptq *q, uint64_t *bytes, ash_
 void ash_linear_bind(ash_linear *l, void *mem);
 /* Rows [row, row + n) from src, n rows as the file holds them (in elements of t each, any alignment). */
 void ash_linear_pack(const ash_linear *l, const void *src, int64_t row, int64_t n);
-/* scales [ceil(out / block_out), ceil(in / block_in)], all of them; src as above, rows of bytes. */
+/* scales [ceil(out / block_out), ceil(in / block_in)], all of them; src as above, rows of bytes;
+ * fast in multiples of 16 rows. */
 void ash_linear_pack_fp8(const ash_linear *l, const void *src, const float *scales, int64_t row, int64_t n);
 /* Writes the order of the columns into the bound memory: once, by one thread, before any rows of a GPTQ
  * matrix are packed. Reads q->group_of; the same q as planned with. */

@@ -40,6 +40,7 @@ static decode_fn decoder(ash_dtype t)
     case ASH_DTYPE_TQ2_0: return ash_decode_tq2_0;
     case ASH_DTYPE_Q1_0: return ash_decode_q1_0;
     case ASH_DTYPE_Q2_0: return ash_decode_q2_0;
+    case ASH_DTYPE_F8_E4M3: return ash_decode_f8_e4m3;
     default: return NULL;
     }
 }

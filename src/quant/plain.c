@@ -3,7 +3,7 @@
 
 #include "quant/blocks.h"
 #include "quant/decode_impl.h"
-#include "quant/half.h"
+#include "quant/fp8.h"
 
 ASH_DECODE(f64)
 {
@@ -27,6 +27,11 @@ ASH_DECODE(f16)
 ASH_DECODE(bf16)
 {
     for (int64_t i = 0; i < n; i++) y[i] = ash_bf16_to_f32(ash_le16(p + 2 * i));
+}
+
+ASH_DECODE(f8_e4m3)
+{
+    for (int64_t i = 0; i < n; i++) y[i] = ash_fp8_to_f32(p[i]);
 }
 
 ASH_DECODE(q4_0)

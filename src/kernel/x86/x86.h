@@ -15,6 +15,7 @@ ASH_MATMUL(ash_avx2_matmul_u8z);
 ASH_MATMUL(ash_avx2_matmul_u4g);
 ASH_MATMUL(ash_avx2_matmul_u8g);
 ASH_MATMUL(ash_avx2_matmul_raw);
+ASH_MATMUL(ash_avx2_matmul_f8); /* activations float */
 ASH_MATMUL(ash_avx2_matmul_f32);
 ASH_MATMUL(ash_avx2_matmul_f16);
 ASH_MATMUL(ash_avx2_matmul_bf16); /* widens; activations float */
@@ -38,6 +39,7 @@ ASH_MATMUL(ash_avx512_matmul_u8z);
 ASH_MATMUL(ash_avx512_matmul_u4g);
 ASH_MATMUL(ash_avx512_matmul_u8g);
 ASH_MATMUL(ash_avx512_matmul_raw);
+ASH_MATMUL(ash_avx512_matmul_f8); /* activations float */
 ASH_MATMUL(ash_avx512_matmul_f32);
 ASH_MATMUL(ash_avx512_matmul_f16);
 ASH_MATMUL(ash_avx512_matmul_bf16); /* widens; activations float */

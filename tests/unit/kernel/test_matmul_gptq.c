@@ -205,7 +205,7 @@ static void test_packing(void **state)
         gptq_close(&f);
     }
     const ash_kernel *k;
-    uint8_t in[20 * 64], want[4 * 3 * 64], got[4 * 3 * 64];
+    static _Alignas(64) uint8_t in[20 * 64], want[4 * 3 * 64], got[4 * 3 * 64];
     ash_bits bits[48];
     ash_rng rng;
     ash_rng_init(&rng, 3);

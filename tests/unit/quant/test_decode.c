@@ -165,7 +165,8 @@ static void test_supported(void **state)
     assert_false(ash_quant_supported(ASH_DTYPE_Q8_1));
     assert_false(ash_quant_supported(ASH_DTYPE_Q8_K));
     assert_false(ash_quant_supported(ASH_DTYPE_I64));
-    assert_false(ash_quant_supported(ASH_DTYPE_F8_E4M3));
+    assert_true(ash_quant_supported(ASH_DTYPE_F8_E4M3));
+    assert_false(ash_quant_supported(ASH_DTYPE_F8_E5M2));
 }
 
 int main(void)
