@@ -39,7 +39,7 @@ static int read_method(const ash_checkpoint *c, const char **out, ash_err *err)
         version = json_string_value(json_object_get(c->quant, "version"));
     if (json_is_string(json_object_get(c->quant, "quant_type")))
         quant_type = json_string_value(json_object_get(c->quant, "quant_type"));
-    if (!strncasecmp(version, "gem", 3) || json_object_get(c->quant, "zero_point"))
+    if (!strncasecmp(version, "gem", 3))
         *out = "awq";
     else if (load4 || load8)
         *out = "bitsandbytes";
