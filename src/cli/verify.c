@@ -12,6 +12,7 @@
 #include "cli/verify.h"
 #include "config/value.h"
 #include "engine/model.h"
+#include "format/torch.h"
 #include "quant/gptq.h"
 #include "text/chat.h"
 
@@ -92,10 +93,14 @@ static int verify_weights(verification *v, uint32_t file)
     for (size_t i = 0; i < idx->n_tensors; i++) n += idx->tensors[i].file == file;
     job.index = idx;
     job.file = file;
+    size_t n_sums = 0;
     int rc = ash_verify_file(&job, &err);
+    if (!rc && v->files->kind == ASH_CHECKPOINT_TORCH)
+        rc = ash_torch_checksums(&idx->files[file], job.cancel, &n_sums, &err);
     ash_value_show_bytes(idx->files[file].map.size, size);
-    snprintf(text, sizeof text, "%s, %zu tensors, all finite, %s", size, n,
-             hash_text(&job.hash, hash));
+    int at = snprintf(text, sizeof text, "%s, %zu tensors, all finite, %s", size, n,
+                      hash_text(&job.hash, hash));
+    if (n_sums) snprintf(text + at, sizeof text - (size_t)at, ", %zu checksums", n_sums);
     tell(v, job.path, rc, rc ? err.msg : text);
     return rc == ASH_ECANCELED || rc == ASH_ENOMEM ? rc : 0;
 }

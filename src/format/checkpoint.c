@@ -134,8 +134,6 @@ static int open_files(owner *o, ash_err *err)
     int rc = index ? 0 : ash_file_kind_of(o->pub.path, o->pub.path, &kind, err);
     if (rc) return rc;
     if (!index && kind == ASH_FILE_GGUF) return open_gguf(o, err);
-    if (!index && kind != ASH_FILE_SAFETENSORS && kind != ASH_FILE_TORCH)
-        return refuse_kind(o->pub.path, kind, err);
     rc = index ? ash_shards_open_index(o->pub.path, read_file, o, &o->index, err)
                : ash_shards_open(o->pub.path, read_file, o, &o->index, err);
     return rc ? rc : read_config(o, err);

@@ -72,7 +72,7 @@ static bool read_dtype(reader *r, entry *e)
     char shown[208];
     ash_str name;
     int64_t pos = ash_scan_pos(&r->s);
-    if (!ash_scan_string(&r->s, SIZE_MAX, &name)) return false;
+    if (!ash_scan_string(&r->s, &name)) return false;
     if (find_dtype(name, &e->t.dtype)) return true;
     r->s.rc =
         ash_err_at(r->err, ASH_EUNSUPPORTED, pos, "%s: tensor '%.200s' has the unknown dtype '%s'",
@@ -163,7 +163,7 @@ static bool read_metadata(reader *r)
     if (!ash_scan_open(&r->s, '{')) return false;
     while (ash_scan_key(&r->s, &key)) {
         int64_t pos = ash_scan_pos(&r->s);
-        if (!ash_scan_string(&r->s, SIZE_MAX, &value)) return false;
+        if (!ash_scan_string(&r->s, &value)) return false;
         if (n == ASH_MAX_SAFETENSORS_METADATA) {
             r->s.rc =
                 ash_err_at(r->err, ASH_ELIMIT, pos, "%s: '__metadata__' has more than %d members",

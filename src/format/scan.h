@@ -6,7 +6,7 @@
  *
  *   ash_scan_open(&s, '{');
  *   while (ash_scan_key(&s, &key))
- *       if (ash_str_eqc(key, "a")) ash_scan_string(&s, max, &v); else ash_scan_skip(&s);
+ *       if (ash_str_eqc(key, "a")) ash_scan_string(&s, &v); else ash_scan_skip(&s);
  *   ash_scan_end(&s);
  *   if (s.rc) ...
  *
@@ -38,8 +38,8 @@ bool ash_scan_open(ash_scan *s, char bracket);
 bool ash_scan_key(ash_scan *s, ash_str *key);
 /* In an array: true before an element, false at its end or on failure. */
 bool ash_scan_element(ash_scan *s);
-/* Values. A string (a key too) is borrowed until the second next one; of at most `max` bytes. */
-bool ash_scan_string(ash_scan *s, size_t max, ash_str *out);
+/* Values. A string (a key too) is borrowed until the second next one. */
+bool ash_scan_string(ash_scan *s, ash_str *out);
 /* A whole number without sign, fraction and exponent, below 2^64. */
 bool ash_scan_u64(ash_scan *s, uint64_t *out);
 /* Any value. */

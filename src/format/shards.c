@@ -109,7 +109,7 @@ static bool read_weight_map(shard_map *m)
     if (!ash_scan_open(&m->s, '{')) return false;
     while (ash_scan_key(&m->s, &tensor)) {
         int64_t pos = ash_scan_pos(&m->s);
-        if (!ash_scan_string(&m->s, SIZE_MAX, &file) || !find_file(m, file, pos, &at) ||
+        if (!ash_scan_string(&m->s, &file) || !find_file(m, file, pos, &at) ||
             !add_entry(m, tensor, pos, at))
             return false;
     }

@@ -5,6 +5,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <zlib.h>
 
 #include "format/pickle.h"
 #include "format/scan.h"
@@ -332,5 +335,53 @@ int ash_torch_read(void *arg, ash_tensor_list *list, uint32_t file, ash_err *err
     int rc = read_any(&r);
     ash_pickle_release(&r.pickle);
     ash_arena_release(&r.arena);
+    return rc;
+}
+
+/* ---- checksums ---- */
+
+enum { CHECK_BYTES = 8 << 20 }; /* between two looks at cancel */
+
+/* Pages of the map that were read for the last time. */
+static void give_back(const ash_map *map, uint64_t begin, uint64_t end)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    begin -= begin % page;
+    if (map->fd >= 0) (void)madvise((void *)(map->data + begin), end - begin, MADV_DONTNEED);
+}
+
+static int check_record(const ash_tensor_file *f, const ash_zip_entry *e, const atomic_bool *cancel,
+                        ash_err *err)
+{
+    char shown[208];
+    uLong crc = crc32_z(0, NULL, 0);
+    for (uint64_t at = 0; at < e->size;) {
+        uint64_t n = e->size - at < CHECK_BYTES ? e->size - at : CHECK_BYTES;
+        if (cancel && atomic_load(cancel)) return ash_err_set(err, ASH_ECANCELED, "interrupted");
+        crc = crc32_z(crc, f->map.data + e->data + at, (size_t)n);
+        give_back(&f->map, e->data + at, e->data + at + n);
+        at += n;
+    }
+    if (crc == e->crc) return 0;
+    return ash_err_at(err, ASH_EFORMAT, (int64_t)e->data,
+                      "%s: record '%s' has the checksum %08lx, must have %08" PRIx32, f->path,
+                      ash_scan_show(e->name, shown), crc, e->crc);
+}
+
+int ash_torch_checksums(const ash_tensor_file *f, const atomic_bool *cancel, size_t *n,
+                        ash_err *err)
+{
+    ash_arena arena;
+    ash_zip z;
+    *n = 0;
+    if (f->map.size < 2 || memcmp(f->map.data, "PK", 2) != 0) return 0;
+    ash_arena_init(&arena, ASH_MAX_PICKLE_MEMORY);
+    int rc = ash_zip_read(f->map.data, f->map.size, f->path, &arena, &z, err);
+    for (size_t i = 0; !rc && i < z.n; i++) {
+        if (!z.entries[i].crc) continue; /* none was kept, or the record is empty */
+        rc = check_record(f, &z.entries[i], cancel, err);
+        ++*n;
+    }
+    ash_arena_release(&arena);
     return rc;
 }

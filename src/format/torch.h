@@ -15,11 +15,20 @@
 #ifndef ASHLEY_FORMAT_TORCH_H
 #define ASHLEY_FORMAT_TORCH_H
 
+#include <stdatomic.h>
+
 #include "format/tensor_list.h"
 
 /* An ash_tensor_reader; arg is not used. ASH_EFORMAT malformed or cut, ASH_EUNSUPPORTED as above or a
  * pickle that asks for more than tensors, ASH_ELIMIT over a cap of base/limits.h. Errors name file,
  * byte, and tensor or storage. */
 int ash_torch_read(void *arg, ash_tensor_list *list, uint32_t file, ash_err *err) ASH_MUST_CHECK;
+
+/* Reads all of a file that ash_torch_read took and compares its records with the CRC-32 that the zip form
+ * keeps of each; *n counts those that have one (torch can be told to write none, and the legacy form has
+ * none). ASH_EFORMAT names the record that differs; ASH_ECANCELED soon after *cancel, which may be NULL.
+ * Takes no memory that grows with the file: pages are given back behind. */
+int ash_torch_checksums(const ash_tensor_file *f, const atomic_bool *cancel, size_t *n,
+                        ash_err *err) ASH_MUST_CHECK;
 
 #endif

@@ -342,6 +342,11 @@ static void test_declare(void **state)
     assert_int_equal(t->n_dims, 0);
     assert_int_equal(ash_tensor_find(c->tensors, "b.weight")->dtype, ASH_DTYPE_F16);
     ash_checkpoint_close(c);
+    safetensors("model.safetensors", "a");
+    char path[512];
+    snprintf(path, sizeof path, "%s/model.safetensors", root);
+    assert_int_equal(ash_checkpoint_declare(path, &c, &err), ASH_ENOENT);
+    assert_non_null(strstr(err.msg, "no index names the files and tensors"));
     text(IX, "{\"weight_map\":{\"a\":\"1\",\"a\":\"2\"}}");
     assert_int_equal(ash_checkpoint_declare(root, &c, &err), ASH_EFORMAT);
     assert_non_null(strstr(err.msg, "tensor 'a' occurs twice"));

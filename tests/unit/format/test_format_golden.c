@@ -26,7 +26,7 @@ static json_t *load_golden(const char *folder)
 {
     char path[4096];
     ash_buf text;
-    json_t *golden;
+    json_t *golden = NULL;
     ash_err err = ASH_ERR_INIT;
     snprintf(path, sizeof path, "%s/golden.json", folder);
     if (ash_fs_read(path, 1u << 20, &text, &err) ||
@@ -109,8 +109,36 @@ static void test_golden(void **state)
     json_decref(golden);
 }
 
+/* views.bin with one byte of its data changed. */
+static void test_checksums(void **state)
+{
+    char path[4096];
+    ash_buf b;
+    ash_err err = ASH_ERR_INIT;
+    size_t n = 0;
+    atomic_bool cancel = false;
+    snprintf(path, sizeof path, "%s/format/views.bin", getenv("ASHLEY_TEST_DATA"));
+    if (ash_fs_read(path, 1u << 20, &b, &err)) fail_msg("%s", err.msg);
+    ash_tensor_file f = {.path = "mem",
+                         .map = {.data = (uint8_t *)b.data, .size = b.len, .fd = -1}};
+    if (ash_torch_checksums(&f, &cancel, &n, &err)) fail_msg("%s", err.msg);
+    assert_int_equal(n, 11);
+    char *data = memmem(b.data, b.len, "/data/0", 7);
+    assert_non_null(data);
+    data[80]++;
+    assert_int_equal(ash_torch_checksums(&f, NULL, &n, &err), ASH_EFORMAT);
+    assert_non_null(strstr(err.msg, "mem: record 'views/data/0' has the checksum "));
+    cancel = true;
+    assert_int_equal(ash_torch_checksums(&f, &cancel, &n, &err), ASH_ECANCELED);
+    f.map.size = 1;
+    assert_int_equal(ash_torch_checksums(&f, &cancel, &n, &err), 0);
+    assert_int_equal(n, 0);
+    ash_buf_release(&b);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden),
+                                       cmocka_unit_test(test_checksums)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

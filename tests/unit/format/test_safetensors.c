@@ -171,8 +171,8 @@ static void test_json(void **state)
         {"{,}", "expected a key in quotes"},
         {"{\"__metadata__\":{},}", "expected a key in quotes"},
         {"{\"__metadata__\":{} \"a\":1}", "expected ',' or '}'"},
-        {"{\"\xff\":{}}", "not UTF-8"},
-        {"{\"\xed\xa0\x80\":{}}", "not UTF-8"},
+        {"{\"\xff\":{}}", "JSON: not UTF-8"},
+        {"{\"\xed\xa0\x80\":{}}", "JSON: not UTF-8"},
         {"{\"a\n\":{}}", "control character in a string"},
         {"{\"\\q\":{}}", "unknown escape in a string"},
         {"{\"\\u12g4\":{}}", "unknown escape in a string"},
@@ -282,6 +282,17 @@ static void test_limits(void **state)
     for (int i = 0; i < ASH_MAX_JSON_DEPTH; i++) ash_buf_addc(&h, '[');
     refuse(h.data, 0, ASH_ELIMIT, "JSON: nested too deep");
     ash_buf_release(&h);
+    ash_buf b;
+    make(&b, "{}\0", 3, 0);
+    expect_refused(&b, ASH_EFORMAT, "text after its end at byte 10");
+    ash_buf_release(&b);
+    /* a list that says it is full */
+    ash_tensor_file file = {.path = "mem"};
+    ash_tensor_index idx = {.files = &file, .n_files = 1};
+    ash_tensor_list full = {.idx = &idx, .n = ASH_MAX_TENSORS};
+    ash_err err = ASH_ERR_INIT;
+    assert_int_equal(ash_tensor_list_add(&full, &(ash_tensor){0}, &err), ASH_ELIMIT);
+    assert_string_equal(err.msg, "mem: more than 1048576 tensors");
 }
 
 static int open_good(void *arg, ash_err *err)

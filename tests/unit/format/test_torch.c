@@ -136,6 +136,7 @@ static void test_zip_lies(void **state)
         {L, 1, 28, 2, 0xFFFF, ASH_EFORMAT, "entry 'm/byteorder' is cut"},
         {L, 1, 22, 4, 7, ASH_EFORMAT, "has another size or checksum in its own header"},
         {L, 1, 14, 4, 7, ASH_EFORMAT, "has another size or checksum in its own header"},
+        {L, 0, 42, 2, 0xFFFF, ASH_EFORMAT, "entry 'm/data.pkl': malformed extra field"},
         {L, 1, 0, 1, 'X', ASH_EFORMAT, "no entry 'm/byteorder' where the directory says"},
         {C, 1, 20, 4, 7, ASH_EFORMAT, "is stored with two sizes or on another disk"},
         {C, 1, 34, 2, 1, ASH_EFORMAT, "is stored with two sizes or on another disk"},
@@ -189,6 +190,14 @@ static void test_zip_directory(void **state)
     /* the pickle's entry now reaches into the next one */
     for (size_t i = 20; i < 28; i += 4) w.out.data[first + i] = (char)(w.out.data[first + i] + 16);
     expect_refused(&w.out, ASH_EFORMAT, "overlaps the one before");
+    for (size_t i = 20; i < 28; i += 4) w.out.data[first + i + 2] = 1;
+    expect_refused(&w.out, ASH_EFORMAT, "zip: cut: entry 'm/data.pkl' needs ");
+    ash_buf_release(&w.out);
+    good_zip(&w, true); /* the ZIP64 end has the directory start one byte later */
+    end = find(&w.out, "PK\5\6", 0), first = find(&w.out, "PK\6\6", 0);
+    w.out.data[first + 48]++;
+    memset(w.out.data + end + 16, 0xFF, 4);
+    expect_refused(&w.out, ASH_EFORMAT, "the directory must end here");
     ash_buf_release(&w.out);
     zw_begin(&w);
     zw_add(&w, "m/data.pkl", "}.", 2);
@@ -243,6 +252,57 @@ static void test_zip_content(void **state)
     zw_add(&w, "m/data/1", data, 15);
     zw_end(&w, false);
     expect_refused(&w.out, ASH_EFORMAT, "storage '1' must have 16 bytes, its data has 15");
+    ash_buf_release(&w.out);
+    ash_buf_release(&p);
+}
+
+static void test_limits(void **state)
+{
+    size_t n = ASH_MAX_ZIP_ENTRIES + 1, size = n * 46;
+    zip_writer w;
+    ash_buf p, end;
+    char key[256];
+    /* a directory of too many entries, in pages that are never touched */
+    ash_buf_init(&end, 4096);
+    ash_buf_adds(&end, "PK\6\6");
+    tw_int(&end, 44, 8);
+    tw_int(&end, 0, 12);
+    tw_int(&end, n, 8);
+    tw_int(&end, n, 8);
+    tw_int(&end, size, 8);
+    tw_int(&end, 0, 8);
+    ash_buf_adds(&end, "PK\6\7");
+    tw_int(&end, 0, 4);
+    tw_int(&end, size, 8);
+    tw_int(&end, 1, 4);
+    ash_buf_adds(&end, "PK\5\6");
+    tw_int(&end, 0, 4);
+    tw_int(&end, UINT64_MAX, 8);
+    tw_int(&end, UINT64_MAX, 4);
+    tw_int(&end, 0, 2);
+    char *big = calloc(1, size + end.len);
+    assert_non_null(big);
+    memcpy(big, "PK\3\4", 4);
+    memcpy(big + size, end.data, end.len);
+    expect_refused(&(ash_buf){.data = big, .len = size + end.len}, ASH_ELIMIT,
+                   "zip: 2097153 entries; at most 2097152");
+    ash_buf_release(&end);
+    zw_begin(&w);
+    zw_add(&w, "m/data.pkl", big, ASH_MAX_PICKLE + 1);
+    zw_end(&w, true);
+    expect_refused(&w.out, ASH_ELIMIT, "data.pkl has 67108865 bytes; at most 67108864");
+    ash_buf_release(&w.out);
+    free(big);
+    memset(key, 'k', 255);
+    key[255] = 0;
+    pk_begin(&p);
+    pk_str(&p, "t");
+    pk_tensor(&p, "FloatStorage", key, 4, 0, 1, d4, s1);
+    pk_end(&p);
+    zw_begin(&w);
+    zw_add(&w, "m/data.pkl", p.data, p.len);
+    zw_end(&w, true);
+    expect_refused(&w.out, ASH_ELIMIT, "a storage's key has 255 bytes");
     ash_buf_release(&w.out);
     ash_buf_release(&p);
 }
@@ -417,7 +477,12 @@ static void test_legacy(void **state)
     for (size_t n = 0; n < b.len; n++) {
         ash_buf cut = b;
         cut.len = n;
-        expect_refused(&cut, ASH_EFORMAT, "");
+        size_t left = b.len - n; /* two storages, each 8 bytes of length and 16 of data */
+        expect_refused(&cut, ASH_EFORMAT,
+                       left > 48        ? ""
+                       : left % 24 > 16 ? "cut before storage '"
+                       : left % 24 == 0 ? "cut before storage '"
+                                        : "needs 16 bytes, ");
     }
     ash_buf_addc(&b, 0);
     expect_refused(&b, ASH_EFORMAT, "the storages end, but 1 bytes follow");
@@ -568,10 +633,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_zip),           cmocka_unit_test(test_zip_lies),
         cmocka_unit_test(test_zip_directory), cmocka_unit_test(test_zip_content),
-        cmocka_unit_test(test_views),         cmocka_unit_test(test_wrapping),
-        cmocka_unit_test(test_twice),         cmocka_unit_test(test_legacy),
-        cmocka_unit_test(test_legacy_lies),   cmocka_unit_test(test_legacy_views),
-        cmocka_unit_test(test_other_files),   cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_limits),        cmocka_unit_test(test_views),
+        cmocka_unit_test(test_wrapping),      cmocka_unit_test(test_twice),
+        cmocka_unit_test(test_legacy),        cmocka_unit_test(test_legacy_lies),
+        cmocka_unit_test(test_legacy_views),  cmocka_unit_test(test_other_files),
+        cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,7 +9,7 @@
 
 static inline void tw_int(ash_buf *b, uint64_t v, int size)
 {
-    for (int i = 0; i < size; i++) ash_buf_addc(b, (char)(v >> (8 * i)));
+    for (int i = 0; i < size; i++) ash_buf_addc(b, (char)(i < 8 ? v >> (8 * i) : 0));
 }
 
 /* ---- pickles ------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ typedef struct zip_writer {
 
 static inline void zw_begin(zip_writer *w)
 {
-    ash_buf_init(&w->out, 1u << 26);
+    ash_buf_init(&w->out, 1u << 27);
     ash_buf_init(&w->directory, 1u << 26);
     w->n = 0;
 }
