@@ -219,7 +219,7 @@ INLINE void run(const ash_packed *w, const ash_act *a, int64_t g0, int64_t g1, f
         for (int64_t t = 0; t < m->tiles; t++) {
             int64_t b0 = t * TILE_BLOCKS;
             int blocks = (int)(nb - b0 < TILE_BLOCKS ? nb - b0 : TILE_BLOCKS);
-            fetch ahead = fetch_start(w, g, 1, t, m->tiles, TILE_BLOCKS);
+            fetch ahead = fetch_tile(w, g, 1, t, m->tiles);
             unpack_tile(m, g, t, &tile);
             for (int64_t i = 0; i < row_tiles; i++) {
                 int64_t row = a->n * i / row_tiles, n = a->n * (i + 1) / row_tiles - row;

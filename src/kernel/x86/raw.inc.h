@@ -19,31 +19,32 @@ typedef struct raw_tile {
     float min[TILE_COLS / 16][ASH_GROUP];
 } raw_tile;
 
-/* One block of LANES rows: words 64 bytes apart, edges; where its part of a tile begins. */
+/* One block of LANES rows: words 64 bytes apart, edges; where its part of a tile begins. Passed by value, so
+ * that stores to bytes do not make the compiler read its pointers again. */
 typedef struct raw_block {
     const uint8_t *w, *e;
     uint8_t *q;
     float *scale, *min;
 } raw_block;
 
-INLINE vi word(const raw_block *b, int i)
+INLINE vi word(raw_block b, int i)
 {
-    return vi_load(b->w + i * 64);
+    return vi_load(b.w + i * 64);
 }
 
-INLINE void put(const raw_block *b, int part, vi v)
+INLINE void put(raw_block b, int part, vi v)
 {
-    vi_store(b->q + part * 64, v);
+    vi_store(b.q + part * 64, v);
 }
 
-INLINE void put_scale(const raw_block *b, int k, vf v)
+INLINE void put_scale(raw_block b, int k, vf v)
 {
-    vf_store(b->scale + k * ASH_GROUP, v);
+    vf_store(b.scale + k * ASH_GROUP, v);
 }
 
-INLINE void put_min(const raw_block *b, int k, vf v)
+INLINE void put_min(raw_block b, int k, vf v)
 {
-    vf_store(b->min + k * ASH_GROUP, v);
+    vf_store(b.min + k * ASH_GROUP, v);
 }
 
 INLINE vi low_nibbles(vi v)
@@ -75,7 +76,7 @@ INLINE vi nibble_bits(vi v, int p)
 
 /* ---- blocks of 32 --------------------------------------------------------------------------- */
 
-INLINE void five_bits(const raw_block *b, int first, vi qh)
+INLINE void five_bits(raw_block b, int first, vi qh)
 {
     UNROLL for (int p = 0; p < 4; p++)
     {
@@ -85,13 +86,13 @@ INLINE void five_bits(const raw_block *b, int first, vi qh)
     }
 }
 
-static void unpack_q5_0(const raw_block *b)
+static void unpack_q5_0(raw_block b)
 {
     five_bits(b, 1, word(b, 0));
-    put_scale(b, 0, vf_halves(b->e));
+    put_scale(b, 0, vf_halves(b.e));
 }
 
-static void unpack_q5_1(const raw_block *b)
+static void unpack_q5_1(raw_block b)
 {
     vi head = word(b, 0);
     five_bits(b, 2, word(b, 1));
@@ -100,7 +101,7 @@ static void unpack_q5_1(const raw_block *b)
 }
 
 /* Four words of nibbles that stand for bytes of a table. */
-INLINE void coded_block(const raw_block *b, int first, int part, vi table)
+INLINE void coded_block(raw_block b, int first, int part, vi table)
 {
     UNROLL for (int p = 0; p < 4; p++)
     {
@@ -120,15 +121,15 @@ INLINE vi table_fp4(void)
     return vi_add8(vi_table(ash_values_fp4), vi_set8(12));
 }
 
-static void unpack_iq4_nl(const raw_block *b)
+static void unpack_iq4_nl(raw_block b)
 {
     coded_block(b, 0, 0, table_iq4());
-    put_scale(b, 0, vf_halves(b->e));
+    put_scale(b, 0, vf_halves(b.e));
 }
 
-static void unpack_mxfp4(const raw_block *b)
+static void unpack_mxfp4(raw_block b)
 {
-    vi e = vi_bytes(b->e);
+    vi e = vi_bytes(b.e);
     vi f = vi_sll(vi_sub32(e, vi_set32(1)), 23); /* ash_e8m0_half */
     f = vi_where_equal(e, 0, vi_set32(0x00200000), f);
     f = vi_where_equal(e, 1, vi_set32(0x00400000), f);
@@ -136,7 +137,7 @@ static void unpack_mxfp4(const raw_block *b)
     put_scale(b, 0, vi_as_f(f));
 }
 
-static void unpack_nvfp4(const raw_block *b)
+static void unpack_nvfp4(raw_block b)
 {
     vi table = table_fp4(), head = word(b, 0);
     UNROLL for (int k = 0; k < 4; k++)
@@ -152,9 +153,9 @@ static void unpack_nvfp4(const raw_block *b)
     }
 }
 
-static void unpack_q1_0(const raw_block *b)
+static void unpack_q1_0(raw_block b)
 {
-    vf d = vf_halves(b->e);
+    vf d = vf_halves(b.e);
     UNROLL for (int k = 0; k < 4; k++)
     {
         vi v = word(b, k);
@@ -163,9 +164,9 @@ static void unpack_q1_0(const raw_block *b)
     }
 }
 
-static void unpack_q2_0(const raw_block *b)
+static void unpack_q2_0(raw_block b)
 {
-    vf d = vf_halves(b->e);
+    vf d = vf_halves(b.e);
     put_scale(b, 0, d);
     put_scale(b, 1, d);
     UNROLL for (int p = 0; p < 16; p++)
@@ -184,15 +185,15 @@ INLINE void put_four(float *to, vi v, vf d)
     UNROLL for (int k = 0; k < 4; k++) vf_store(to + k * ASH_GROUP, vf_mul(d, field_f(v, 8 * k, 8)));
 }
 
-static void unpack_q2_k(const raw_block *b)
+static void unpack_q2_k(raw_block b)
 {
     vi head = word(b, 20);
     vf d = vi_low_halves(head), m = vi_low_halves(vi_srl(head, 16));
     UNROLL for (int i = 0; i < 4; i++)
     {
         vi s = word(b, i);
-        put_four(b->scale + i * 4 * ASH_GROUP, low_nibbles(s), d);
-        put_four(b->min + i * 4 * ASH_GROUP, high_nibbles(s), m);
+        put_four(b.scale + i * 4 * ASH_GROUP, low_nibbles(s), d);
+        put_four(b.min + i * 4 * ASH_GROUP, high_nibbles(s), m);
     }
     UNROLL for (int i = 0; i < 16; i++)
     {
@@ -202,9 +203,9 @@ static void unpack_q2_k(const raw_block *b)
     }
 }
 
-static void unpack_q3_k(const raw_block *b)
+static void unpack_q3_k(raw_block b)
 {
-    vf d = vf_halves(b->e);
+    vf d = vf_halves(b.e);
     vi low[2] = {word(b, 24), word(b, 25)}, upper = word(b, 26);
     UNROLL for (int k = 0; k < 4; k++)
     {
@@ -226,29 +227,32 @@ static void unpack_q3_k(const raw_block *b)
 }
 
 /* The 8 scales and minima of Q4_K and Q5_K. */
-INLINE void scales_k(const raw_block *b)
+INLINE void scales_k(raw_block b)
 {
     vi head = word(b, 0), s = word(b, 1), m = word(b, 2), sm = word(b, 3), six = vi_set8(63);
     vf d = vi_low_halves(head), dm = vi_low_halves(vi_srl(head, 16));
     vi pair = vi_set8(48);
-    put_four(b->scale, vi_and(s, six), d);
-    put_four(b->scale + 4 * ASH_GROUP, vi_or(low_nibbles(sm), vi_and(vi_srl(s, 2), pair)), d);
-    put_four(b->min, vi_and(m, six), dm);
-    put_four(b->min + 4 * ASH_GROUP, vi_or(high_nibbles(sm), vi_and(vi_srl(m, 2), pair)), dm);
+    put_four(b.scale, vi_and(s, six), d);
+    put_four(b.scale + 4 * ASH_GROUP, vi_or(low_nibbles(sm), vi_and(vi_srl(s, 2), pair)), d);
+    put_four(b.min, vi_and(m, six), dm);
+    put_four(b.min + 4 * ASH_GROUP, vi_or(high_nibbles(sm), vi_and(vi_srl(m, 2), pair)), dm);
 }
 
-static void unpack_q4_k(const raw_block *b)
+static void unpack_q4_k(raw_block b)
 {
     scales_k(b);
-    UNROLL for (int i = 0; i < 32; i++)
+    UNROLL for (int k = 0; k < 4; k++)
     {
-        vi v = word(b, 4 + i);
-        put(b, i / 8 * 16 + i % 8, low_nibbles(v));
-        put(b, i / 8 * 16 + i % 8 + 8, high_nibbles(v));
+        UNROLL for (int i = 0; i < 8; i++)
+        {
+            vi v = word(b, 4 + 8 * k + i);
+            put(b, 16 * k + i, low_nibbles(v));
+            put(b, 16 * k + 8 + i, high_nibbles(v));
+        }
     }
 }
 
-static void unpack_q5_k(const raw_block *b)
+static void unpack_q5_k(raw_block b)
 {
     const vi bit = vi_set8(16);
     scales_k(b);
@@ -266,10 +270,10 @@ static void unpack_q5_k(const raw_block *b)
     }
 }
 
-static void unpack_q6_k(const raw_block *b)
+static void unpack_q6_k(raw_block b)
 {
     const vi pair = vi_set8(48);
-    vf d = vf_halves(b->e);
+    vf d = vf_halves(b.e);
     UNROLL for (int k = 0; k < 16; k++)
         put_scale(b, k, vf_mul(d, vi_to_f(vi_sra(vi_sll(word(b, 48 + k / 4), 24 - k % 4 * 8), 24))));
     UNROLL for (int i = 0; i < 16; i++)
@@ -283,7 +287,7 @@ static void unpack_q6_k(const raw_block *b)
     }
 }
 
-static void unpack_iq4_xs(const raw_block *b)
+static void unpack_iq4_xs(raw_block b)
 {
     vi head = word(b, 0), low = word(b, 1), table = table_iq4();
     vf d = vi_low_halves(head);
@@ -297,9 +301,9 @@ static void unpack_iq4_xs(const raw_block *b)
 
 /* ---- ternary -------------------------------------------------------------------------------- */
 
-static void unpack_tq2_0(const raw_block *b)
+static void unpack_tq2_0(raw_block b)
 {
-    vf d = vf_halves(b->e);
+    vf d = vf_halves(b.e);
     UNROLL for (int k = 0; k < 8; k++) put_scale(b, k, d);
     UNROLL for (int i = 0; i < 16; i++)
     {
@@ -320,9 +324,9 @@ INLINE vi next_digit(vi *v)
     return vi_or(vi_and(vi_srl(a, 8), even), vi_and(c, odd));
 }
 
-static void unpack_tq1_0(const raw_block *b)
+static void unpack_tq1_0(raw_block b)
 {
-    vf d = vf_halves(b->e);
+    vf d = vf_halves(b.e);
     for (int k = 0; k < 8; k++) put_scale(b, k, d);
     for (int i = 0; i < 13; i++) {
         vi v = word(b, i);
@@ -351,14 +355,14 @@ INLINE vi even_signs_of_28(vi w)
 }
 
 /* A part of magnitudes with the signs of nibble `at`, around 128. */
-INLINE void put_signed(const raw_block *b, int part, vi v, vi signs, int at)
+INLINE void put_signed(raw_block b, int part, vi v, vi signs, int at)
 {
     vi m = nibble_bits(signs, at);
     put(b, part, vi_xor(vi_sub8(vi_xor(v, m), m), vi_set8(-128)));
 }
 
 /* Two parts from an entry of eight; signs are byte `at`. */
-INLINE void put_entry(const raw_block *b, int part, const uint64_t *grid, vi index, vi signs, int at)
+INLINE void put_entry(raw_block b, int part, const uint64_t *grid, vi index, vi signs, int at)
 {
     put_signed(b, part, vi_gather((const uint8_t *)grid, index, 8), signs, 2 * at);
     put_signed(b, part + 1, vi_gather((const uint8_t *)grid + 4, index, 8), signs, 2 * at + 1);
@@ -370,9 +374,9 @@ INLINE vf half_more(vf d, vi s, float times)
     return vf_mul(vf_mul(d, vf_add(vi_to_f(s), vf_set(0.5f))), vf_set(times));
 }
 
-static void unpack_iq2_xxs(const raw_block *b)
+static void unpack_iq2_xxs(raw_block b)
 {
-    vf d = vf_halves(b->e);
+    vf d = vf_halves(b.e);
     for (int k = 0; k < 8; k++) {
         vi q = word(b, 2 * k), s = word(b, 2 * k + 1), signs = even_signs_of_28(s);
         put_scale(b, k, half_more(d, vi_srl(s, 28), 0.25f));
@@ -381,9 +385,9 @@ static void unpack_iq2_xxs(const raw_block *b)
     }
 }
 
-static void unpack_iq2_xs(const raw_block *b)
+static void unpack_iq2_xs(raw_block b)
 {
-    vf d = vf_halves(b->e);
+    vf d = vf_halves(b.e);
     for (int k = 0; k < 16; k++) {
         vi q = word(b, k), nibbles = vi_srl_by(word(b, 16 + k / 8), k % 8 * 4);
         vi signs = even_signs(vi_or(field(q, 9, 7), vi_sll(vi_srl(q, 25), 8)));
@@ -393,9 +397,9 @@ static void unpack_iq2_xs(const raw_block *b)
     }
 }
 
-static void unpack_iq2_s(const raw_block *b)
+static void unpack_iq2_s(raw_block b)
 {
-    vf d = vf_halves(b->e);
+    vf d = vf_halves(b.e);
     for (int k = 0; k < 8; k++) {
         vi q = word(b, k), signs = word(b, 8 + k);
         vi upper = vi_srl_by(word(b, 16 + k / 4), k % 4 * 8), s = vi_srl_by(word(b, 18 + k / 4), k % 4 * 8);
@@ -409,9 +413,9 @@ static void unpack_iq2_s(const raw_block *b)
     }
 }
 
-static void unpack_iq3_xxs(const raw_block *b)
+static void unpack_iq3_xxs(raw_block b)
 {
-    vf d = vf_halves(b->e);
+    vf d = vf_halves(b.e);
     for (int k = 0; k < 8; k++) {
         vi s = word(b, 16 + k), signs = even_signs_of_28(s);
         put_scale(b, k, half_more(d, vi_srl(s, 28), 0.5f));
@@ -423,9 +427,9 @@ static void unpack_iq3_xxs(const raw_block *b)
     }
 }
 
-static void unpack_iq3_s(const raw_block *b)
+static void unpack_iq3_s(raw_block b)
 {
-    vf d = vf_halves(b->e);
+    vf d = vf_halves(b.e);
     for (int k = 0; k < 8; k++) {
         vi signs = word(b, 18 + k), upper = vi_srl_by(word(b, 16 + k / 4), k % 4 * 8);
         vi s = field(vi_srl_by(word(b, 26), 4 * k), 0, 4);
@@ -439,7 +443,7 @@ static void unpack_iq3_s(const raw_block *b)
 }
 
 /* An entry of thirds times 8, one more or less as bit `at` of h says, around 9. */
-INLINE void put_shifted(const raw_block *b, int part, vi index, vi h, int at)
+INLINE void put_shifted(raw_block b, int part, vi index, vi h, int at)
 {
     vi up = vi_andnot(vi_sra(vi_sll(h, 31 - at), 31), vi_set8(2));
     vi v = vi_gather((const uint8_t *)ash_grid_iq1, index, 8);
@@ -454,9 +458,9 @@ INLINE vf odd_eighths(vf d, vi s)
     return vf_mul(d, vf_fma(vi_to_f(s), vf_set(0.25f), vf_set(0.125f)));
 }
 
-static void unpack_iq1_s(const raw_block *b)
+static void unpack_iq1_s(raw_block b)
 {
-    vf d = vf_halves(b->e);
+    vf d = vf_halves(b.e);
     for (int k = 0; k < 8; k++) {
         vi q = word(b, k), h = vi_srl_by(word(b, 8 + k / 2), k % 2 * 16);
         put_scale(b, k, odd_eighths(d, field(h, 12, 3)));
@@ -468,7 +472,7 @@ static void unpack_iq1_s(const raw_block *b)
     }
 }
 
-static void unpack_iq1_m(const raw_block *b)
+static void unpack_iq1_m(raw_block b)
 {
     vi a = word(b, 12), c = word(b, 13); /* four words of 16 bits, their upper nibbles are d */
     vi half = vi_or(field(a, 12, 4), vi_sll(field(a, 28, 4), 4));
@@ -497,7 +501,7 @@ typedef enum raw_size {
 } raw_size;
 
 typedef struct raw_type {
-    void (*unpack)(const raw_block *b);
+    void (*unpack)(raw_block b);
     raw_size size;
     uint8_t zero;
     bool halves; /* 16 columns to a scale, not 32 */
@@ -546,6 +550,15 @@ static raw_matrix raw_matrix_of(const ash_packed *w)
                         (blocks + per_tile - 1) / per_tile, w->group_bytes, w->data};
 }
 
+/* What fetches the same tile of the next groups, in a step for each 32 columns. Rounded up: a line that is
+ * not fetched costs more than one that is fetched twice. */
+INLINE fetch fetch_tile(const ash_packed *w, int64_t g, int groups, int64_t t, int64_t tiles)
+{
+    fetch f = fetch_start(w, g, groups, t, tiles, TILE_BLOCKS);
+    f.step = (groups * w->group_bytes / (tiles * TILE_BLOCKS) + 63) / 64 * 64;
+    return f;
+}
+
 /* Tile t of group g. */
 static void unpack_tile(const raw_matrix *m, int64_t g, int64_t t, raw_tile *to)
 {
@@ -560,7 +573,7 @@ static void unpack_tile(const raw_matrix *m, int64_t g, int64_t t, raw_tile *to)
                                to->q[i * m->cols / 4] + 4 * r,
                                &to->scale[i * scales][r],
                                &to->min[i * scales][r]};
-            m->type->unpack(&block);
+            m->type->unpack(block);
         }
     }
 }
