@@ -209,53 +209,61 @@ INLINE void run_tile(const step *s, fetch *ahead, const shape o, const int N, fl
                 vf_store_part(y + n * ldy + h * LANES, left - h * LANES, acc[h][n]);
 }
 
-INLINE void run(const ash_packed *w, const ash_act *a, int64_t g0, int64_t g1, float *y, int64_t ldy,
-                const raw_matrix *m, const shape o)
+/* A function for each kind of type and rows of activations. */
+typedef void (*tile_fn)(const step *s, fetch *ahead, float *y, int64_t ldy, int64_t left);
+
+#define TILE(S, H, M, N)                                                                              \
+    static void tile_##S##_##H##M##_##N(const step *s, fetch *ahead, float *y, int64_t ldy, int64_t left) \
+    {                                                                                                 \
+        run_tile(s, ahead, (shape){RAW_##S, H, M}, N, y, ldy, left);                                  \
+    }
+#define TILES(S, H, M)                                                                                \
+    TILE(S, H, M, 1)                                                                                  \
+    TILE(S, H, M, 2)                                                                                  \
+    TILE(S, H, M, 3)                                                                                  \
+    static const tile_fn fns_##S##_##H##M[TILE_ROWS] = {tile_##S##_##H##M##_1, tile_##S##_##H##M##_2, \
+                                                        tile_##S##_##H##M##_3};
+TILES(31, 0, 0)
+TILES(31, 0, 1)
+TILES(31, 1, 0)
+TILES(31, 1, 1)
+TILES(63, 1, 0)
+TILES(255, 0, 0)
+TILES(255, 1, 0)
+
+static const tile_fn *fns_of(const raw_type *t)
 {
-    raw_tile tile;
-    int64_t row_tiles = (a->n + TILE_ROWS - 1) / TILE_ROWS, lds = a->ld / 32, nb = a->cols / 32;
-    for (int64_t g = g0; g < g1; g++) {
-        int64_t left = w->rows - g * ASH_GROUP;
-        for (int64_t t = 0; t < m->tiles; t++) {
-            int64_t b0 = t * TILE_BLOCKS;
-            int blocks = (int)(nb - b0 < TILE_BLOCKS ? nb - b0 : TILE_BLOCKS);
-            fetch ahead = fetch_tile(w, g, 1, t, m->tiles);
-            unpack_tile(m, g, t, &tile);
-            for (int64_t i = 0; i < row_tiles; i++) {
-                int64_t row = a->n * i / row_tiles, n = a->n * (i + 1) / row_tiles - row;
-                int64_t at = row * lds + b0;
-                step s = {&tile,     blocks,     a->ld,      lds,           a->q + row * a->ld + b0 * 32,
-                          a->d + at, a->ds + at, a->ns + at, m->type->zero, t == 0};
-                float *out = y + row * ldy + g * ASH_GROUP;
-                if (n == 1)
-                    run_tile(&s, &ahead, o, 1, out, ldy, left);
-                else if (n == 2)
-                    run_tile(&s, &ahead, o, 2, out, ldy, left);
-                else
-                    run_tile(&s, &ahead, o, 3, out, ldy, left);
-                ahead.step = 0;
-            }
-        }
+    switch (t->size) {
+    case RAW_255: return t->halves ? fns_255_10 : fns_255_00;
+    case RAW_63: return fns_63_10;
+    default:
+        if (t->halves)
+            return t->mins ? fns_31_11 : fns_31_10;
+        return t->mins ? fns_31_01 : fns_31_00;
     }
 }
 
 ASH_MATMUL(ash_avx2_matmul_raw)
 {
+    raw_tile tile;
     raw_matrix m = raw_matrix_of(w);
-#define RUN(...) run(w, a, g0, g1, y, ldy, &m, (shape){__VA_ARGS__})
-    if (m.type->size == RAW_255 && m.type->halves)
-        RUN(RAW_255, true, false);
-    else if (m.type->size == RAW_255)
-        RUN(RAW_255, false, false);
-    else if (m.type->size == RAW_63)
-        RUN(RAW_63, true, false);
-    else if (m.type->halves && m.type->mins)
-        RUN(RAW_31, true, true);
-    else if (m.type->halves)
-        RUN(RAW_31, true, false);
-    else if (m.type->mins)
-        RUN(RAW_31, false, true);
-    else
-        RUN(RAW_31, false, false);
-#undef RUN
+    const tile_fn *fns = fns_of(m.type);
+    int64_t row_tiles = (a->n + TILE_ROWS - 1) / TILE_ROWS, lds = a->ld / 32, nb = a->cols / 32;
+    for (int64_t g = g0; g < g1; g++) {
+        int64_t left = w->rows - g * ASH_GROUP;
+        for (int64_t t = 0; t < m.tiles; t++) {
+            int64_t b0 = t * TILE_BLOCKS;
+            int blocks = (int)(nb - b0 < TILE_BLOCKS ? nb - b0 : TILE_BLOCKS);
+            fetch ahead = fetch_tile(w, g, 1, t, m.tiles);
+            unpack_tile(&m, g, t, &tile);
+            for (int64_t i = 0; i < row_tiles; i++) {
+                int64_t row = a->n * i / row_tiles, n = a->n * (i + 1) / row_tiles - row;
+                int64_t at = row * lds + b0;
+                step s = {&tile,     blocks,     a->ld,      lds,          a->q + row * a->ld + b0 * 32,
+                          a->d + at, a->ds + at, a->ns + at, m.type->zero, t == 0};
+                fns[n - 1](&s, &ahead, y + row * ldy + g * ASH_GROUP, ldy, left);
+                ahead.step = 0;
+            }
+        }
+    }
 }

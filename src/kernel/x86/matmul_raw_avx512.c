@@ -171,57 +171,64 @@ INLINE void run_tile(const step *s, fetch *ahead, const bool halves, const bool 
     STORE_TILE(acc, R, N, y, ldy, left)
 }
 
-INLINE void run_rows(const step *s, fetch *ahead, const bool halves, const bool mins, const int R, int n,
-                     float *y, int64_t ldy, int64_t left)
-{
-    switch (n) {
-    case 1: run_tile(s, ahead, halves, mins, R, 1, y, ldy, left); break;
-    case 2: run_tile(s, ahead, halves, mins, R, 2, y, ldy, left); break;
-    case 3: run_tile(s, ahead, halves, mins, R, 3, y, ldy, left); break;
-    case 4: run_tile(s, ahead, halves, mins, R, 4, y, ldy, left); break;
-    case 5: run_tile(s, ahead, halves, mins, R, 5, y, ldy, left); break;
-    default: run_tile(s, ahead, halves, mins, R, 6, y, ldy, left);
-    }
-}
+/* A function for each kind of type, groups and rows of activations: one that held them all would take the
+ * compiler minutes. */
+typedef void (*tile_fn)(const step *s, fetch *ahead, float *y, int64_t ldy, int64_t left);
 
-INLINE void run(const ash_packed *w, const ash_act *a, int64_t g0, int64_t g1, float *y, int64_t ldy,
-                const raw_matrix *m, const bool halves, const bool mins)
+#define TILE(H, M, R, N)                                                                              \
+    static void tile_##H##M##_##R##N(const step *s, fetch *ahead, float *y, int64_t ldy, int64_t left) \
+    {                                                                                                 \
+        run_tile(s, ahead, H, M, R, N, y, ldy, left);                                                 \
+    }
+#define TILES(H, M)                                                                                   \
+    TILE(H, M, 1, 1)                                                                                  \
+    TILE(H, M, 1, 2)                                                                                  \
+    TILE(H, M, 1, 3)                                                                                  \
+    TILE(H, M, 1, 4)                                                                                  \
+    TILE(H, M, 1, 5)                                                                                  \
+    TILE(H, M, 1, 6)                                                                                  \
+    TILE(H, M, 2, 1)                                                                                  \
+    TILE(H, M, 2, 2)                                                                                  \
+    TILE(H, M, 2, 3)                                                                                  \
+    TILE(H, M, 2, 4)                                                                                  \
+    TILE(H, M, 2, 5)                                                                                  \
+    TILE(H, M, 2, 6)
+TILES(0, 0)
+TILES(0, 1)
+TILES(1, 0)
+TILES(1, 1)
+
+#define ROWS(H, M, R)                                                                                 \
+    {tile_##H##M##_##R##1, tile_##H##M##_##R##2, tile_##H##M##_##R##3,                                \
+     tile_##H##M##_##R##4, tile_##H##M##_##R##5, tile_##H##M##_##R##6}
+/* [halves][mins][groups - 1][rows - 1] */
+static const tile_fn tile_fns[2][2][2][TILE_ROWS] = {{{ROWS(0, 0, 1), ROWS(0, 0, 2)},
+                                                      {ROWS(0, 1, 1), ROWS(0, 1, 2)}},
+                                                     {{ROWS(1, 0, 1), ROWS(1, 0, 2)},
+                                                      {ROWS(1, 1, 1), ROWS(1, 1, 2)}}};
+
+ASH_MATMUL(ash_avx512_matmul_raw)
 {
     raw_tile tiles[2];
+    raw_matrix m = raw_matrix_of(w);
     int64_t row_tiles = (a->n + TILE_ROWS - 1) / TILE_ROWS, lds = a->ld / 32, nb = a->cols / 32;
     for (int64_t g = g0; g < g1; g += 2) {
         int groups = g + 1 < g1 ? 2 : 1;
         int64_t left = w->rows - g * ASH_GROUP;
-        for (int64_t t = 0; t < m->tiles; t++) {
+        const tile_fn *fns = tile_fns[m.type->halves][m.type->mins][groups - 1];
+        for (int64_t t = 0; t < m.tiles; t++) {
             int64_t b0 = t * TILE_BLOCKS;
             int blocks = (int)(nb - b0 < TILE_BLOCKS ? nb - b0 : TILE_BLOCKS);
-            fetch ahead = fetch_tile(w, g, groups, t, m->tiles);
-            for (int r = 0; r < groups; r++) unpack_tile(m, g + r, t, &tiles[r]);
+            fetch ahead = fetch_tile(w, g, groups, t, m.tiles);
+            for (int r = 0; r < groups; r++) unpack_tile(&m, g + r, t, &tiles[r]);
             for (int64_t i = 0; i < row_tiles; i++) { /* of even size: no left-over of one row */
                 int64_t row = a->n * i / row_tiles, n = a->n * (i + 1) / row_tiles - row;
                 int64_t at = row * lds + b0;
-                step s = {tiles,     blocks,     a->ld,      lds,           a->q + row * a->ld + b0 * 32,
-                          a->d + at, a->ds + at, a->ns + at, m->type->zero, t == 0};
-                float *out = y + row * ldy + g * ASH_GROUP;
-                if (groups == 2)
-                    run_rows(&s, &ahead, halves, mins, 2, (int)n, out, ldy, left);
-                else
-                    run_rows(&s, &ahead, halves, mins, 1, (int)n, out, ldy, left);
+                step s = {tiles,     blocks,     a->ld,      lds,          a->q + row * a->ld + b0 * 32,
+                          a->d + at, a->ds + at, a->ns + at, m.type->zero, t == 0};
+                fns[n - 1](&s, &ahead, y + row * ldy + g * ASH_GROUP, ldy, left);
                 ahead.step = 0;
             }
         }
     }
-}
-
-ASH_MATMUL(ash_avx512_matmul_raw)
-{
-    raw_matrix m = raw_matrix_of(w);
-    if (m.type->halves && m.type->mins)
-        run(w, a, g0, g1, y, ldy, &m, true, true);
-    else if (m.type->halves)
-        run(w, a, g0, g1, y, ldy, &m, true, false);
-    else if (m.type->mins)
-        run(w, a, g0, g1, y, ldy, &m, false, true);
-    else
-        run(w, a, g0, g1, y, ldy, &m, false, false);
 }
