@@ -88,11 +88,11 @@ VARIANTS = covering() | {
 LABELS = {
     "gptq-label-v1-data-v2": ("gptq-4b-channel-v2", {"checkpoint_format": "gptq"}),
     "gptq-label-v2-data-v1": ("gptq-zero-g-idx", {"checkpoint_format": "gptq_v2"}),
-    "gptq-label-3b-v2-data-v1": ("gptq-3b-64g-act-v2", {"checkpoint_format": "gptq"}),
+    "gptq-label-3b-v1-data-v2": ("gptq-3b-64g-act-v2", {"checkpoint_format": "gptq"}),
     "gptq-label-no-act": ("gptq-16g-act", {"desc_act": False}),
     "gptq-label-act": ("gptq-old-cuda", {"desc_act": True, "static_groups": True}),
     "gptq-label-bare": ("gptq-attention-only", {}),
-    "gptq-label-synonyms": ("gptq-bf16-scales", {"w_bit": 2, "q_group_size": 32, "zero_point": False}),
+    "gptq-label-synonyms": ("gptq-bf16-scales", {"w_bit": 2, "q_group_size": 32}),
 }
 
 
