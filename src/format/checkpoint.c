@@ -65,8 +65,7 @@ static int read_file(void *arg, ash_tensor_list *list, uint32_t file, ash_err *e
                            ash_checkpoint_kind_name(is), ash_checkpoint_kind_name(o->pub.kind));
     o->known = true;
     o->pub.kind = is;
-    if (kind == ASH_FILE_TORCH)
-        return ash_torch_read(NULL, list, file, err);
+    if (kind == ASH_FILE_TORCH) return ash_torch_read(NULL, list, file, err);
     return ash_safetensors_read(NULL, list, file, err);
 }
 
@@ -154,9 +153,13 @@ static int find_files(owner *o, const char *path, ash_err *err)
         return o->pub.path && o->pub.dir ? 0 : ash_err_nomem(err, path);
     }
     snapshots = ash_fs_join(path, "snapshots");
-    if (!snapshots) return ash_err_nomem(err, path);
-    if (ash_fs_is_dir(snapshots)) rc = ash_checkpoint_snapshot(path, NULL, &dir, err);
+    file = ash_fs_join(path, "config.json"); /* where it is, snapshots/ is a trainer's own */
+    if (!snapshots || !file)
+        rc = ash_err_nomem(err, path);
+    else if (ash_fs_is_dir(snapshots) && !ash_fs_is_file(file))
+        rc = ash_checkpoint_snapshot(path, NULL, &dir, err);
     free(snapshots);
+    free(file);
     if (!rc) {
         o->pub.dir = ash_arena_strdup(&o->arena, dir ? dir : path);
         rc = o->pub.dir ? ash_checkpoint_locate(o->pub.dir, &o->arena, &name, err)

@@ -5,7 +5,8 @@
  *   a .safetensors file                with config.json beside it
  *   a .bin, .pt or .pth file           likewise (format/torch.h)
  *   a folder                           a Hugging Face checkpoint, or one holding one GGUF model
- *   a cache entry                      models--ORG--NAME of the hub's cache: refs/main names the snapshot
+ *   a cache entry                      models--ORG--NAME of the hub's cache: refs/main names the snapshot;
+ *                                      told by its folder snapshots/ and that it has no config.json
  *   an index                           NAME.safetensors.index.json, NAME.bin.index.json
  *
  * In a folder: model.safetensors.index.json, model.safetensors, the only other *.safetensors.index.json,

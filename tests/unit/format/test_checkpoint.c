@@ -482,6 +482,10 @@ static void test_cache(void **state)
     refused("models--a--b", ASH_EFORMAT, "refs/main: must hold a commit");
     text("models--a--b/refs/main", "f00");
     refused("models--a--b", ASH_ENOENT, "has no snapshot of revision 'main': no snapshots/f00");
+    safetensors("trained/model.safetensors", "a");
+    text("trained/config.json", "{}");
+    text("trained/snapshots/1/x", "");
+    expect("trained", ASH_CHECKPOINT_SAFETENSORS, "trained/model.safetensors");
     drop("models--a--b/refs/main");
     refused("models--a--b", ASH_ENOENT, "refs/main is missing and there are 2 snapshots");
 }
