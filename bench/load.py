@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """Checkpoints of true shapes: made, loaded from the page cache, asked for some tokens, deleted.
 
-    bench/load.py [ENTRY ...] [--layers N] [--experts N] [--folder /tmp] [--keep] [--tokens 16]
+    bench/load.py [ENTRY ...] [--layers N] [--experts N] [--folder /tmp] [--keep] [--runs 3] [--tokens 16]
 
 ENTRY is one of bench/shapes.py --list; the 7B and 13B ones without any. One at a time: the folder must have
 room for the largest, the machine memory for its packed weights, KV and a part of the file in the page cache.
 
-load s      verify, map and pack, as the boot report has them
-CPU s       of the whole process at that time: on a busy machine it tells more than the clock
+load        verify, map and pack in seconds, as the boot report has them; warm: the first steps after it
 peak        resident at most until then, less the packed weights; target 256 MiB
-resident    after it, less the packed weights and the KV blocks in use; target 32 MiB
+resident    then, less the packed weights and the KV blocks in use; target 32 MiB; after: after the answer
+speed       tokens a second of that answer, its prompt included
+
+On a machine that is busy: chrt -f 1 bench/load.py --keep ..., after a run that made the files.
 """
 import argparse
 import json
@@ -20,15 +22,9 @@ import tempfile
 import time
 
 import shapes
-from common import MIB, Server, machine, memory, metric
+from common import MIB, Server, machine, memory, metric, spread
 
 SMALL = [e for e in shapes.ENTRIES if "7b" in e or "13b" in e]
-
-
-def processor_seconds(pid):
-    with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
-        fields = f.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def warm(folder):
@@ -49,15 +45,27 @@ def kv_in_use(text, model):
     return pool / total * used
 
 
+def wait_until_loaded(server):
+    while True:
+        status, text = server.get("/readyz")
+        if status == 200:
+            return
+        for model in json.loads(text)["models"]:
+            if model["state"] == "failed":
+                sys.exit(f"{model['model']}: {model['error']['message']}")
+        time.sleep(0.02)
+
+
 def measure(entry, folder, options):
     files = warm(folder)
     catalogue = os.path.join(folder, "models.json")
     with open(catalogue, "w", encoding="utf-8") as f:
         json.dump({entry: {"path": folder, "context": 2048, "template": "alpaca"}}, f)
     with Server(preload=entry, DEFAULT_MODEL=entry, ASHLEY_MODELS_FILE=catalogue) as s:
-        s.wait_for("/readyz", limit=900, pause=0.05)
+        s.wait_for("/livez", limit=30, pause=0.01)
+        wait_until_loaded(s)
         pid = s.process.pid
-        cpu, at_load = processor_seconds(pid), memory(pid)
+        at_load = memory(pid)
         report = json.loads(s.get("/readyz?verbose=1")[1])
         model = next(m for m in report["report"]["models"] if m["model"] == entry)
         load = sum(model["stage_ms"].get(k, 0) for k in ("verify", "map", "pack")) / 1000
@@ -71,11 +79,9 @@ def measure(entry, folder, options):
         kv_after = kv_in_use(s.get("/metrics")[1], entry)
     if said["tokens"] != options.tokens:
         sys.exit(f"{entry}: {said['tokens']} tokens of {options.tokens}")
-    print(f"{entry:32} {files / 1e9:6.2f} GB  load {load:6.2f} s, CPU {cpu:6.2f} s, "
-          f"packed {packed / 1e9:.2f} GB, peak + {(at_load['peak'] - packed) / MIB:.0f} MiB, resident + "
-          f"{(at_load['rss'] - packed - kv) / MIB:.0f} MiB, after {options.tokens} tokens + "
-          f"{(after['rss'] - packed - kv_after) / MIB:.0f} MiB, {options.tokens / seconds:.1f} tokens/s",
-          flush=True)
+    return {"files": files, "packed": packed, "load": load, "warm": model["stage_ms"].get("warm", 0) / 1000,
+            "peak": (at_load["peak"] - packed) / MIB, "resident": (at_load["rss"] - packed - kv) / MIB,
+            "after": (after["rss"] - packed - kv_after) / MIB, "speed": options.tokens / seconds}
 
 
 def main():
@@ -84,6 +90,7 @@ def main():
     p.add_argument("--layers", type=int)
     p.add_argument("--experts", type=int)
     p.add_argument("--folder", default=tempfile.gettempdir())
+    p.add_argument("--runs", type=int, default=3)
     p.add_argument("--tokens", type=int, default=16)
     p.add_argument("--keep", action="store_true", help="leave the checkpoints where they are, and use those")
     o = p.parse_args()
@@ -93,7 +100,12 @@ def main():
         try:
             if not os.path.exists(folder):
                 shapes.make(entry, folder, o.layers, o.experts)
-            measure(entry, folder, o)
+            runs = [measure(entry, folder, o) for _ in range(o.runs)]
+            first = runs[0]
+            print(f"{entry}: {first['files'] / 1e9:.2f} GB of files, {first['packed'] / 1e9:.2f} GB packed")
+            for name, digits in (("load", 2), ("warm", 2), ("peak", 0), ("resident", 0), ("after", 0),
+                                 ("speed", 1)):
+                print(f"    {name:10} {spread([r[name] for r in runs], digits)}", flush=True)
         finally:
             if not o.keep:
                 shutil.rmtree(folder, ignore_errors=True)
