@@ -517,6 +517,52 @@ static void gptq_in_parts(void **state)
     gptq_in_order(true);
 }
 
+/* FP8's kv_b: the values stay FP8 where a head begins on a block, else they and the keys are floats. */
+static void fp8_in_parts(void **state)
+{
+    static const int64_t blocks[][2] = {{16, 32}, {48, 24}};
+    for (int i = 0; i < 2; i++) {
+        fake f;
+        pieces p;
+        bound b;
+        ash_rng rng;
+        char quant[96], text[64];
+        int64_t bo = blocks[i][0], bi = blocks[i][1], down = (192 + bo - 1) / bo,
+                across = (RANK + bi - 1) / bi;
+        ash_rng_init(&rng, 13);
+        snprintf(quant, sizeof quant, "{\"quant_method\":\"fp8\",\"weight_block_size\":[%d,%d]}", (int)bo,
+                 (int)bi);
+        fake_init(&f, FAKE_LLAMA, NULL, quant);
+        uint8_t *w = fake_add(&f, "kv_b.weight", ASH_DTYPE_F8_E4M3, HEADS * (NOPE + VDIM), RANK);
+        for (int j = 0; j < HEADS * (NOPE + VDIM) * RANK; j++)
+            w[j] = (uint8_t)(ash_rng_u64(&rng) % 120); /* no NaN */
+        uint8_t *s = fake_add(&f, "kv_b.weight_scale_inv", ASH_DTYPE_F32, (uint64_t)down, (uint64_t)across);
+        fill(s, fake_tensor(&f, "kv_b.weight_scale_inv"), &rng);
+        bind_all(&f, &p, &b);
+        assert_int_equal(p.v[0].w.dtype, i ? ASH_DTYPE_F32 : ASH_DTYPE_F8_E4M3);
+        assert_string_equal(ash_bind_describe(&b.b, text), "FP8");
+        float want[RANK], got[RANK], scale;
+        for (int64_t row = 0; row < HEADS * (NOPE + VDIM); row++) {
+            int64_t h = row / (NOPE + VDIM), j = row % (NOPE + VDIM);
+            source_row(&f, fake_tensor(&f, "kv_b.weight"), row, want);
+            for (int64_t c = 0; c < RANK; c++) {
+                memcpy(&scale, s + 4 * (row / bo * across + c / bi), 4);
+                want[c] *= scale;
+            }
+            if (j >= NOPE) {
+                ash_linear_row(&p.v[h], j - NOPE, got);
+                assert_memory_equal(got, want, sizeof want);
+            }
+            for (int64_t r = 0; j < NOPE && r < RANK; r++) {
+                ash_linear_row(&p.k[h], r, got);
+                assert_true(got[j] == want[r]);
+            }
+        }
+        unbind(&b);
+        fake_release(&f);
+    }
+}
+
 static void descriptions(void **state)
 {
     fake f;
@@ -562,6 +608,7 @@ int main(void)
         cmocka_unit_test(shapes_of_parts_are_checked),
         cmocka_unit_test(views_with_strides),
         cmocka_unit_test(gptq_in_parts),
+        cmocka_unit_test(fp8_in_parts),
         cmocka_unit_test(descriptions),
         cmocka_unit_test(what_is_not_needed),
     };
