@@ -322,6 +322,13 @@ static void test_index_limits(void **state)
     ash_buf_adds(&b, "}}");
     put(IX, b.data, b.len);
     refused("", ASH_ELIMIT, "more than 1024 files");
+    ash_buf_release(&b);
+    ash_buf_init(&b, 1u << 25);
+    ash_buf_adds(&b, "{\"weight_map\":{\"\u00e9\":\"0\"");
+    for (unsigned i = 0; i < ASH_MAX_TENSORS; i++) ash_buf_printf(&b, ",\"%x\":\"0\"", i);
+    ash_buf_adds(&b, "}}");
+    put(IX, b.data, b.len);
+    refused("", ASH_ELIMIT, "more than 1048576 tensors");
     char path[512];
     snprintf(path, sizeof path, "%s/%s", root, IX);
     assert_int_equal(truncate(path, ASH_MAX_SHARD_INDEX + 1), 0); /* no disk is taken */
