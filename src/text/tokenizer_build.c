@@ -198,6 +198,8 @@ int tok_build(tok_desc *d, ash_tokenizer **out, ash_err *err)
     t->adds_bos = d->adds_bos && t->bos >= 0;
     t->adds_eos = d->adds_eos && t->eos >= 0;
     int rc = build_parts(t, d, err);
+    if (!rc)
+        rc = ash_buf_check(&d->note, "notes", err);
     t->from = rc ? NULL : ash_arena_strdup(&t->arena, d->from);
     t->note = rc ? NULL : ash_arena_strdup(&t->arena, ash_buf_cstr(&d->note));
     if (!rc && (!t->from || !t->note))

@@ -9,6 +9,7 @@
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/rng.h"
+#include "base/utf8.h"
 
 #define MAX_DESC_BYTES ((size_t)2 << 30)
 #define MAX_NOTE (64u << 10)
@@ -197,11 +198,13 @@ void tok_desc_note(tok_desc *d, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(line, sizeof line, fmt, ap);
     va_end(ap);
-    if (d->note.len + strlen(line) + 1 >= MAX_NOTE) /* enough was said */
+    size_t n = strlen(line);
+    n -= ash_utf8_incomplete_tail(line, n);
+    if (d->note.len + n + 1 >= MAX_NOTE) /* enough was said */
         return;
     if (d->note.len)
         ash_buf_addc(&d->note, '\n');
-    ash_buf_adds(&d->note, line);
+    ash_buf_add(&d->note, line, n);
 }
 
 const char *tok_desc_copy(tok_desc *d, const char *p, size_t n)

@@ -255,10 +255,21 @@ static bool is_llama_class(const side *s)
         if (strncmp(class, classes[i], n) == 0 && (!class[n] || strcmp(class + n, "Fast") == 0))
             return true;
     }
-    for (size_t i = 0; !class && type && s->d->model != TOK_BPE && i < sizeof types / sizeof *types; i++)
+    for (size_t i = 0; !class && type && i < sizeof types / sizeof *types; i++)
         if (strcmp(type, types[i]) == 0)
             return true;
     return !class && s->d->model == TOK_SPM;
+}
+
+/* What Llama's class calls its special tokens where no file names them. */
+static void usual_names(side *s)
+{
+    if (s->d->bos < 0)
+        s->d->bos = tok_desc_find(s->d, ASH_STR("<s>"));
+    if (s->d->eos < 0)
+        s->d->eos = tok_desc_find(s->d, ASH_STR("</s>"));
+    if (s->d->unk < 0)
+        s->d->unk = tok_desc_find(s->d, ASH_STR("<unk>"));
 }
 
 /* `usual`: what Llama's class does unless told otherwise. *out is what the post-processor does, of a
@@ -311,6 +322,8 @@ static int read_all(side *s, const tok_files *files, ash_err *err)
     read_special(s, "eos_token", "eos_token_id", &s->d->eos);
     read_special(s, "unk_token", "unk_token_id", &s->d->unk);
     read_special(s, "pad_token", "pad_token_id", &s->d->pad);
+    if (is_llama_class(s))
+        usual_names(s);
     rc = read_adds(s, "add_bos_token", true, &s->d->adds_bos, err);
     if (!rc)
         rc = read_adds(s, "add_eos_token", false, &s->d->adds_eos, err);
