@@ -13,8 +13,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void use(const ash_tokenizer *t)
 {
-    static const char text[] = "Hello, the w\xc3\xb6rld's  12345\n\n\t<s> x</s> e\xcc\x81 \xe4\xbd\xa0\xe5\xa5\xbd "
-                               "\xf0\x9f\x98\x80 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa !!  \xff <think>";
+    static const char text[] = "Hello, the w\xc3\xb6rld's  12345\n\n\t<s> x</s> e\xcc\x81 "
+                               "\xe4\xbd\xa0\xe5\xa5\xbd \xf0\x9f\x98\x80 !!  \xff <think> "
+                               "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
     static const ash_span span = {3, 9};
     ash_ids ids = ASH_IDS_INIT;
     ash_err err = ASH_ERR_INIT;
