@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes the corpora of fuzz_gguf, fuzz_model, fuzz_safetensors, fuzz_tokenizer and fuzz_torch: small
-files, each with something of its own.
+"""Writes the corpora of fuzz_checkpoint, fuzz_gguf, fuzz_model, fuzz_safetensors, fuzz_tokenizer and
+fuzz_torch: small files, each with something of its own.
 
     fuzz/make_corpus.py        (Python 3.9, nothing else; writes into fuzz/corpus/)
 """
@@ -247,8 +247,88 @@ def torch_files():
                          b"}(U\x01ah\x00u\x86\x85."}
 
 
+def tensors_file(tensors):
+    """tensors: (name, dtype, shape, bytes)"""
+    head, data = {}, b""
+    for name, dtype, shape, b in tensors:
+        head[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(b)]}
+        data += b
+    return safetensors(json.dumps(head, separators=(",", ":")).encode(), data)
+
+
+def bf16(*shape):
+    n = 1
+    for s in shape:
+        n *= s
+    return "BF16", list(shape), bytes((17 * i) % 256 if i % 2 == 0 else 0x3C + i // 2 % 2 * 0x80
+                                      for i in range(2 * n))
+
+
+def gptq(name, out, cols, bits, group, order=None):
+    groups = -(-cols // group)
+    zero = {2: 0x55555555, 4: 0x77777777, 8: 0x7F7F7F7F}.get(bits, 0)
+    words = [(2654435761 * (i + 1)) % 2**32 for i in range(cols * bits // 32 * out)]
+    parts = [("qweight", "I32", [cols * bits // 32, out], struct.pack("<%dI" % len(words), *words)),
+             ("qzeros", "I32", [groups, out * bits // 32],
+              struct.pack("<I", zero) * (groups * out * bits // 32)),
+             ("scales", "F16", [groups, out], b"\x00\x24" * (groups * out))]
+    if order:
+        parts.append(("g_idx", "I32", [cols], struct.pack("<%di" % cols, *order)))
+    return [(name + "." + p, *rest) for p, *rest in parts]
+
+
+def llama_folder(config, linear, quantize="", more=()):
+    """One layer of 32, two heads over one, a vocabulary of 8; linear(name, out, in) makes a matrix."""
+    d, kv, ff, layer = 32, 16, 32, "model.layers.0."
+    base = {"model_type": "llama", "hidden_size": d, "num_hidden_layers": 1, "intermediate_size": ff,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 8,
+            "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "tie_word_embeddings": True}
+    shapes = [("self_attn.q_proj", d, d), ("self_attn.k_proj", kv, d), ("self_attn.v_proj", kv, d),
+              ("self_attn.o_proj", d, d), ("mlp.gate_proj", ff, d), ("mlp.up_proj", ff, d),
+              ("mlp.down_proj", d, ff)]
+    tensors = [("model.embed_tokens.weight", *bf16(8, d)), ("model.norm.weight", *bf16(d)),
+               (layer + "input_layernorm.weight", *bf16(d)),
+               (layer + "post_attention_layernorm.weight", *bf16(d))]
+    for name, out, cols in shapes:
+        tensors += linear(layer + name, out, cols)
+    text = json.dumps({**base, **config}, separators=(",", ":"))
+    return text.encode() + b"\0" + quantize.encode() + b"\0" + tensors_file(tensors + list(more))
+
+
+def checkpoint_files():
+    def plain(name, out, cols):
+        return [(name + ".weight", *bf16(out, cols))]
+
+    def fp8(name, out, cols):
+        blocks = [-(-out // 16), -(-cols // 16)]
+        return [(name + ".weight", "F8_E4M3", [out, cols], bytes(i % 120 for i in range(out * cols))),
+                (name + ".weight_scale_inv", "F32", blocks,
+                 struct.pack("<f", 0.01) * (blocks[0] * blocks[1]))]
+
+    def some(name, out, cols):  # quantised in part, and not all of it alike
+        if name.endswith("o_proj"):
+            return plain(name, out, cols)
+        if out < 32:
+            return plain(name, out, cols) + [(name + ".bias", *bf16(out))]
+        return gptq(name, out, cols, 8 if "mlp" in name else 4, 16, [i * 7 % 32 // 16 for i in range(cols)])
+
+    block = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [16, 16]}
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 1e4}
+    return {
+        "bf16-yarn": llama_folder({"rope_parameters": yarn}, plain),
+        "mistral-window": llama_folder({"model_type": "mistral", "sliding_window": 2}, plain),
+        "qwen2-bias": llama_folder({"model_type": "qwen2"}, plain,
+                                   more=[("model.layers.0.self_attn.q_proj.bias", *bf16(32)),
+                                         ("model.layers.0.self_attn.k_proj.bias", *bf16(16)),
+                                         ("model.layers.0.self_attn.v_proj.bias", *bf16(16))]),
+        "fp8": llama_folder({"quantization_config": block}, fp8),
+        "gptq-order": llama_folder({}, some, '{"bits":4,"group_size":16,"desc_act":true}'),
+    }
+
+
 def main():
-    for folder, files in (("gguf", gguf_files()), ("model", model_files()), ("tokenizer", tokenizer_files()),
+    for folder, files in (("checkpoint", checkpoint_files()), ("gguf", gguf_files()),
+                          ("model", model_files()), ("tokenizer", tokenizer_files()),
                           ("safetensors", safetensors_files()), ("torch", torch_files())):
         where = os.path.join(HERE, "corpus", folder)
         os.makedirs(where, exist_ok=True)
