@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "arch/config.h"
 #include "arch/deepseek2.h"
 
 enum { MAX_RANK = 1 << 16, MAX_LATENT = 2048, MAX_HEAD = 1024, MAX_FF = 1 << 20, MAX_SHARED = 256 };
@@ -42,12 +43,6 @@ static const char *gguf_key(const char *name, char key[96])
     return key;
 }
 
-/* Where a message says that a key is. */
-static int in_config(const ash_checkpoint *c, int rc, ash_err *err)
-{
-    return rc ? ash_err_prefix(err, "%s/config.json", c->dir) : 0;
-}
-
 static int read_field(const ash_checkpoint *c, const field *f, ash_deepseek2 *out, ash_err *err)
 {
     char key[96];
@@ -61,10 +56,8 @@ static int read_field(const ash_checkpoint *c, const field *f, ash_deepseek2 *ou
             return ash_err_set(err, ASH_ENOENT, "%s: key '%s' is missing", c->path, key);
         return ash_gguf_get_i64(c->gguf, key, f->lo, f->hi, to, err);
     }
-    const json_t *v = json_object_get(c->config, name);
-    if (f->need && (!v || json_is_null(v)))
-        return ash_err_set(err, ASH_ENOENT, "%s/config.json: '%s' is missing", c->dir, name);
-    return in_config(c, ash_json_get_int(c->config, name, f->lo, f->hi, to, err), err);
+    return f->need ? ash_config_need_int(c, name, f->lo, f->hi, to, err)
+                   : ash_config_int(c, name, f->lo, f->hi, to, err);
 }
 
 /* ---- GGUF ----------------------------------------------------------------------------------- */
@@ -148,12 +141,12 @@ static int read_json_router(const ash_checkpoint *c, ash_deepseek2 *d, ash_err *
     int64_t every = 1;
     d->router.normalise = v3;
     int rc;
-    if ((rc = ash_json_get_str(c->config, "scoring_func", &score, err)) ||
-        (rc = ash_json_get_str(c->config, "topk_method", &method, err)) ||
-        (rc = ash_json_get_bool(c->config, "norm_topk_prob", &d->router.normalise, err)) ||
-        (rc = ash_json_get_num(c->config, "routed_scaling_factor", -1e6, 1e6, &scale, err)) ||
-        (rc = ash_json_get_int(c->config, "moe_layer_freq", 1, ASH_MAX_LAYERS, &every, err)))
-        return in_config(c, rc, err);
+    if ((rc = ash_config_str(c, "scoring_func", &score, err)) ||
+        (rc = ash_config_str(c, "topk_method", &method, err)) ||
+        (rc = ash_config_bool(c, "norm_topk_prob", &d->router.normalise, err)) ||
+        (rc = ash_config_num(c, "routed_scaling_factor", -1e6, 1e6, &scale, err)) ||
+        (rc = ash_config_int(c, "moe_layer_freq", 1, ASH_MAX_LAYERS, &every, err)))
+        return rc;
     d->router.scale = (float)scale;
     d->router.score = !strcmp(score, "sigmoid") ? ASH_ROUTER_SIGMOID : ASH_ROUTER_SOFTMAX;
     d->biased = !strcmp(method, "noaux_tc");
@@ -185,8 +178,9 @@ static int finish_router(const ash_checkpoint *c, ash_deepseek2 *d, ash_err *err
     r->normalise = r->normalise && r->used > 1;
     if (r->normalise && r->score == ASH_ROUTER_SOFTMAX)
         r->scale = 1; /* V2's own code scales weights or normalises them, never both */
-    if (ash_router_check(r, err))
-        return ash_err_prefix(err, "%s", c->path);
+    ash_err why = ASH_ERR_INIT;
+    if (ash_router_check(r, &why))
+        return ash_err_set(err, ASH_EFORMAT, "%s: %s", c->path, why.msg);
     if (d->expert_ff < 1)
         return ash_err_set(err, ASH_ENOENT, "%s: experts without the length of their feed-forward ('%s')",
                            c->path,
@@ -217,12 +211,9 @@ static int read_scale(const ash_checkpoint *c, const ash_hparams *hp, ash_deepse
     if (c->gguf) {
         rc = ash_gguf_get_f64(c->gguf, gguf_key("rope.scaling.yarn_log_multiplier", key), &multiplier, err);
     } else {
-        const json_t *rope = json_object_get(c->config, "rope_parameters");
-        if (!json_is_object(rope))
-            rope = json_object_get(c->config, "rope_scaling");
-        rc = !json_is_object(rope) ? 0 : ash_json_get_num(rope, "mscale_all_dim", 0, 1e3, &multiplier, err);
+        ash_rope_options again = hp->rope;
+        rc = ash_config_rope(c, hp->n_ctx, &again, &multiplier, err);
         multiplier *= 0.1;
-        rc = in_config(c, rc, err);
     }
     if (rc)
         return rc;
@@ -252,9 +243,9 @@ static int complete(const ash_checkpoint *c, ash_hparams *hp, const ash_deepseek
                            "%s: %lld elements of a head for rotation: expected an even number",
                            c->path, (long long)d->rope);
     if (!c->gguf) {
-        int rc = ash_json_get_bool(c->config, "rope_interleave", &interleaved, err);
+        int rc = ash_config_bool(c, "rope_interleave", &interleaved, err);
         if (rc)
-            return in_config(c, rc, err);
+            return rc;
     }
     hp->k_dim = d->nope + d->rope;
     hp->v_dim = d->v;

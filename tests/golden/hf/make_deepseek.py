@@ -60,6 +60,12 @@ CONFIGS = {
 }
 GGUFS = {"deepseek-gguf-1": ("deepseek-v2-lite", 1), "deepseek-gguf-2": ("deepseek-v2-lite", 2),
          "deepseek-gguf-3": ("deepseek-v2", 3), "deepseek-v3-gguf": ("deepseek-v3", 3)}
+TINIEST = {"vocab_size": 8, "hidden_size": 16, "intermediate_size": 8, "moe_intermediate_size": 8,
+           "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "n_routed_experts": 4,
+           "num_experts_per_tok": 2, "kv_lora_rank": 8, "qk_nope_head_dim": 4, "qk_rope_head_dim": 4,
+           "v_head_dim": 6, "max_position_embeddings": 64}
+SEEDS = {"deepseek2-whole": (V2 | TINIEST, 1),  # for the fuzzer of models
+         "deepseek2-heads": (V3 | TINIEST | {"n_group": 2, "topk_group": 1, "q_lora_rank": 8}, 3)}
 
 
 # ------------------------------------------------------------------ weights
@@ -399,8 +405,8 @@ def gguf_tensors(c, w, generation):
             yield f"{to}exp_probs_b.bias", bias.numpy()
 
 
-def write_gguf(folder, c, w, generation):
-    out = gguf.GGUFWriter(os.path.join(folder, "model.gguf"), "deepseek2")
+def write_gguf(path, c, w, generation):
+    out = gguf.GGUFWriter(path, "deepseek2")
     rope, k, v = c["qk_rope_head_dim"], c["qk_nope_head_dim"] + c["qk_rope_head_dim"], c["v_head_dim"]
     sigmoid = c["scoring_func"] == "sigmoid"
     out.add_block_count(c["num_hidden_layers"])
@@ -454,15 +460,22 @@ def write_gguf(folder, c, w, generation):
 def make_gguf(name):
     source, generation = GGUFS[name]
     folder = golden.fresh(name)
-    write_gguf(folder, CONFIGS[source], weights(source, CONFIGS[source]), generation)
+    write_gguf(os.path.join(folder, "model.gguf"), CONFIGS[source], weights(source, CONFIGS[source]),
+               generation)
     golden.same_as(folder, os.path.join(golden.HERE, source), ["golden.json", "golden.u16"])
+
+
+def make_seed(name):
+    c, generation = SEEDS[name]
+    path = os.path.join(golden.HERE, "../../../fuzz/corpus/model", name + ".gguf")
+    write_gguf(path, c, weights(name, c), generation)
 
 
 def main(only):
     torch.manual_seed(0)
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    for names, run in ((CONFIGS, make), (GGUFS, make_gguf)):
+    for names, run in ((CONFIGS, make), (GGUFS, make_gguf), (SEEDS, make_seed)):
         for name in names:
             if not only or name in only:
                 run(name)
