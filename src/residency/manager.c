@@ -127,6 +127,21 @@ static void on_progress(void *user, ash_load_stage stage, uint64_t done, uint64_
     }
 }
 
+/* A KV pool for which the memory has room, if the usual one does not fit: of the engine's least size,
+ * one context, at least. Leaves a sixteenth free. */
+static int fit_pool(ash_engine_opts *o, ash_engine_plan *plan, uint64_t room, ash_err *err)
+{
+    uint64_t fixed = plan->weight_bytes + plan->scratch_bytes, usual = plan->kv_bytes;
+    room -= room / 16;
+    if (fixed >= room || usual <= room - fixed) return 0;
+    o->kv_bytes = room - fixed;
+    int rc = ash_engine_plan_read(o, plan, err);
+    if (!rc && plan->kv_bytes < usual)
+        ash_info("residency", "%s: a KV pool of %.2f GB instead of %.2f, which the memory has room for",
+                 o->path, (double)plan->kv_bytes * 1e-9, (double)usual * 1e-9);
+    return rc;
+}
+
 static int load_engine(const ash_manager *m, ash_entry *e, ash_engine **out, ash_err *err)
 {
     ash_engine_opts o = {.path = e->spec.path,
@@ -141,8 +156,9 @@ static int load_engine(const ash_manager *m, ash_entry *e, ash_engine **out, ash
     ash_engine_plan plan;
     int rc = ash_engine_plan_read(&o, &plan, err);
     if (rc) return rc;
-    uint64_t need = plan.weight_bytes + plan.kv_bytes + plan.scratch_bytes;
     uint64_t room = ash_memory_available();
+    if ((rc = fit_pool(&o, &plan, room, err))) return rc;
+    uint64_t need = plan.weight_bytes + plan.kv_bytes + plan.scratch_bytes;
     if (need > room)
         return ash_err_set(err, ASH_ENOSPC,
                            "'%s' needs %.2f GB of memory (weights %.2f, KV cache %.2f) and %.2f GB "

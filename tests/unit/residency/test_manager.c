@@ -31,6 +31,7 @@ int ash_engine_plan_read(const ash_engine_opts *opts, ash_engine_plan *out, ash_
 {
     *out = (ash_engine_plan){.weight_bytes = 1000, .kv_bytes = 100, .scratch_bytes = 10};
     if (strstr(opts->path, "huge")) out->weight_bytes = (uint64_t)1 << 60;
+    if (strstr(opts->path, "wide")) out->kv_bytes = opts->kv_bytes ? opts->kv_bytes : (uint64_t)1 << 60;
     return 0;
 }
 
@@ -47,6 +48,10 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
         if (atomic_load(opts->cancel)) return ash_err_set(err, ASH_ECANCELED, "cancelled");
         usleep(1000);
     }
+    if (strstr(opts->path, "wide") && !opts->kv_bytes)
+        return ash_err_set(err, ASH_ENOMEM, "the whole pool was asked for");
+    if (!strstr(opts->path, "wide") && opts->kv_bytes)
+        return ash_err_set(err, ASH_EINVAL, "a smaller pool was asked for");
     if (strstr(opts->path, "bad"))
         return ash_err_set(err, ASH_EFORMAT, "%s: tensor 'x' is cut", opts->path);
     opts->progress(opts->user, ASH_LOAD_PACK, 1000, 1000);
@@ -188,9 +193,10 @@ static void test_one_bad_entry_never_stops_the_rest(void **state)
                                .preload = true,
                                .required = true,
                                .keep_alive_ms = -1},
-                              SPEC("good", "good", true)};
-    ash_manager *m = open_manager(specs, 4, ASH_READY_ANY);
+                              SPEC("good", "good", true), SPEC("wide", "wide", true)};
+    ash_manager *m = open_manager(specs, 5, ASH_READY_ANY);
     until_state(m, "good", ASH_MODEL_LOADED);
+    until_state(m, "wide", ASH_MODEL_LOADED); /* with a KV pool that fits */
     assert_int_equal(ash_manager_state(m, "bad"), ASH_MODEL_FAILED);
     assert_int_equal(ash_manager_state(m, "gone"), ASH_MODEL_FAILED);
     assert_true(ash_manager_ready(m));
@@ -215,7 +221,7 @@ static void test_one_bad_entry_never_stops_the_rest(void **state)
     assert_int_equal(atomic_load(&w.calls), 0);
     json_t *report = ash_manager_report(m);
     assert_true(json_is_true(json_object_get(report, "done")));
-    assert_int_equal(json_array_size(json_object_get(report, "models")), 4);
+    assert_int_equal(json_array_size(json_object_get(report, "models")), 5);
     json_decref(report);
     ash_manager_close(m);
     m = open_manager(specs, 4, ASH_READY_REQUIRED);
