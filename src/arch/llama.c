@@ -172,6 +172,17 @@ static void llama_close(ash_net *net)
     free(m);
 }
 
+/* Settings of rotation that cannot be are told before any memory is taken. */
+static int check_rope(const ash_checkpoint *c, const ash_rope_options *o, ash_err *err)
+{
+    ash_rope probe;
+    int rc = ash_rope_init(&probe, o, err);
+    if (rc)
+        return ash_err_prefix(err, "%s", c->path);
+    ash_rope_release(&probe);
+    return 0;
+}
+
 static int plan_into(llama *m, const ash_checkpoint *c, ash_err *err)
 {
     ash_hparams *hp = &m->net.hp;
@@ -185,6 +196,8 @@ static int plan_into(llama *m, const ash_checkpoint *c, ash_err *err)
                            c->path, of->hf,
                            (long long)hp->n_experts);
     hp->rope.pairs = c->gguf ? of->gguf_pairs : ASH_ROPE_HALVES;
+    if ((rc = check_rope(c, &hp->rope, err)))
+        return rc;
     m->layers = ash_arena_calloc(&m->net.arena, (size_t)hp->n_layers, sizeof *m->layers);
     if (!m->layers)
         return ash_err_nomem(err, "layers");

@@ -207,7 +207,8 @@ static inline void tiny_build(const tiny_model *m, ash_buf *out)
     for (size_t i = 0; i < m->n_keys; i++) { /* keys that the above does not write */
         const char *k = m->keys[i].key;
         if (!strncmp(k, "llama.rope.scal", 15) || strstr(k, "_length_") || strstr(k, "key_length") ||
-            strstr(k, "value_length") || strstr(k, "dimension_count") || strstr(k, "expert"))
+            strstr(k, "value_length") || strstr(k, "dimension_count") || strstr(k, "expert") ||
+            strstr(k, "sliding"))
             tiny_overridden(&s, k);
     }
     if (m->tokenizer)

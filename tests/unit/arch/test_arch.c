@@ -185,6 +185,27 @@ static void keys_are_checked(void **state)
     }
 }
 
+static void windows(void **state)
+{
+    static const tiny_key key[] = {{"llama.attention.sliding_window", ASH_GGUF_U32, .i = 48},
+                                   {"llama.attention.sliding_window_pattern", ASH_GGUF_U32, .i = 2}};
+    tiny_model m = TINY_DEFAULT;
+    m.keys = key;
+    ash_buf b;
+    ash_gguf *g;
+    ash_net *net;
+    ash_err err = ASH_ERR_INIT;
+    m.n_keys = 1;
+    assert_int_equal(plan(&m, &b, &g, &net, &err), 0);
+    assert_int_equal(ash_hparams_window(&net->hp, 0), 48);
+    assert_int_equal(ash_hparams_window(&net->hp, 1), 48);
+    ash_net_close(net);
+    ash_gguf_close(g);
+    ash_buf_release(&b);
+    m.n_keys = 2; /* a period, as some architectures have: not one flag for each layer */
+    expect_refused(&m, ASH_EFORMAT, "llama.attention.sliding_window_pattern");
+}
+
 static void rope_scalings(void **state)
 {
     static const tiny_key yarn[] = {{"llama.rope.scaling.type", ASH_GGUF_STRING, .s = "yarn"},
@@ -225,6 +246,7 @@ int main(void)
         cmocka_unit_test(leftovers_are_no_error),
         cmocka_unit_test(vectors_must_be_finite),
         cmocka_unit_test(keys_are_checked),
+        cmocka_unit_test(windows),
         cmocka_unit_test(rope_scalings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -79,6 +79,10 @@ static void values_are_checked(void **state)
          "'beta_fast'"},
         {"{\"rope_parameters\":{\"a\":{\"rope_theta\":1e4},\"b\":{\"rope_theta\":1e6}}}", ASH_EUNSUPPORTED,
          "rope settings that differ between layers"},
+        {"{\"rope_theta\":1}", ASH_EINVAL, "mem.safetensors: rope base 1: expected more than 1"},
+        {"{\"rope_scaling\":{\"type\":\"llama3\",\"factor\":2,\"low_freq_factor\":4,"
+         "\"high_freq_factor\":1}}",
+         ASH_EINVAL, "mem.safetensors: llama3 rope scaling: low 4, high 1"},
         {"{\"partial_rotary_factor\":0.5}", ASH_EUNSUPPORTED,
          "'partial_rotary_factor' is 0.5; known here: 1"},
         {"{\"model_type\":\"mistral\",\"sliding_window\":0}", ASH_EFORMAT, "'sliding_window'"},
