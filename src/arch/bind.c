@@ -232,10 +232,10 @@ static void spell(const char *format, uint32_t layer, uint32_t expert, char name
 #pragma GCC diagnostic pop
 }
 
-static bool applies(const bind_plan *p, const ash_bind_rule *r, uint32_t layer)
+static bool holds(const bind_plan *p, unsigned conditions, uint32_t layer)
 {
-    unsigned holds = p->t->when | (layer < p->t->n_dense ? ASH_IF_DENSE : ASH_IF_EXPERTS);
-    return (r->when & ~holds) == 0;
+    unsigned all = p->t->when | (layer < p->t->n_dense ? ASH_IF_DENSE : ASH_IF_EXPERTS);
+    return (conditions & ~all) == 0;
 }
 
 static int missing(const bind_plan *p, const char *name, ash_err *err)
@@ -326,11 +326,13 @@ static int bind_forms(bind_plan *p, size_t first, size_t end, uint32_t layer, ch
                       ash_err *err)
 {
     const ash_bind_rule *rules = p->t->rules;
-    bool done = false, need = rules[first].need == ASH_REQUIRED || end - first > 1;
+    const ash_bind_rule *one = &rules[first];
+    bool done = false, need = one->need == ASH_REQUIRED || end - first > 1 ||
+                              (one->must && holds(p, one->must, layer));
     char name[NAME], lacking[NAME] = "";
     for (size_t i = first; i < end; i++) {
         const char *format = format_of(p, &rules[i]);
-        if (!format || !applies(p, &rules[i], layer)) continue;
+        if (!format || !holds(p, rules[i].when, layer)) continue;
         spell(format, layer, 0, name);
         if (done) { /* of two forms, e.g. split and whole, one is enough */
             bind_find(p, name);

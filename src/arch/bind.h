@@ -78,6 +78,7 @@ typedef struct ash_bind_rule {
     size_t field;          /* offsetof */
     unsigned when;         /* all of these must hold for the rule to apply; 0: always */
     ash_dim count;         /* of ASH_BIND_STACK */
+    unsigned must;         /* an optional rule is required where all of these hold; 0: nowhere */
 } ash_bind_rule;
 
 /* What rules apply to. */

@@ -211,13 +211,13 @@ static int read_gguf(reader *r, ash_hparams *out, ash_err *err)
     return 0;
 }
 
-int ash_hparams_read(const ash_checkpoint *c, const char *prefix, unsigned flags, ash_hparams *out,
+int ash_hparams_read(const ash_checkpoint *c, const char *name, unsigned flags, ash_hparams *out,
                      ash_err *err)
 {
     *out = (ash_hparams){0};
     if (!c->gguf)
-        return ash_hparams_read_hf(c, flags, out, err);
-    reader r = {.g = c->gguf, .prefix = prefix, .flags = flags};
+        return ash_hparams_read_hf(c, name, flags, out, err);
+    reader r = {.g = c->gguf, .prefix = name, .flags = flags};
     return read_gguf(&r, out, err);
 }
 

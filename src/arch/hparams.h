@@ -20,6 +20,7 @@ typedef struct ash_hparams {
     int64_t n_experts;    /* 0: none */
     float rms_eps;
     bool tied;            /* the head is the embedding, even if the files hold one */
+    bool attention_bias, mlp_bias; /* the linears there must have biases */
     ash_rope_options rope; /* pairs and freq_factors are the architecture's to set */
     int32_t window;        /* positions that a row of a windowed layer sees; 0: there are none */
     uint64_t windowed[ASH_MAX_LAYERS / 64]; /* a bit for each layer */
@@ -29,11 +30,12 @@ enum {
     ASH_HPARAMS_OWN_HEADS = 1, /* k_dim, v_dim, rope.dims and rope.head_dim stay 0: the architecture's */
 };
 
-/* Reads the sizes of a decoder in the manner of Llama: of GGUF the keys "PREFIX.*", with the
- * vocabulary's size from the tensor "token_embd.weight"; else config.json. ASH_EFORMAT or ASH_ENOENT
+/* Reads the sizes of a decoder in the manner of Llama: of GGUF the keys "NAME.*", with the
+ * vocabulary's size from the tensor "token_embd.weight"; else config.json of the model type NAME, on
+ * which some defaults depend. ASH_EFORMAT or ASH_ENOENT
  * names the key, what it must be and what it is; ASH_EUNSUPPORTED for what is well formed but not
  * computed here (LongRoPE, sizes that differ between layers, another activation). */
-int ash_hparams_read(const ash_checkpoint *c, const char *prefix, unsigned flags, ash_hparams *out,
+int ash_hparams_read(const ash_checkpoint *c, const char *name, unsigned flags, ash_hparams *out,
                      ash_err *err) ASH_MUST_CHECK;
 /* Window of a layer; 0: it sees all. */
 int32_t ash_hparams_window(const ash_hparams *hp, int64_t layer);

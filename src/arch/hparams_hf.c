@@ -103,21 +103,23 @@ static int read_activation(const ash_checkpoint *c, ash_err *err)
                        "%s/config.json: 'hidden_act' is '%.40s'; known here: silu", c->dir, act);
 }
 
-int ash_hparams_read_hf(const ash_checkpoint *c, unsigned flags, ash_hparams *hp, ash_err *err)
+int ash_hparams_read_hf(const ash_checkpoint *c, const char *type, unsigned flags, ash_hparams *hp,
+                        ash_err *err)
 {
-    const char *type = "";
     double eps = 1e-6;
     int rc;
     if (!json_is_object(c->config))
         return ash_err_set(err, ASH_EFORMAT, "%s/config.json: must be an object, not %s", c->dir,
                            c->config ? ash_json_type_name(c->config) : "missing");
-    if ((rc = ash_config_str(c, "model_type", &type, err)) || (rc = read_sizes(c, hp, err)) ||
+    if ((rc = read_sizes(c, hp, err)) ||
         (rc = ash_config_rope(c, hp->n_ctx, &hp->rope, NULL, err)))
         return rc;
     if (!(flags & ASH_HPARAMS_OWN_HEADS) && (rc = read_heads(c, !strcmp(type, "qwen3"), hp, err)))
         return rc;
     if ((rc = read_window(c, type, hp, err)) || (rc = read_activation(c, err)) ||
         (rc = ash_config_num(c, "rms_norm_eps", 0, 0.1, &eps, err)) ||
+        (rc = ash_config_bool(c, "attention_bias", &hp->attention_bias, err)) ||
+        (rc = ash_config_bool(c, "mlp_bias", &hp->mlp_bias, err)) ||
         (rc = ash_config_bool(c, "tie_word_embeddings", &hp->tied, err)))
         return rc;
     hp->rms_eps = (float)eps;

@@ -15,7 +15,7 @@ enum {
 };
 
 /* ash_hparams_read of config.json. */
-int ash_hparams_read_hf(const ash_checkpoint *c, unsigned flags, ash_hparams *hp,
+int ash_hparams_read_hf(const ash_checkpoint *c, const char *type, unsigned flags, ash_hparams *hp,
                         ash_err *err) ASH_MUST_CHECK;
 
 #endif

@@ -45,10 +45,11 @@ typedef struct llama {
 
 /* What holds of some of the family. */
 enum {
-    IF_UNTIED = ASH_IF_OWN,          /* the head is a matrix of its own */
-    IF_QKV_BIAS = ASH_IF_OWN << 1,   /* q, k and v have biases */
-    IF_NO_QKV_BIAS = ASH_IF_OWN << 2, /* they need not have */
-    IF_HEAD_NORM = ASH_IF_OWN << 3,  /* the heads of q and k are normed */
+    IF_UNTIED = ASH_IF_OWN,         /* the head is a matrix of its own */
+    IF_HEAD_NORM = ASH_IF_OWN << 1, /* the heads of q and k are normed */
+    IF_QKV_BIAS = ASH_IF_OWN << 2,  /* these have biases; others may */
+    IF_O_BIAS = ASH_IF_OWN << 3,
+    IF_MLP_BIAS = ASH_IF_OWN << 4,
 };
 
 #define MATRIX ASH_BIND_MATRIX
@@ -58,8 +59,8 @@ enum {
 #define BLK(name) "blk.%u." name
 #define HF(name) "model.layers.%u." name
 
-/* Names in GGUF and in Hugging Face's files, kind, need, out, in, field, condition. A bias is bound
- * wherever there is one. */
+/* Names in GGUF and in Hugging Face's files, kind, need, out, in, field, condition, count, where it
+ * must be. A bias is bound wherever there is one. */
 static const ash_bind_rule rules[] = {
     {"token_embd.weight", "model.embed_tokens.weight", MATRIX, NEED, ASH_DIM_VOCAB, ASH_DIM_EMBD,
      MODEL(embed), 0, 0},
@@ -82,20 +83,14 @@ static const ash_bind_rule rules[] = {
      LAYER(q_norm), IF_HEAD_NORM, 0},
     {BLK("attn_k_norm.weight"), HF("self_attn.k_norm.weight"), VECTOR, NEED, ASH_DIM_HEAD, 0,
      LAYER(k_norm), IF_HEAD_NORM, 0},
-    {BLK("attn_q.bias"), HF("self_attn.q_proj.bias"), VECTOR, NEED, ASH_DIM_Q, 0, LAYER(q.bias),
-     IF_QKV_BIAS, 0},
-    {BLK("attn_k.bias"), HF("self_attn.k_proj.bias"), VECTOR, NEED, ASH_DIM_K, 0, LAYER(k.bias),
-     IF_QKV_BIAS, 0},
-    {BLK("attn_v.bias"), HF("self_attn.v_proj.bias"), VECTOR, NEED, ASH_DIM_V, 0, LAYER(v.bias),
-     IF_QKV_BIAS, 0},
     {BLK("attn_q.bias"), HF("self_attn.q_proj.bias"), VECTOR, MAY, ASH_DIM_Q, 0, LAYER(q.bias),
-     IF_NO_QKV_BIAS, 0},
+     0, 0, IF_QKV_BIAS},
     {BLK("attn_k.bias"), HF("self_attn.k_proj.bias"), VECTOR, MAY, ASH_DIM_K, 0, LAYER(k.bias),
-     IF_NO_QKV_BIAS, 0},
+     0, 0, IF_QKV_BIAS},
     {BLK("attn_v.bias"), HF("self_attn.v_proj.bias"), VECTOR, MAY, ASH_DIM_V, 0, LAYER(v.bias),
-     IF_NO_QKV_BIAS, 0},
+     0, 0, IF_QKV_BIAS},
     {BLK("attn_output.bias"), HF("self_attn.o_proj.bias"), VECTOR, MAY, ASH_DIM_EMBD, 0, LAYER(o.bias),
-     0, 0},
+     0, 0, IF_O_BIAS},
 
     {BLK("ffn_norm.weight"), HF("post_attention_layernorm.weight"), VECTOR, NEED, ASH_DIM_EMBD, 0,
      LAYER(ffn_norm), 0, 0},
@@ -105,9 +100,12 @@ static const ash_bind_rule rules[] = {
      0, 0},
     {BLK("ffn_down.weight"), HF("mlp.down_proj.weight"), MATRIX, NEED, ASH_DIM_EMBD, ASH_DIM_FF,
      LAYER(down), 0, 0},
-    {BLK("ffn_gate.bias"), HF("mlp.gate_proj.bias"), VECTOR, MAY, ASH_DIM_FF, 0, LAYER(gate.bias), 0, 0},
-    {BLK("ffn_up.bias"), HF("mlp.up_proj.bias"), VECTOR, MAY, ASH_DIM_FF, 0, LAYER(up.bias), 0, 0},
-    {BLK("ffn_down.bias"), HF("mlp.down_proj.bias"), VECTOR, MAY, ASH_DIM_EMBD, 0, LAYER(down.bias), 0, 0},
+    {BLK("ffn_gate.bias"), HF("mlp.gate_proj.bias"), VECTOR, MAY, ASH_DIM_FF, 0, LAYER(gate.bias), 0,
+     0, IF_MLP_BIAS},
+    {BLK("ffn_up.bias"), HF("mlp.up_proj.bias"), VECTOR, MAY, ASH_DIM_FF, 0, LAYER(up.bias), 0,
+     0, IF_MLP_BIAS},
+    {BLK("ffn_down.bias"), HF("mlp.down_proj.bias"), VECTOR, MAY, ASH_DIM_EMBD, 0, LAYER(down.bias), 0,
+     0, IF_MLP_BIAS},
 };
 
 /* The members of the family, as files call them. */
@@ -118,11 +116,11 @@ typedef struct member {
 } member;
 
 static const member members[] = {
-    {"llama", "llama", "LlamaForCausalLM", ASH_ROPE_ADJACENT, IF_NO_QKV_BIAS},
-    {NULL, "llama", "LLaMAForCausalLM", ASH_ROPE_ADJACENT, IF_NO_QKV_BIAS},
-    {NULL, "mistral", "MistralForCausalLM", ASH_ROPE_ADJACENT, IF_NO_QKV_BIAS},
+    {"llama", "llama", "LlamaForCausalLM", ASH_ROPE_ADJACENT, 0},
+    {NULL, "llama", "LLaMAForCausalLM", ASH_ROPE_ADJACENT, 0},
+    {NULL, "mistral", "MistralForCausalLM", ASH_ROPE_ADJACENT, 0},
     {"qwen2", "qwen2", "Qwen2ForCausalLM", ASH_ROPE_HALVES, IF_QKV_BIAS},
-    {"qwen3", "qwen3", "Qwen3ForCausalLM", ASH_ROPE_HALVES, IF_NO_QKV_BIAS | IF_HEAD_NORM},
+    {"qwen3", "qwen3", "Qwen3ForCausalLM", ASH_ROPE_HALVES, IF_HEAD_NORM},
 };
 
 static const member *member_of(const ash_checkpoint *c)
@@ -188,7 +186,7 @@ static int plan_into(llama *m, const ash_checkpoint *c, ash_err *err)
     ash_hparams *hp = &m->net.hp;
     const member *of = member_of(c);
     m->net.name = of->hf;
-    int rc = ash_hparams_read(c, of->gguf, 0, hp, err);
+    int rc = ash_hparams_read(c, c->gguf ? of->gguf : of->hf, 0, hp, err);
     if (rc)
         return rc;
     if (hp->n_experts)
@@ -208,7 +206,9 @@ static int plan_into(llama *m, const ash_checkpoint *c, ash_err *err)
                          .layers = m->layers,
                          .layer_size = sizeof *m->layers,
                          .n_layers = hp->n_layers,
-                         .when = of->when | (hp->tied ? 0 : IF_UNTIED)};
+                         .when = of->when | (hp->tied ? 0 : IF_UNTIED) |
+                                 (hp->attention_bias ? IF_QKV_BIAS | IF_O_BIAS : 0) |
+                                 (hp->mlp_bias ? IF_MLP_BIAS : 0)};
     t.dims[ASH_DIM_VOCAB] = hp->n_vocab;
     t.dims[ASH_DIM_EMBD] = w.embd;
     t.dims[ASH_DIM_Q] = w.q;

@@ -92,6 +92,10 @@ static void values_are_checked(void **state)
          ASH_EUNSUPPORTED, "'layer_types' of layer 1 is 'chunked_attention'"},
         {"{\"model_type\":\"qwen2\"}", ASH_EFORMAT,
          "tensor 'model.layers.0.self_attn.q_proj.bias' is missing"},
+        {"{\"attention_bias\":true}", ASH_EFORMAT,
+         "tensor 'model.layers.0.self_attn.q_proj.bias' is missing"},
+        {"{\"mlp_bias\":true}", ASH_EFORMAT, "tensor 'model.layers.0.mlp.gate_proj.bias' is missing"},
+        {"{\"mlp_bias\":1}", ASH_EFORMAT, "'mlp_bias'"},
         {"{\"model_type\":\"qwen3\",\"head_dim\":16}", ASH_EFORMAT,
          "tensor 'model.layers.0.self_attn.q_norm.weight' is missing"},
     };
@@ -121,7 +125,8 @@ static ash_hparams read_changed(const char *change)
     ash_hparams hp;
     ash_err err = ASH_ERR_INIT;
     fake_init(&f, FAKE_LLAMA, change, NULL);
-    if (ash_hparams_read(&f.c, NULL, 0, &hp, &err))
+    const char *type = json_string_value(json_object_get(f.c.config, "model_type"));
+    if (ash_hparams_read(&f.c, type, 0, &hp, &err))
         fail_msg("%s: %s", change, err.msg);
     fake_release(&f);
     return hp;
@@ -143,6 +148,15 @@ static void names_of_architectures(void **state)
         ash_net_close(net);
         fake_release(&f);
     }
+    fake f; /* what follows from the type follows from the class, too */
+    ash_net *net;
+    ash_err err = ASH_ERR_INIT;
+    fake_init(&f, FAKE_LLAMA, "{\"model_type\":null,\"architectures\":[\"MistralForCausalLM\"]}", NULL);
+    fake_llama(&f, "model.");
+    assert_int_equal(fake_plan(&f, &net, &err), 0);
+    assert_int_equal(ash_hparams_window(&net->hp, 1), 4096);
+    ash_net_close(net);
+    fake_release(&f);
 }
 
 static void rope_in_every_spelling(void **state)
