@@ -242,6 +242,11 @@ static int complete(const ash_checkpoint *c, ash_hparams *hp, const ash_deepseek
         return ash_err_set(err, ASH_EFORMAT,
                            "%s: %lld elements of a head for rotation: expected an even number",
                            c->path, (long long)d->rope);
+    if (hp->rope.scaling == ASH_ROPE_DYNAMIC)
+        return ash_err_set(err, ASH_EUNSUPPORTED,
+                           "%s: rope scaling 'dynamic' with latent attention; known here: default, linear, "
+                           "llama3, yarn",
+                           c->path);
     if (!c->gguf) {
         int rc = ash_config_bool(c, "rope_interleave", &interleaved, err);
         if (rc)
