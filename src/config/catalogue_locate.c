@@ -82,6 +82,7 @@ static bool means_gguf(const ash_catalogue_entry *e)
 }
 
 static int read_ref(const char *repo_dir, const char *revision, char out[PATH_BYTES], ash_err *err);
+static void only_snapshot(const char *repo_dir, char out[PATH_BYTES]);
 
 /* A folder that is the entry's: its snapshot if it is an entry of the hub cache; then the
  * checkpoint in it. */
@@ -90,6 +91,7 @@ static int search_folder(search *s, const char *dir, ash_err *err)
     char at[PATH_BYTES];
     if (!ash_fs_is_dir(dir)) return 0;
     int rc = read_ref(dir, s->e->revision, at, err);
+    if (!rc && !*at && s->e->resolved) only_snapshot(dir, at);
     if (!*at) snprintf(at, sizeof at, "%s", dir);
     if (!rc) rc = ash_catalogue_look(s, at, err);
     if (rc || s->n || !means_gguf(s->e)) return rc;
@@ -135,6 +137,29 @@ static int read_ref(const char *repo_dir, const char *revision, char out[PATH_BY
     if (!ok || !ash_fs_is_dir(out)) out[0] = 0;
     ash_buf_release(&ref);
     return rc == ASH_ENOMEM ? rc : 0;
+}
+
+/* A cache entry without refs/main, as a download of one commit leaves it: its only snapshot, as the
+ * reader takes it (format/checkpoint.h). */
+static void only_snapshot(const char *repo_dir, char out[PATH_BYTES])
+{
+    char dir[PATH_BYTES], found[256] = "";
+    struct dirent *f;
+    size_t n = 0;
+    if (snprintf(dir, sizeof dir, "%s/config.json", repo_dir) >= (int)sizeof dir ||
+        ash_fs_is_file(dir) ||
+        snprintf(dir, sizeof dir, "%s/snapshots", repo_dir) >= (int)sizeof dir)
+        return;
+    DIR *d = opendir(dir);
+    while (d && (f = readdir(d)))
+        if (f->d_name[0] != '.') {
+            snprintf(found, sizeof found, "%s", f->d_name);
+            n++;
+        }
+    if (d) closedir(d);
+    if (n != 1 || snprintf(out, PATH_BYTES, "%s/%s", dir, found) >= PATH_BYTES ||
+        !ash_fs_is_dir(out))
+        out[0] = 0;
 }
 
 static int search_cache(search *s, const ash_catalogue *c, ash_err *err)

@@ -303,6 +303,8 @@ static void folders(void **state)
     assert_int_equal(symlink("../../blobs/none",
                              "hub/models--org--coming/snapshots/" COMMIT "/model.safetensors"),
                      0);
+    put("hub/models--org--one/snapshots/" COMMIT "/config.json", "{}"); /* fetched by its commit */
+    put("hub/models--org--one/snapshots/" COMMIT "/model.safetensors", "x");
     put("models/no-index/config.json", "{}");
     put("models/no-index/model-00001-of-00002.safetensors", "x");
     put("models/no-index/model-00002-of-00002.safetensors", "x");
@@ -364,6 +366,7 @@ static void folders(void **state)
     expect_place(c, "models--org--sharded", false, "org--sharded/snapshots/" COMMIT, NULL, NULL);
     expect_place(c, "hub/models--org--sharded", false, "org--sharded/snapshots/" COMMIT, NULL,
                  NULL);
+    expect_place(c, "org/one", false, "org--one/snapshots/" COMMIT, NULL, NULL);
     expect_place(c, "org/coming", false, NULL, "not_downloaded",
                  "1 of 1 files are missing, the first is model.safetensors");
     expect_place(c, "models/mixed/pytorch_model.bin", false, "models/mixed/pytorch_model.bin", NULL,
