@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 import golden
+import gptq
 
 YARN = {"type": "yarn", "factor": 40, "original_max_position_embeddings": 32, "beta_fast": 32,
         "beta_slow": 1, "mscale": 0.707, "mscale_all_dim": 0.707}
@@ -58,6 +59,10 @@ CONFIGS = {
         "quantization_config": {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic",
                                 "weight_block_size": [32, 32]}},
 }
+CONFIGS["deepseek-gptq"] = V2 | {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "moe_intermediate_size": 32,
+    "qk_rope_head_dim": 32, "qk_nope_head_dim": 32, "v_head_dim": 32, "num_attention_heads": 2,
+    "num_key_value_heads": 2, "quantization_config": gptq.quant_settings(gptq.Variant(act=True))}
 GGUFS = {"deepseek-gguf-1": ("deepseek-v2-lite", 1), "deepseek-gguf-2": ("deepseek-v2-lite", 2),
          "deepseek-gguf-3": ("deepseek-v2", 3), "deepseek-v3-gguf": ("deepseek-v3", 3)}
 TINIEST = {"vocab_size": 8, "hidden_size": 16, "intermediate_size": 8, "moe_intermediate_size": 8,
@@ -124,7 +129,7 @@ def weights(name, c):
     return w
 
 
-def is_fp8(key):
+def is_quantised(key):
     return key.endswith("_proj.weight") or key.endswith("kv_a_proj_with_mqa.weight")
 
 
@@ -279,7 +284,7 @@ def write_fp8(folder, c, w):
     shards, exact, index = ({}, {}), dict(w), {}
     for n, (key, value) in enumerate(w.items()):
         shard = n * 2 // len(w)
-        if is_fp8(key):
+        if is_quantised(key):
             q, scales = to_fp8(value, block)
             exact[key] = from_fp8(q, scales, block)
             shards[shard][key] = q
@@ -292,6 +297,22 @@ def write_fp8(folder, c, w):
         index |= {key: file for key in shard}
     golden.write_json(folder, "model.safetensors.index.json",
                       {"metadata": {"total_size": 0}, "weight_map": dict(sorted(index.items()))})
+    return exact
+
+
+def write_gptq(folder, c, w):
+    """4 bits in groups of 32, the columns of every matrix in an order of its own."""
+    golden.write_json(folder, "config.json", c)
+    v, rng = gptq.Variant(act=True, apart=True), golden.generator(os.path.basename(folder))
+    out, exact = {}, dict(w)
+    for key, value in w.items():
+        if not is_quantised(key):
+            out[key] = value.half()
+            continue
+        tensors, dense = gptq.make_matrix(key, value.numpy(), v, rng, {}, False)
+        exact[key] = torch.from_numpy(dense)
+        out |= {key.replace("weight", part): t for part, t in tensors.items()}
+    save_file(out, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
     return exact
 
 
@@ -326,12 +347,12 @@ def clear_ids(name, c, w, run, n):
 
 
 def noisy(c, w):
-    """As a fast CPU computes: activations of FP8 matrices in int8, others in bfloat16, the router in
+    """As a fast CPU computes: activations of quantised matrices in int8, others in bfloat16, the router in
     floats."""
-    fp8 = "quantization_config" in c
+    quantised = "quantization_config" in c
 
     def rounded(x, key):
-        return golden.int8_blocks(x) if fp8 and is_fp8(key) else x.bfloat16().float()
+        return golden.int8_blocks(x) if quantised and is_quantised(key) else x.bfloat16().float()
     return definition(c, w, rounded)
 
 
@@ -339,9 +360,9 @@ def make(name):
     c = CONFIGS[name]
     w = weights(name, c)
     folder = golden.fresh(name)
-    fp8 = "quantization_config" in c
-    if fp8:
-        w = write_fp8(folder, c, w)
+    quantised = "quantization_config" in c
+    if quantised:
+        w = (write_gptq if name == "deepseek-gptq" else write_fp8)(folder, c, w)
     else:
         write_safetensors(folder, c, w, prediction=name == "deepseek-v3")
     own = definition(c, w)
@@ -350,10 +371,11 @@ def make(name):
         model = transformers_model(c, w)
         run, oracle = golden.logits_of(model), f"{type(model).__name__} of transformers"
         ids = list(range(80))
+        ids = [i % c["vocab_size"] for i in ids]
         a, b = run(ids), own(ids)
         assert np.abs(a - b).max() < 1e-4 * a.std(), f"{name}: {np.abs(a - b).max()} of {a.std()}"
     inputs = [clear_ids(name, c, w, run, n) for n in (12, 40)]
-    golden.write(folder, oracle, run, inputs, "quantised" if fp8 else "16-bit", noisy(c, w), every=2)
+    golden.write(folder, oracle, run, inputs, "quantised" if quantised else "16-bit", noisy(c, w), every=2)
 
 
 # ------------------------------------------------------------------ GGUF
