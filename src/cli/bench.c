@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/rng.h"
@@ -200,7 +199,7 @@ static int open_model(ash_cli *cli, ash_engine_opts o, ash_engine **out)
     if (!spec) return ash_cli_engine(cli, cli->args[0], o, out);
     if (ash_synthetic_make(spec, &fd, path, &err)) return ash_cli_fail(&err);
     int status = ash_cli_engine_file(cli, path, spec, o, out);
-    close(fd);
+    ash_synthetic_remove(fd, path);
     return status;
 }
 

@@ -43,7 +43,7 @@ static const ash_cli_option bench_options[] = {
     {"sequences", 's', "N,N", "sequences decoded at once (default 1)"},
     {"repeat", 'r', "N", "runs of each test (default 5)"},
     {"synthetic", 0, "SHAPE:FORMAT",
-     "random weights of a real shape in place of MODEL (mistral-7b:q4_0)"},
+     "random weights of a real shape in place of MODEL (mistral-7b:q4_0, ...:gptq-4b-128g)"},
     {0},
 };
 static const ash_cli_option client_options[] = {

@@ -14,15 +14,11 @@
 #include "base/buf.h"
 #include "base/dtype.h"
 #include "base/rng.h"
+#include "cli/synthetic_private.h"
 #include "quant/decode.h"
 #include "quant/half.h"
 
-typedef struct shape {
-    const char *name;
-    uint32_t layers, embd, ffn, heads, kv_heads, vocab, ctx;
-    bool tied;
-    float theta;
-} shape;
+typedef ash_synthetic_shape shape;
 
 static const shape shapes[] = {
     {"smollm2-135m", 30, 576, 1536, 9, 3, 49152, 8192, true, 100000.0f},
@@ -284,10 +280,24 @@ static int refuse(const char *spec, ash_err *err)
         ash_buf_printf(&names, "%s ", shapes[i].name);
     ash_buf_adds(&names, "with");
     for (size_t i = 0; i < N_FORMATS; i++) ash_buf_printf(&names, " %s", formats[i].name);
+    ash_buf_adds(&names, " gptq-4b-128g gptq-4b-128g-actorder");
     ash_err_set(err, ASH_EINVAL, "--synthetic '%.60s': expected SHAPE:FORMAT of %s", spec,
                 ash_buf_cstr(&names));
     ash_buf_release(&names);
     return ASH_EINVAL;
+}
+
+static int make_gguf(const shape *s, const format *f, const char *spec, int fd, ash_err *err)
+{
+    writer *w = calloc(1, sizeof *w);
+    if (!w) return ash_err_nomem(err, "a synthetic checkpoint");
+    ash_buf_init(&w->head, 1 << 20);
+    describe(w, s, f, spec);
+    int rc = ash_buf_check(&w->head, "the header of a synthetic checkpoint", err);
+    if (!rc) rc = write_file(w, f, fd, err);
+    ash_buf_release(&w->head);
+    free(w);
+    return rc;
 }
 
 int ash_synthetic_make(const char *spec, int *fd, char path[64], ash_err *err)
@@ -295,22 +305,41 @@ int ash_synthetic_make(const char *spec, int *fd, char path[64], ash_err *err)
     const shape *s = NULL;
     const format *f = NULL;
     size_t n = strcspn(spec, ":");
+    const char *name = spec + n + (spec[n] == ':');
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         if (strlen(shapes[i].name) == n && !strncasecmp(spec, shapes[i].name, n)) s = &shapes[i];
-    for (size_t i = 0; spec[n] && i < N_FORMATS; i++)
-        if (!strcasecmp(spec + n + 1, formats[i].name)) f = &formats[i];
-    if (!s || !f) return refuse(spec, err);
-    writer *w = calloc(1, sizeof *w);
-    if (!w) return ash_err_nomem(err, "a synthetic checkpoint");
-    ash_buf_init(&w->head, 1 << 20);
-    describe(w, s, f, spec);
-    int rc = ash_buf_check(&w->head, "the header of a synthetic checkpoint", err);
-    *fd = rc ? -1 : memfd_create("ashley-synthetic", MFD_CLOEXEC);
-    if (!rc && *fd < 0) rc = ash_err_set(err, ASH_EIO, "memfd_create: %s", strerror(errno));
-    rc = rc ? rc : write_file(w, f, *fd, err);
-    if (rc && *fd >= 0) close(*fd);
-    snprintf(path, 64, "/proc/self/fd/%d", *fd);
-    ash_buf_release(&w->head);
-    free(w);
+    for (size_t i = 0; i < N_FORMATS; i++)
+        if (!strcasecmp(name, formats[i].name)) f = &formats[i];
+    bool act_order = !strcasecmp(name, "gptq-4b-128g-actorder");
+    bool gptq = act_order || !strcasecmp(name, "gptq-4b-128g");
+    *fd = -1;
+    path[0] = 0;
+    if (!s || (!f && !gptq)) return refuse(spec, err);
+    *fd = memfd_create("ashley-synthetic", MFD_CLOEXEC);
+    if (*fd < 0) return ash_err_set(err, ASH_EIO, "memfd_create: %s", strerror(errno));
+    int rc = 0;
+    if (gptq)
+        snprintf(path, 64, "/tmp/ashley-synthetic-XXXXXX");
+    else
+        snprintf(path, 64, "/proc/self/fd/%d", *fd);
+    if (gptq && !mkdtemp(path)) {
+        rc = ash_err_set(err, ASH_EIO, "cannot make a folder '%s': %s", path, strerror(errno));
+        path[0] = 0;
+    }
+    if (!rc) rc = gptq ? ash_synthetic_gptq(s, act_order, *fd, path, err) : make_gguf(s, f, spec, *fd, err);
+    if (rc) ash_synthetic_remove(*fd, path);
     return rc;
+}
+
+void ash_synthetic_remove(int fd, const char *path)
+{
+    char file[96];
+    static const char *const names[] = {"config.json", "model.safetensors"};
+    if (fd >= 0) close(fd);
+    if (strncmp(path, "/tmp/", 5) != 0) return;
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(file, sizeof file, "%.63s/%s", path, names[i]);
+        unlink(file);
+    }
+    rmdir(path);
 }
