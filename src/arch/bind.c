@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "quant/decode.h"
 
 enum {
     STEP_BYTES = 512 << 10, /* of the file, packed in one call */
@@ -69,11 +70,13 @@ static int check_vector(const bind_plan *p, const ash_bind_rule *r, const ash_te
         return ash_err_set(err, ASH_EFORMAT, "%s: tensor '%s' must be [%lld] (%s), is %s",
                            bind_path(p, t), t->name, (long long)out, bind_dim_names[r->out],
                            ash_tensor_shape(t, shape));
-    if (t->dtype == ASH_DTYPE_F32 || t->dtype == ASH_DTYPE_F16 || t->dtype == ASH_DTYPE_BF16)
-        return 0;
+    /* a view with strides is gathered where its floats go (bind_pack.c) */
+    bool fits = !t->strides || ash_dtype_get(t->dtype)->block_bytes <= sizeof(float);
+    if (ash_quant_supported(t->dtype) && fits) return 0;
     return ash_err_set(err, ASH_EUNSUPPORTED,
-                       "%s: tensor '%s' has type %s; supported here: F32 F16 BF16", bind_path(p, t),
-                       t->name, ash_dtype_get(t->dtype)->name);
+                       "%s: tensor '%s' has type %s%s; supported for vectors: floats and GGUF's blocks",
+                       bind_path(p, t), t->name, ash_dtype_get(t->dtype)->name,
+                       fits ? "" : " and is a view with strides");
 }
 
 static int add_vector(bind_plan *p, const ash_bind_rule *r, const ash_tensor *t, void *field,
