@@ -12,9 +12,14 @@ static int bad(const tok_skim *s, const char *expected, ash_err *err)
     return ash_err_set(err, ASH_EFORMAT, "%s expected, %zu bytes into its value", expected, s->at);
 }
 
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
 static void skip_space(tok_skim *s)
 {
-    while (s->at < s->n && strchr(" \t\r\n", s->p[s->at]) && s->p[s->at]) s->at++;
+    while (s->at < s->n && is_space(s->p[s->at])) s->at++;
 }
 
 static int peek(const tok_skim *s)
@@ -39,11 +44,17 @@ static int skip_string(tok_skim *s, ash_str *raw, ash_err *err)
     return 0;
 }
 
+static bool ends_word(char c)
+{
+    return is_space(c) || c == ',' || c == ':' || c == '"' || c == '[' || c == ']' || c == '{' ||
+           c == '}';
+}
+
 /* Numbers and words: whatever has none of the characters that end one. */
 static int skip_word(tok_skim *s, ash_err *err)
 {
     size_t from = s->at;
-    while (s->at < s->n && !strchr(" \t\r\n,:]}[{\"", s->p[s->at])) s->at++;
+    while (s->at < s->n && !ends_word(s->p[s->at])) s->at++;
     return s->at > from ? 0 : bad(s, "a value", err);
 }
 
