@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "arch/arch.h"
+#include "arch/batch.h"
 #include "nn/act.h"
 #include "nn/attention.h"
 #include "nn/norm.h"
@@ -295,20 +295,6 @@ static state lay_out(const ash_net *net, void *scratch, int n)
     return s;
 }
 
-typedef struct lookup {
-    const ash_linear *embed;
-    const ash_batch *batch;
-    float *x;
-    int64_t width;
-} lookup;
-
-static void embed_rows(void *arg, int64_t begin, int64_t end, int worker)
-{
-    const lookup *l = arg;
-    for (int64_t i = begin; i < end; i++)
-        ash_linear_row(l->embed, l->batch->rows[i].token, l->x + i * l->width);
-}
-
 /* q, k and v of h, which is normed x, turned to their positions; k and v into the KV pool. */
 static void project(const llama *m, ash_run *run, int layer, const state *s)
 {
@@ -346,12 +332,6 @@ static void feed_forward(const llama *m, ash_run *run, int layer, const state *s
     ash_linear_run(run->nn, (const ash_linear *[]){&l->down}, 1, s->gate, s->n, (float *[]){s->d});
 }
 
-static void move_row(float *x, int64_t width, int to, int from)
-{
-    if (to != from)
-        memcpy(x + to * width, x + from * width, (size_t)width * sizeof *x);
-}
-
 /* Goes on with the rows that want logits alone. In the last layer others were wanted for their keys and
  * values only: for a prompt that is the rest of a layer saved. */
 static void keep_wanted(const ash_batch *batch, const ash_hparams *hp, state *s)
@@ -360,8 +340,8 @@ static void keep_wanted(const ash_batch *batch, const ash_hparams *hp, state *s)
     for (int i = 0; i < batch->n; i++) {
         if (!batch->rows[i].wants_logits)
             continue;
-        move_row(s->x, hp->n_embd, n, i);
-        move_row(s->q, hp->n_heads * hp->k_dim, n, i);
+        ash_batch_move(s->x, hp->n_embd, n, i);
+        ash_batch_move(s->q, hp->n_heads * hp->k_dim, n, i);
         s->rows[n++] = s->rows[i];
     }
     s->n = n;
@@ -378,8 +358,7 @@ static void llama_forward(const ash_net *net, ash_run *run, const ash_batch *bat
         s.pos[i] = batch->rows[i].pos;
         s.text[i] = batch->rows[i].text > s.pos[i] ? batch->rows[i].text : s.pos[i] + 1;
     }
-    lookup e = {&m->embed, batch, s.x, embd};
-    ash_pool_run(run->nn->pool, s.n, 16, embed_rows, &e);
+    ash_batch_embed(run->nn, batch, &m->embed, s.x, embd);
     ash_rope_angles_in(&m->rope, s.pos, s.text, s.n, s.cs);
 
     for (int layer = 0; layer < hp->n_layers; layer++) {

@@ -30,12 +30,12 @@ static void make(fake *f)
 static int plan_and_bind(void *arg, ash_err *err)
 {
     static _Alignas(64) char region[1 << 20];
-    const fake *f = arg;
+    const ash_checkpoint *c = arg;
     const ash_arch *arch;
     ash_net *net = NULL;
-    int rc = ash_arch_find(&f->c, &arch, err);
+    int rc = ash_arch_find(c, &arch, err);
     if (!rc)
-        rc = arch->plan(&f->c, &net, err);
+        rc = arch->plan(c, &net, err);
     if (rc)
         assert_null(net);
     if (!rc)
@@ -51,12 +51,30 @@ static void each_allocation_may_fail(void **state)
     fake f;
     oom_init();
     make(&f);
-    assert_true(oom_run(plan_and_bind, &f) >= 5);
+    assert_true(oom_run(plan_and_bind, &f.c) >= 5);
     fake_release(&f);
+}
+
+/* The same of mixtures of experts: one tensor for all of them, FP8, and GPTQ. */
+static void of_experts(void **state)
+{
+    static const char *const names[] = {"deepseek-gguf-3", "deepseek-v3-fp8", "deepseek-gptq"};
+    oom_init();
+    for (int i = 0; i < 3; i++) {
+        char path[512];
+        ash_checkpoint *c;
+        ash_err err = ASH_ERR_INIT;
+        snprintf(path, sizeof path, "%s/hf/%s", getenv("ASHLEY_TEST_DATA"), names[i]);
+        if (ash_checkpoint_open(path, &c, &err))
+            fail_msg("%s", err.msg);
+        assert_true(oom_run(plan_and_bind, c) >= 5);
+        ash_checkpoint_close(c);
+    }
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(each_allocation_may_fail)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(each_allocation_may_fail),
+                                       cmocka_unit_test(of_experts)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
