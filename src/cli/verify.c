@@ -186,7 +186,7 @@ static void verify_binding(verification *v)
                           m->info.quantization, m->net->binding.n_items);
         if (n_gptq)
             at += snprintf(text + at, sizeof text - (size_t)at,
-                           ", columns of %zu GPTQ matrices in order", n_gptq);
+                           ", GPTQ groups of %zu matrices in range", n_gptq);
         if (wrong)
             snprintf(
                 text + at, sizeof text - (size_t)at,

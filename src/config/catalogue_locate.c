@@ -219,7 +219,10 @@ static void explain_place(const ash_catalogue *c, const search *s, ash_catalogue
         snprintf(out->reason, sizeof out->reason, "not downloaded: %s%s%s is not on this machine",
                  e->repo ? "repository '" : "its repository is not known and its folder",
                  e->repo ? e->repo : "", e->repo ? "'" : "");
-    if (e->path && e->resolved)
+    if (s->n_missing)
+        snprintf(out->hint, sizeof out->hint,
+                 "put the missing files there; `ashley show` tells the needs without them");
+    else if (e->path && e->resolved)
         snprintf(out->hint, sizeof out->hint,
                  "name a folder with all files of a checkpoint, or one of its files");
     else if (e->path)
