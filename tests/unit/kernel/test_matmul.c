@@ -171,6 +171,38 @@ static void all_variants(ash_dtype t, int64_t rows, int64_t cols, int n, float w
     for (int v = 0; (k = ash_kernel_variant(v)); v++) run_case(k, t, rows, cols, n, ws, xs, false);
 }
 
+/* The largest quants times the largest activations, all of one sign or not: no sum may saturate. */
+static void test_extremes(void **state)
+{
+    enum { ROWS = 16, N = 2 };
+    const ash_kernel *k;
+    for (int v = 0; (k = ash_kernel_variant(v)); v++) {
+        for (int t = 4; t < TYPES * 4; t++) {
+            ash_dtype type = types[t / 4];
+            int64_t cols = columns(type, 64), size = ash_dtype_get(type)->block_bytes;
+            ash_rng rng;
+            ash_rng_init(&rng, 9);
+            fixture f = {.exact = true};
+            open_weights(&f, &rng, type, ROWS, cols, 1);
+            int64_t blocks = f.w.cols / ash_dtype_get(type)->block * ROWS;
+            memset(f.src, t % 2 ? 0xff : 0, (size_t)(blocks * size));
+            for (int64_t b = 0; b < blocks; b++) rand_scales(&rng, type, f.src + b * size, 1);
+            ash_quant_decode(type, f.src, ROWS * cols, f.dense);
+            ash_pack_rows(&f.w, f.src, 0, ROWS);
+            float *x = must_alloc((size_t)(N * cols) * 4), y[N * ROWS];
+            for (int64_t i = 0; i < N * cols; i++) x[i] = t / 2 % 2 && i / 4 % 2 ? -127.0f : 127.0f;
+            open_act(k, &f.a, x, N, cols);
+            void *scratch = must_alloc((size_t)ash_kernel_scratch(k, cols));
+            k->matmul[f.w.form](&f.w, &f.a, 0, 1, y, ROWS, scratch);
+            check_product(k, &f, y, ROWS);
+            free(scratch);
+            free(x);
+            close_act(&f.a);
+            close_weights(&f);
+        }
+    }
+}
+
 /* Where nothing is lost by rounding activations, nothing else is. */
 static void test_exact(void **state)
 {
@@ -297,7 +329,7 @@ int main(void)
         cmocka_unit_test(test_plan),       cmocka_unit_test(test_packing),
         cmocka_unit_test(test_shapes),     cmocka_unit_test(test_batches),
         cmocka_unit_test(test_odd_columns), cmocka_unit_test(test_scales),
-        cmocka_unit_test(test_exact),
+        cmocka_unit_test(test_exact),      cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_not_finite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
