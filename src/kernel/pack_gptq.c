@@ -154,12 +154,11 @@ void ash_pack_gptq_decode(const ash_packed *w, const uint8_t *group, int64_t r, 
     const uint8_t *q = group + b * quants;
     const uint8_t *e = group + blocks * quants + b * BLOCK / w->span * ash_pack_gptq_entry(w);
     float scale;
-    uint16_t half;
     int zero = e[(w->wide ? 64 : 32) + r];
-    memcpy(&half, e + r * 2, 2);
-    memcpy(&scale, e + r * 4, 4);
-    if (!w->wide)
-        scale = ash_f16_to_f32(half);
+    if (w->wide)
+        memcpy(&scale, e + r * 4, 4);
+    else
+        scale = ash_f16_to_f32((uint16_t)(e[r * 2] | e[r * 2 + 1] << 8));
     for (int c = 0; c < BLOCK; c++) {
         int v = w->form == ASH_FORM_U8G ? q[c / 4 * 64 + r * 4 + c % 4] : q[c % 16 / 4 * 64 + r * 4 + c % 4];
         if (w->form == ASH_FORM_U4G)
