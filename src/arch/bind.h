@@ -149,7 +149,7 @@ uint64_t ash_bind_source(const ash_bind_item *item, int64_t n);
 void ash_bind_want(const ash_binding *b, const ash_bind_item *item, int64_t row, int64_t n);
 void ash_bind_drop(const ash_binding *b, const ash_bind_item *item, int64_t row, int64_t n);
 
-/* How most bytes of the matrices are stored: "Q4_1", "BF16", "FP8", "GPTQ 4-bit, group 128, act-order";
+/* How most weights are stored: "Q4_1", "BF16", "FP8", "GPTQ 4-bit, group 128, act-order";
  * returns out. */
 const char *ash_bind_describe(const ash_binding *b, char out[64]);
 

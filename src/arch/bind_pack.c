@@ -206,26 +206,34 @@ void ash_bind_drop(const ash_binding *b, const ash_bind_item *it, int64_t row, i
     advise(b, it, row, n, ash_tensor_drop);
 }
 
+/* Columns of a group. The last one may be shorter: then the settings know the size of the others. */
+static int64_t group_size(const ash_binding *b, const ash_gptq *g)
+{
+    int64_t said = b->quant.group_size;
+    if (said > 0 && (g->in + said - 1) / said == g->groups) return said;
+    return (g->in + g->groups - 1) / g->groups;
+}
+
 const char *ash_bind_describe(const ash_binding *b, char out[64])
 {
-    uint64_t bytes[ASH_DTYPE_END] = {0}, gptq = 0, most = 0;
+    uint64_t weights[ASH_DTYPE_END] = {0}, gptq = 0, most = 0;
     const ash_gptq *g = NULL;
     bool ordered = false;
     uint32_t type = 0;
     for (size_t i = 0; i < b->n_items; i++) {
         const ash_bind_item *it = &b->items[i];
-        uint64_t n = it->matrix ? ash_bind_source(it, it->rows) : 0;
+        uint64_t n = it->matrix ? (uint64_t)it->rows * (uint64_t)it->cols : 0;
         if (it->gptq) {
             gptq += n;
             g = g ? g : it->gptq;
             ordered = ordered || it->gptq->group_of;
         } else {
-            bytes[it->tensor->dtype] += n;
+            weights[it->tensor->dtype] += n;
         }
     }
     for (uint32_t id = 0; id < ASH_DTYPE_END; id++)
-        if (bytes[id] > most) {
-            most = bytes[id];
+        if (weights[id] > most) {
+            most = weights[id];
             type = id;
         }
     if (!g || gptq < most)
@@ -234,6 +242,6 @@ const char *ash_bind_describe(const ash_binding *b, char out[64])
         snprintf(out, 64, "GPTQ %d-bit, one group", g->bits);
     else
         snprintf(out, 64, "GPTQ %d-bit, group %lld%s", g->bits,
-                 (long long)((g->in + g->groups - 1) / g->groups), ordered ? ", act-order" : "");
+                 (long long)group_size(b, g), ordered ? ", act-order" : "");
     return out;
 }

@@ -56,7 +56,7 @@ typedef struct ash_model_info {
     const char *architecture; /* "llama" */
     const char *name;         /* general.name or the file's name */
     const char *format;       /* "GGUF", "safetensors", "PyTorch" */
-    const char *quantization; /* how most weight bytes are stored: "Q4_1", "BF16", "FP8",
+    const char *quantization; /* how most weights are stored: "Q4_1", "BF16", "FP8",
                                  "GPTQ 4-bit, group 128, act-order" */
     uint64_t n_params, file_bytes, weight_bytes, kv_bytes, scratch_bytes;
     uint32_t n_ctx, n_ctx_train, n_vocab, n_layers, n_embd, n_heads, n_kv_heads;

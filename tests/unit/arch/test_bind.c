@@ -575,6 +575,15 @@ static void descriptions(void **state)
     assert_string_equal(ash_bind_describe(&net->binding, text), "BF16");
     ash_net_close(net);
     fake_release(&f);
+
+    /* weights count, not bytes: those of 16 bits have more of these; and a last group may be shorter */
+    ash_linear matrix;
+    const ash_tensor plain = {.dtype = ASH_DTYPE_BF16}, words = {.dtype = ASH_DTYPE_I32};
+    ash_gptq g = {.bits = 4, .in = 576, .out = 64, .groups = 5};
+    ash_bind_item items[] = {{.tensor = &plain, .matrix = &matrix, .rows = 50, .cols = 576},
+                             {.tensor = &words, .gptq = &g, .matrix = &matrix, .rows = 64, .cols = 576}};
+    const ash_binding mixed = {.quant = {.group_size = 128}, .items = items, .n_items = 2};
+    assert_string_equal(ash_bind_describe(&mixed, text), "GPTQ 4-bit, group 128");
 }
 
 /* Layers after the last and tables that are computed here are passed over; nothing of them is bound. */
