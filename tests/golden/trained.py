@@ -137,7 +137,8 @@ def make_gptq(out, name):
     ids = Tokenizer.from_file(os.path.join(source, "tokenizer.json")).encode(calibration()).ids
     pieces = [ids[i:i + 256] for i in range(0, len(ids) - 255, 256)]
     data = [{"input_ids": p, "attention_mask": [1] * len(p)} for p in pieces]
-    config = QuantizeConfig(bits=bits, group_size=group, desc_act=act, sym=sym, format=form)
+    config = QuantizeConfig(bits=bits, group_size=group, desc_act=act, sym=sym, format=form,
+                            act_group_aware=False)  # it wants groups
     model = GPTQModel.load(source, config, device="cpu")
     model.quantize(data, batch_size=1)
     model.save(folder)
