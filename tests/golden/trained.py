@@ -12,13 +12,14 @@ writes them as safetensors and .bin in each type, and as GPTQ by GPTQModel's own
 compare runs every checkpoint in OUT through `ashley eval` and `ashley perplexity`, and LlamaForCausalLM
 in float32 with the weights that the files hold (GPTQ ones dequantised here by the formula), and prints a
 table. It exits 1 unless, by the float reference, every greedy id is the same, by the fast kernels each that
-the oracle chooses clearly, and by both the perplexity is within 0.5 %. (Activations of int8 alone move it by
-some 0.3 %, give or take the 0.2 % of so short a text.)
+the oracle chooses clearly, and by both the perplexity is within 0.5 %. That is narrow for the fast kernels:
+int8 activations alone move it by 0.3 to 0.6 %, and a model that 2 bits have spoilt by anything at all.
 """
 import argparse
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 
@@ -53,7 +54,7 @@ PROMPTS = ["<|im_start|>system\nYou are a helpful AI assistant named SmolLM, tra
            "<|im_start|>assistant\n",
            "The lighthouse stood at the end of a long spit of sand, and for most of the year"]
 N_GREEDY = 64
-CLEAR = 0.2  # a step is clear if the first logit beats the second by as many deviations: int8 moves them so far
+CLEAR = 0.2  # deviations by which the first logit beats the second in a clear step: as far as int8 moves them
 WINDOW = 512
 
 
@@ -256,10 +257,6 @@ def ashley(binary, level, *args):
     return json.loads(p.stdout)
 
 
-def text_file():
-    return os.path.join(ROOT, "README.md")
-
-
 def steps_of(binary, level, folder, start, oracle):
     """Logits of each greedy step after the oracle's own text: one different choice does not spoil those
     after it, and if all are the same so is the text."""
@@ -267,12 +264,12 @@ def steps_of(binary, level, folder, start, oracle):
     return np.array(ashley(binary, level, "eval", folder, "--ids", text, "--all")["logits"])[len(start) - 1:]
 
 
-def compare_one(binary, folder):
+def compare_one(binary, folder, text):
     import golden
     from tokenizers import Tokenizer
     tokenizer = Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
     model = load_oracle(folder)
-    with open(text_file(), encoding="utf-8") as f:
+    with open(text, encoding="utf-8") as f:
         ids = tokenizer.encode(f.read()).ids
     want = oracle_perplexity(model, ids)
     starts = [tokenizer.encode(p).ids for p in PROMPTS]
@@ -280,7 +277,7 @@ def compare_one(binary, folder):
     n = len(PROMPTS) * N_GREEDY
     good, cells = True, []
     for level in ("scalar", ""):
-        got = ashley(binary, level, "perplexity", folder, text_file(), "--ctx", str(WINDOW))
+        got = ashley(binary, level, "perplexity", folder, text, "--ctx", str(WINDOW))
         off = got["ppl"] / want - 1
         same = clear = clear_same = 0
         noise = 0.0
@@ -298,7 +295,8 @@ def compare_one(binary, folder):
     print(f"| {os.path.basename(folder)} | {want:.3f} | " + " | ".join(cells) + " |"
           + ("" if good else " <- outside"), flush=True)
     said = ashley(binary, "", "eval", folder, "--ids", ",".join(map(str, starts[0])), "--greedy", "64")["ids"]
-    print(f"{os.path.basename(folder)}: {tokenizer.decode(said[len(starts[0]):])!r}", file=sys.stderr, flush=True)
+    print(f"{os.path.basename(folder)}: {tokenizer.decode(said[len(starts[0]):])!r}", file=sys.stderr,
+          flush=True)
     return good
 
 
@@ -307,13 +305,15 @@ def compare(out, binary, names):
     print("| checkpoint | perplexity, torch | float reference: difference | greedy ids | KL | fast kernels: "
           "difference | greedy ids | of the clear ones | KL |\n| " + "--- | " * 9)
     bad = 0
+    text = os.path.join(out, "text.txt")  # of its own: nobody edits it in the middle
+    shutil.copyfile(os.path.join(ROOT, "README.md"), text)
     for folder in folders:
         if not os.path.exists(os.path.join(folder, "tokenizer.json")):
             print(f"| {os.path.basename(folder)} | not made |")
             bad += 1
             continue
         try:
-            bad += not compare_one(binary, folder)
+            bad += not compare_one(binary, folder, text)
         except RuntimeError as e:
             print(f"| {os.path.basename(folder)} | {e} |", flush=True)
             bad += 1
