@@ -48,7 +48,7 @@ void ash_linear_order_gptq(const ash_linear *l, const ash_gptq *q);
 * among them. Fastest with n = 1024, a page of every row of qweight: 4 to 6 GB a second and core. */
 void ash_linear_pack_gptq(const ash_linear *l, const ash_gptq *q, int64_t row, int64_t n);
 /* Matrices whose columns are in the same order (q, k and v have seen the same activations) share one
- * permutation from here on, so that a run converts x once for all. After packing. */
+ * permutation from here on, so that a run converts x once for all. After ash_linear_order_gptq. */
 void ash_linear_share(ash_linear *const *ls, int n_ls);
 /* One row of W as floats, bit for bit as the file's type decodes: y [in]. Any thread. */
 void ash_linear_row(const ash_linear *l, int64_t row, float *y);
