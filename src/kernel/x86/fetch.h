@@ -10,8 +10,9 @@
 #include "kernel/pack.h"
 
 typedef struct fetch {
-    const uint8_t *at;
-    int64_t step; /* bytes for each step of a tile, a multiple of 64 */
+    const uint8_t *line; /* the next to fetch */
+    const uint8_t *due;  /* all lines below are to be fetched */
+    int64_t step;        /* bytes for each step of a tile */
 } fetch;
 
 /* Tile i of `tiles` over groups [g, g + groups), each of `steps` steps. */
@@ -19,14 +20,14 @@ static inline fetch fetch_start(const ash_packed *w, int64_t g, int groups, int6
                                 int64_t steps)
 {
     int64_t bytes = groups * w->group_bytes;
-    return (fetch){w->data + (g + groups) * w->group_bytes + bytes * i / tiles,
-                   bytes / (tiles * steps) / 64 * 64};
+    const uint8_t *at = w->data + (g + groups) * w->group_bytes + bytes * i / tiles / 64 * 64;
+    return (fetch){at, at, (bytes + tiles * steps - 1) / (tiles * steps)};
 }
 
 static inline __attribute__((always_inline)) void fetch_more(fetch *f)
 {
-    for (const uint8_t *end = f->at + f->step; f->at < end; f->at += 64)
-        _mm_prefetch((const char *)f->at, _MM_HINT_T1);
+    f->due += f->step;
+    for (; f->line < f->due; f->line += 64) _mm_prefetch((const char *)f->line, _MM_HINT_T1);
 }
 
 #endif

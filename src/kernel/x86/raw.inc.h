@@ -550,13 +550,10 @@ static raw_matrix raw_matrix_of(const ash_packed *w)
                         (blocks + per_tile - 1) / per_tile, w->group_bytes, w->data};
 }
 
-/* What fetches the same tile of the next groups, in a step for each 32 columns. Rounded up: a line that is
- * not fetched costs more than one that is fetched twice. */
+/* What fetches the same tile of the next groups, in a step for each 32 columns. */
 INLINE fetch fetch_tile(const ash_packed *w, int64_t g, int groups, int64_t t, int64_t tiles)
 {
-    fetch f = fetch_start(w, g, groups, t, tiles, TILE_BLOCKS);
-    f.step = (groups * w->group_bytes / (tiles * TILE_BLOCKS) + 63) / 64 * 64;
-    return f;
+    return fetch_start(w, g, groups, t, tiles, TILE_BLOCKS);
 }
 
 /* Tile t of group g. */
