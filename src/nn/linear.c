@@ -217,7 +217,7 @@ static void want_act(job *j, const ash_linear *l)
     j->want[form] = true;
     j->perm = l->perm;
     j->act.cols = l->w.cols;
-    j->act.ld = (l->w.cols + 63) / 64 * 64;
+    j->act.ld = ash_act_stride(l->w.cols);
     j->act.x = j->x;
     j->act.ldx = j->ldx;
     if (form == ASH_ACT_F32 && l->perm) { /* on the scalar table alone, which has the room */

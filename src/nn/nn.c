@@ -30,7 +30,7 @@ static int threads_of(const ash_nn_options *o)
 
 static void carve_act(carver *c, const ash_nn_options *o, ash_act *a)
 {
-    uint64_t rows = (uint64_t)o->max_rows, ld = ((uint64_t)o->max_in + 63) / 64 * 64;
+    uint64_t rows = (uint64_t)o->max_rows, ld = (uint64_t)ash_act_stride(o->max_in);
     a->q = carve(c, rows * ld);
     a->d = carve(c, rows * ld / 8);
     a->ds = carve(c, rows * ld / 8);

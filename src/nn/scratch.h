@@ -18,6 +18,13 @@ typedef struct ash_row_tile {
     int row, n;
 } ash_row_tile;
 
+/* Elements between rows of activations of so many columns: an odd number of 64, for rows a multiple of 4 KiB
+ * apart would share the few places that a cache has for their addresses. */
+static inline int64_t ash_act_stride(int64_t cols)
+{
+    return ((cols + 63) / 64 | 1) * 64;
+}
+
 struct ash_nn_scratch {
     uint64_t bytes;        /* of this mapping */
     ash_act act;           /* of the widest matrix and most rows; x unset */
