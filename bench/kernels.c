@@ -1,4 +1,4 @@
-/* kernels [LEVEL] [THREADS] [TYPE|attention]: matmuls and attention of real shapes, per format and
+/* kernels [LEVEL] [THREADS] [TYPE|GPTQ|attention]: matmuls and attention of real shapes, per format and
  * batch, as Gop/s, GB/s of weights, and fractions of the limits measured in the same run. Weights are
  * far beyond the caches, as in a model. One line of JSON per case; the best of five rounds of at least
  * 30 ms. One thread is timed by its CPU time, several by the wall. */
@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -15,7 +16,7 @@
 #include "nn/linear.h"
 #include "nn/norm.h"
 
-enum { WEIGHT_BYTES = 256 << 20, MAX_COPIES = 512, ROUNDS = 5 };
+enum { WEIGHT_BYTES = 256 << 20, HUGE_PAGE = 2 << 20, MAX_COPIES = 512, ROUNDS = 5 };
 static const int64_t round_ns = 30000000;
 
 typedef struct weights {
@@ -25,8 +26,7 @@ typedef struct weights {
     uint64_t bytes; /* of one */
 } weights;
 
-/* One thread is timed by its CPU time, so that other processes do not count; several by the wall.
- */
+/* One thread is timed by its CPU time, so that other processes do not count; several by the wall. */
 static int64_t now_ns(const ash_nn *nn)
 {
     if (nn->o.threads > 1) return ash_clock_ns();
@@ -65,26 +65,65 @@ static void fill(uint8_t *p, uint64_t n, ash_dtype t)
     }
 }
 
+/* Memory for copies of w->l[0], in huge pages as the engine's. */
+static void alloc_weights(weights *w)
+{
+    w->n = (int)(WEIGHT_BYTES / w->bytes);
+    w->n = w->n < 1 ? 1 : w->n > MAX_COPIES ? MAX_COPIES : w->n;
+    uint64_t bytes = (w->bytes * (uint64_t)w->n + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    w->mem = must(aligned_alloc(HUGE_PAGE, bytes));
+    madvise(w->mem, bytes, MADV_HUGEPAGE);
+    for (int i = w->n - 1; i >= 0; i--) {
+        w->l[i] = w->l[0];
+        ash_linear_bind(&w->l[i], (uint8_t *)w->mem + w->bytes * (uint64_t)i);
+    }
+}
+
+static void copy_weights(weights *w)
+{
+    for (int i = 1; i < w->n; i++) memcpy(w->l[i].w.data, w->l[0].w.data, w->bytes);
+}
+
 static void open_weights(weights *w, ash_dtype t, int64_t out, int64_t in)
 {
     ash_err err = ASH_ERR_INIT;
     must_ok(ash_linear_plan(&w->l[0], t, out, in, &w->bytes, &err), &err);
-    w->n = (int)(WEIGHT_BYTES / w->bytes);
-    w->n = w->n < 1 ? 1 : w->n > MAX_COPIES ? MAX_COPIES : w->n;
-    w->mem = must(aligned_alloc(64, w->bytes * (uint64_t)w->n));
+    alloc_weights(w);
     uint64_t row;
     if (!ash_dtype_bytes(t, (uint64_t)in, &row)) exit(1);
     uint8_t *src = must(malloc(row * (uint64_t)out));
     fill(src, row * (uint64_t)out, t);
-    for (int i = 0; i < w->n; i++) {
-        w->l[i] = w->l[0];
-        ash_linear_bind(&w->l[i], (uint8_t *)w->mem + w->bytes * (uint64_t)i);
-        if (i == 0)
-            ash_linear_pack(&w->l[0], src, 0, out);
-        else
-            memcpy(w->l[i].w.data, w->l[0].w.data, w->bytes);
-    }
+    ash_linear_pack(&w->l[0], src, 0, out);
+    copy_weights(w);
     free(src);
+}
+
+/* 4 bits, groups of 128, with act-order. */
+static void open_gptq(weights *w, int64_t out, int64_t in)
+{
+    ash_err err = ASH_ERR_INIT;
+    int64_t groups = in / 128 + (in % 128 != 0);
+    uint64_t quants = (uint64_t)(in * out / 2), zeros = (uint64_t)(groups * out / 2);
+    uint8_t *src = must(malloc(quants + zeros * 5));
+    int32_t *group_of = must(malloc((size_t)in * sizeof *group_of));
+    for (int64_t i = 0; i < in; i++) group_of[i] = (int32_t)(i * 5 % in / 128);
+    fill(src, quants + zeros, ASH_DTYPE_I8);
+    fill(src + quants + zeros, zeros * 4, ASH_DTYPE_F16);
+    ash_gptq q = {.bits = 4, .in = in, .out = out, .groups = groups, .qweight = src,
+                  .qzeros = src + quants, .scales = src + quants + zeros, .scale_type = ASH_DTYPE_F16,
+                  .group_of = group_of};
+    must_ok(ash_linear_plan_gptq(&w->l[0], &q, &w->bytes, &err), &err);
+    alloc_weights(w);
+    ash_linear_order_gptq(&w->l[0], &q);
+    ash_linear_pack_gptq(&w->l[0], &q, 0, out);
+    copy_weights(w);
+    free(src);
+    free(group_of);
+}
+
+static const char *name_of(ash_dtype t)
+{
+    return t == ASH_DTYPE_I32 ? "GPTQ" : ash_dtype_get(t)->name;
 }
 
 static double peak_of(ash_act_form form, const ash_limits *p)
@@ -92,11 +131,15 @@ static double peak_of(ash_act_form form, const ash_limits *p)
     return form == ASH_ACT_I8 ? p->int8_gops : form == ASH_ACT_BF16 ? p->bf16_gflops : p->f32_gflops;
 }
 
+/* t: or ASH_DTYPE_I32 for GPTQ, whose words are that. */
 static void bench_linear(ash_nn *nn, const ash_limits *peak, ash_dtype t, int64_t out, int64_t in,
                          const int *batches)
 {
     static weights w;
-    open_weights(&w, t, out, in);
+    if (t == ASH_DTYPE_I32)
+        open_gptq(&w, out, in);
+    else
+        open_weights(&w, t, out, in);
     float *x = must(malloc((size_t)(nn->o.max_rows * in) * 4));
     float *y = must(malloc((size_t)(nn->o.max_rows * out) * 4));
     for (int64_t i = 0; i < nn->o.max_rows * in; i++) x[i] = (float)(i % 13) - 6;
@@ -118,7 +161,7 @@ static void bench_linear(ash_nn *nn, const ash_limits *peak, ash_dtype t, int64_
         printf("{\"kernel\":\"%s\",\"threads\":%d,\"type\":\"%s\",\"out\":%" PRId64
                ",\"in\":%" PRId64 ",\"batch\":%d,\"us\":%.1f,\"gop_s\":%.0f,\"of_peak\":%.2f,\"gb_"
                                   "s\":%.1f,\"of_read\":%.2f}\n",
-               nn->k->name, nn->o.threads, ash_dtype_get(t)->name, out, in, n, 1e-3 / best, gop,
+               nn->k->name, nn->o.threads, name_of(t), out, in, n, 1e-3 / best, gop,
                gop / peak_of(nn->k->act[w.l[0].w.form], peak), gb, gb / peak->read_gbs);
         fflush(stdout);
     }
@@ -210,17 +253,17 @@ int main(int argc, char **argv)
     static const int64_t shapes[][2] = {{960, 576},   {3072, 576},  {576, 1536},
                                         {49152, 576}, {4096, 4096}, {4096, 14336}};
     static const ash_dtype types[] = {
-        ASH_DTYPE_Q4_0,    ASH_DTYPE_Q4_1,   ASH_DTYPE_Q8_0,   ASH_DTYPE_BF16,    ASH_DTYPE_F16,
-        ASH_DTYPE_F32,     ASH_DTYPE_Q4_K,   ASH_DTYPE_Q5_K,   ASH_DTYPE_Q6_K,    ASH_DTYPE_Q3_K,
-        ASH_DTYPE_Q2_K,    ASH_DTYPE_Q5_0,   ASH_DTYPE_Q5_1,   ASH_DTYPE_IQ4_XS,  ASH_DTYPE_IQ4_NL,
-        ASH_DTYPE_MXFP4,   ASH_DTYPE_NVFP4,  ASH_DTYPE_IQ3_S,  ASH_DTYPE_IQ3_XXS, ASH_DTYPE_IQ2_S,
-        ASH_DTYPE_IQ2_XS,  ASH_DTYPE_IQ2_XXS, ASH_DTYPE_IQ1_M, ASH_DTYPE_IQ1_S,   ASH_DTYPE_TQ1_0,
-        ASH_DTYPE_TQ2_0,   ASH_DTYPE_Q1_0,   ASH_DTYPE_Q2_0};
-    static const int batches[] = {1, 4, 8, 16, 512, 0};
+        ASH_DTYPE_Q4_0, ASH_DTYPE_Q4_1, ASH_DTYPE_Q8_0, ASH_DTYPE_I32, ASH_DTYPE_BF16,
+        ASH_DTYPE_F16, ASH_DTYPE_F32, ASH_DTYPE_Q4_K, ASH_DTYPE_Q5_K, ASH_DTYPE_Q6_K,
+        ASH_DTYPE_Q3_K, ASH_DTYPE_Q2_K, ASH_DTYPE_Q5_0, ASH_DTYPE_Q5_1, ASH_DTYPE_IQ4_XS,
+        ASH_DTYPE_IQ4_NL, ASH_DTYPE_MXFP4, ASH_DTYPE_NVFP4, ASH_DTYPE_IQ3_S, ASH_DTYPE_IQ3_XXS,
+        ASH_DTYPE_IQ2_S, ASH_DTYPE_IQ2_XS, ASH_DTYPE_IQ2_XXS, ASH_DTYPE_IQ1_M, ASH_DTYPE_IQ1_S,
+        ASH_DTYPE_TQ1_0, ASH_DTYPE_TQ2_0, ASH_DTYPE_Q1_0, ASH_DTYPE_Q2_0};
+    static const int batches[] = {1, 2, 4, 8, 12, 16, 512, 0};
     for (int t = 0; t < (int)(sizeof types / sizeof *types); t++)
         for (int s = 0; s < 6; s++)
-            if ((t < 3 || s == 4 || (s == 1 && t < 6)) &&
-                (!only || !strcmp(only, ash_dtype_get(types[t])->name)))
+            if ((t < 4 || s == 4 || (s == 1 && t < 7)) &&
+                (!only || !strcmp(only, name_of(types[t]))))
                 bench_linear(nn, &peak, types[t], shapes[s][0], shapes[s][1], batches);
     if (only && strcmp(only, "attention")) {
         ash_nn_close(nn);
