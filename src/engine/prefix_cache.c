@@ -14,7 +14,8 @@ typedef enum list_id { LIST_FREE, LIST_BACKGROUND, LIST_CHAT, LIST_COUNT } list_
 typedef struct block {
     uint64_t serial; /* of this publication; 0: not published */
     uint64_t parent; /* serial of the block before it; 0: none */
-    uint32_t bucket; /* while published */
+    uint32_t n;      /* tokens, while published; the whole block if it is in a bucket */
+    uint32_t bucket; /* while published whole */
     int32_t chain;   /* next in the bucket */
     int32_t prev, next; /* in its list while nobody references it */
     uint32_t refs;
@@ -34,7 +35,7 @@ struct ash_prefix_cache {
     uint64_t serial;   /* last one given */
     uint64_t seed;     /* of the hash; no result depends on it */
     block *blocks;     /* [n_blocks] */
-    int32_t *ids;      /* [n_blocks][block_tokens], of published blocks */
+    int32_t *ids;      /* [n_blocks][block_tokens], the first n of published blocks */
     int32_t *buckets;  /* [n_buckets], a power of two; first block or NONE */
     uint32_t n_buckets;
     list lists[LIST_COUNT];
@@ -112,9 +113,11 @@ static int32_t find(const ash_prefix_cache *c, uint64_t parent, const int32_t *i
 
 static void forget(ash_prefix_cache *c, int32_t b)
 {
-    int32_t *at = &c->buckets[c->blocks[b].bucket];
-    while (*at != b) at = &c->blocks[*at].chain;
-    *at = c->blocks[b].chain;
+    if (c->blocks[b].n == c->block_tokens) {
+        int32_t *at = &c->buckets[c->blocks[b].bucket];
+        while (*at != b) at = &c->blocks[*at].chain;
+        *at = c->blocks[b].chain;
+    }
     c->blocks[b].serial = 0;
     c->blocks[b].chat = false;
 }
@@ -135,6 +138,41 @@ static void evict(ash_prefix_cache *c, list_id which)
     list_remove(c, which, b);
     forget(c, b);
     list_add(c, LIST_FREE, b);
+}
+
+static uint64_t serial_of(const ash_prefix_cache *c, int32_t parent)
+{
+    return parent == NONE ? 0 : c->blocks[parent].serial;
+}
+
+static void name_block(ash_prefix_cache *c, int32_t b, uint64_t parent, const int32_t *ids, uint32_t n,
+                       bool background)
+{
+    block *k = &c->blocks[b];
+    k->serial = ++c->serial;
+    k->parent = parent;
+    k->n = n;
+    k->chat = !background;
+    memcpy(c->ids + (size_t)b * c->block_tokens, ids, n * sizeof *ids);
+}
+
+/* The block after `parent` that begins with most of ids[0..n), and how many those are. */
+static uint32_t nearest(const ash_prefix_cache *c, uint64_t parent, const int32_t *ids, uint32_t n,
+                        int32_t *found)
+{
+    uint32_t best = 0;
+    for (uint32_t b = 0; b < c->n_blocks; b++) {
+        if (!c->blocks[b].serial || c->blocks[b].parent != parent)
+            continue;
+        const int32_t *own = c->ids + (size_t)b * c->block_tokens;
+        uint32_t most = c->blocks[b].n < n ? c->blocks[b].n : n, same = 0;
+        while (same < most && own[same] == ids[same]) same++;
+        if (same > best) {
+            best = same;
+            *found = (int32_t)b;
+        }
+    }
+    return best;
 }
 
 int ash_prefix_cache_open(uint32_t n_blocks, uint32_t block_tokens, ash_prefix_cache **out,
@@ -180,7 +218,7 @@ void ash_prefix_cache_close(ash_prefix_cache *c)
 uint32_t ash_prefix_cache_extend(ash_prefix_cache *c, int32_t parent, const int32_t *ids,
                                  uint32_t max_blocks, bool background, int32_t *blocks)
 {
-    uint64_t before = parent == NONE ? 0 : c->blocks[parent].serial;
+    uint64_t before = serial_of(c, parent);
     uint32_t n = 0;
     for (; n < max_blocks; n++, ids += c->block_tokens) {
         int32_t b = find(c, before, ids);
@@ -216,7 +254,7 @@ uint32_t ash_prefix_cache_room(const ash_prefix_cache *c, bool background)
 int32_t ash_prefix_cache_publish(ash_prefix_cache *c, int32_t parent, int32_t b, const int32_t *ids,
                                  bool background)
 {
-    uint64_t before = parent == NONE ? 0 : c->blocks[parent].serial;
+    uint64_t before = serial_of(c, parent);
     int32_t same = find(c, before, ids);
     if (same != NONE) {
         reference(c, same, background);
@@ -224,14 +262,31 @@ int32_t ash_prefix_cache_publish(ash_prefix_cache *c, int32_t parent, int32_t b,
         return same;
     }
     block *k = &c->blocks[b];
-    k->serial = ++c->serial;
-    k->parent = before;
-    k->chat = !background;
+    name_block(c, b, before, ids, c->block_tokens, background);
     k->bucket = bucket_of(c, before, ids);
     k->chain = c->buckets[k->bucket];
     c->buckets[k->bucket] = b;
-    memcpy(c->ids + (size_t)b * c->block_tokens, ids, c->block_tokens * sizeof *ids);
     return b;
+}
+
+void ash_prefix_cache_publish_part(ash_prefix_cache *c, int32_t parent, int32_t b, const int32_t *ids,
+                                   uint32_t n, bool background)
+{
+    uint64_t before = serial_of(c, parent);
+    int32_t other;
+    if (nearest(c, before, ids, n, &other) < n)
+        name_block(c, b, before, ids, n, background);
+}
+
+uint32_t ash_prefix_cache_nearest(ash_prefix_cache *c, int32_t parent, const int32_t *ids, uint32_t n,
+                                  bool background, int32_t *found)
+{
+    uint32_t same = nearest(c, serial_of(c, parent), ids, n, found);
+    if (same && !c->blocks[*found].refs) {
+        reference(c, *found, background);
+        ash_prefix_cache_give(c, found, 1);
+    }
+    return same;
 }
 
 void ash_prefix_cache_give(ash_prefix_cache *c, const int32_t *blocks, uint32_t n)

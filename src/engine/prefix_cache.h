@@ -5,7 +5,8 @@
  * it follows, its own tokens): the chain is named by the serial number of the block before it, which
  * is never given twice, and the tokens are compared, so a match is exact and never rests on a hash.
  * Blocks are shared by counting references; what nobody references stays findable until its place is
- * needed, the least recently used first.
+ * needed, the least recently used first. A block that is only partly full can be published too: nobody
+ * goes on in it, but what it begins with can be copied.
  *
  * A sequence references the whole chain before each block it holds (publishing hands out the block
  * that is there already), and gives its blocks back last one first; so no block is evicted before those
@@ -42,6 +43,15 @@ uint32_t ash_prefix_cache_room(const ash_prefix_cache *c, bool background);
  * equal one that was there already, then referenced in its place while `block` is free again. */
 int32_t ash_prefix_cache_publish(ash_prefix_cache *c, int32_t parent, int32_t block,
                                  const int32_t *ids, bool background);
+/* Publishes a block that holds only ids[0..n), 0 < n < block_tokens; nobody may write to it from then on.
+ * Nothing happens if a published one begins so already. O(blocks). */
+void ash_prefix_cache_publish_part(ash_prefix_cache *c, int32_t parent, int32_t block,
+                                   const int32_t *ids, uint32_t n, bool background);
+/* The published block after `parent` that has most of ids[0..n), n <= block_tokens, in common at its start;
+ * returns how many tokens that is, 0 if none. *found is not referenced: copy it before the next call.
+ * Counts as a use of it. O(blocks). */
+uint32_t ash_prefix_cache_nearest(ash_prefix_cache *c, int32_t parent, const int32_t *ids, uint32_t n,
+                                  bool background, int32_t *found);
 /* Gives back the caller's reference to each of blocks[0..n), which are in the order of the sequence.
  * Published ones stay findable. */
 void ash_prefix_cache_give(ash_prefix_cache *c, const int32_t *blocks, uint32_t n);

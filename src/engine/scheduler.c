@@ -77,8 +77,26 @@ static void wait_in_queue(ash_scheduler *s, ash_sequence *q)
     *at = q;
 }
 
+/* Tokens of q whose keys are the same in any text that begins so. */
+static uint32_t shareable(const ash_scheduler *s, const ash_sequence *q)
+{
+    uint32_t fixed = ash_net_fixed(s->model->net);
+    return q->n_prompt <= fixed ? fixed : 0;
+}
+
+static int32_t last_published(const ash_sequence *q)
+{
+    return q->n_published ? q->blocks[q->n_published - 1] : -1;
+}
+
+/* Gives q's blocks back; what they hold stays findable, the last, half full one's too. */
 static void give_blocks(ash_scheduler *s, ash_sequence *q)
 {
+    uint32_t from = q->n_published * ASH_KV_TOKENS, to = q->n_kv < q->n_ids ? q->n_kv : q->n_ids;
+    to = to < shareable(s, q) ? to : shareable(s, q);
+    if (to > from && to - from < ASH_KV_TOKENS)
+        ash_prefix_cache_publish_part(s->cache, last_published(q), q->blocks[q->n_published],
+                                      q->ids + from, to - from, q->background);
     ash_prefix_cache_give(s->cache, q->blocks, q->n_blocks);
     q->n_blocks = q->n_published = q->n_kv = 0;
 }
@@ -172,13 +190,6 @@ static bool have_blocks(ash_scheduler *s, ash_sequence *q, uint32_t tokens)
     return true;
 }
 
-/* Tokens of q whose keys are the same in any text that begins so. */
-static uint32_t shareable(const ash_scheduler *s, const ash_sequence *q)
-{
-    uint32_t fixed = ash_net_fixed(s->model->net);
-    return q->n_prompt <= fixed ? fixed : 0;
-}
-
 /* Makes q's full blocks findable and goes on with the shared copy where there was one. */
 static void publish(ash_scheduler *s, ash_sequence *q)
 {
@@ -200,7 +211,7 @@ static void share_prefix(ash_scheduler *s, ash_sequence *q)
     uint32_t most = tokens / ASH_KV_TOKENS, had = q->n_published;
     if (most <= had)
         return;
-    uint32_t n = ash_prefix_cache_extend(s->cache, had ? q->blocks[had - 1] : -1,
+    uint32_t n = ash_prefix_cache_extend(s->cache, last_published(q),
                                          q->ids + (size_t)had * ASH_KV_TOKENS, most - had,
                                          q->background, s->eval_blocks);
     for (uint32_t i = 0; i < n; i++) {
@@ -214,6 +225,51 @@ static void share_prefix(ash_scheduler *s, ash_sequence *q)
     q->n_kv = q->n_published * ASH_KV_TOKENS;
     if (!q->t_first)
         q->usage.cached_tokens += n * ASH_KV_TOKENS;
+}
+
+/* Whether q takes part: chats always do, background work beside them now and then. */
+static bool takes_part(const ash_scheduler *s, const ash_sequence *q, bool chats)
+{
+    return !q->background || !chats || s->steps % BACKGROUND_TURN == 0;
+}
+
+/* A prompt whose next block an older sequence is just computing waits for it and shares the result. */
+static bool follows_another(const ash_scheduler *s, const ash_sequence *q, uint32_t index,
+                            bool chats)
+{
+    uint32_t from = q->n_published * ASH_KV_TOKENS, to = from + ASH_KV_TOKENS;
+    if (q->n_kv != from || q->n_ids <= to || to > shareable(s, q)) return false;
+    for (uint32_t i = 0; i < index; i++) {
+        const ash_sequence *o = s->running[i];
+        if (o->n_published == q->n_published && o->n_ids >= to && to <= shareable(s, o) &&
+            takes_part(s, o, chats) &&
+            (!from || o->blocks[q->n_published - 1] == q->blocks[q->n_published - 1]) &&
+            !memcmp(o->ids + from, q->ids + from, ASH_KV_TOKENS * sizeof *q->ids))
+            return true;
+    }
+    return false;
+}
+
+/* Starts q's next block as a published one starts: copies it, as q goes on in it. Where q could follow
+ * another sequence it does that instead, and gets all of its prompt. */
+static void share_part(ash_scheduler *s, ash_sequence *q)
+{
+    uint32_t from = q->n_published * ASH_KV_TOKENS, to = q->n_ids - 1;
+    bool chats = !q->background;
+    for (uint32_t i = 0; i < s->n_running; i++) chats |= !s->running[i]->background;
+    to = to < shareable(s, q) ? to : shareable(s, q);
+    if (q->n_kv != from || to <= from || follows_another(s, q, s->n_running, chats))
+        return;
+    int32_t other;
+    uint32_t most = to - from < ASH_KV_TOKENS ? to - from : ASH_KV_TOKENS;
+    uint32_t n = ash_prefix_cache_nearest(s->cache, last_published(q), q->ids + from, most,
+                                          q->background, &other);
+    if (!n)
+        return;
+    ash_kv_copy(s->run->kv, q->blocks[q->n_published], other);
+    q->n_kv += n;
+    if (!q->t_first)
+        q->usage.cached_tokens += n;
 }
 
 /* ---- starting ------------------------------------------------------------------------------- */
@@ -242,6 +298,7 @@ static bool claim_prompt(ash_scheduler *s, ash_sequence *q)
     }
     while (q->n_blocks < want)
         q->blocks[q->n_blocks++] = ash_prefix_cache_take(s->cache, q->background);
+    share_part(s, q);
     return true;
 }
 
@@ -322,29 +379,6 @@ static void add_rows(ash_scheduler *s, ash_sequence *q, uint32_t n)
         q->logits = s->logits + s->n_drawn * s->model->net->hp.n_vocab;
         s->drawn[s->n_drawn++] = q;
     }
-}
-
-/* Whether q takes part: chats always do, background work beside them now and then. */
-static bool takes_part(const ash_scheduler *s, const ash_sequence *q, bool chats)
-{
-    return !q->background || !chats || s->steps % BACKGROUND_TURN == 0;
-}
-
-/* A prompt whose next block an older sequence is just computing waits for it and shares the result. */
-static bool follows_another(const ash_scheduler *s, const ash_sequence *q, uint32_t index,
-                            bool chats)
-{
-    uint32_t from = q->n_published * ASH_KV_TOKENS, to = from + ASH_KV_TOKENS;
-    if (q->n_kv != from || q->n_ids <= to || to > shareable(s, q)) return false;
-    for (uint32_t i = 0; i < index; i++) {
-        const ash_sequence *o = s->running[i];
-        if (o->n_published == q->n_published && o->n_ids >= to && to <= shareable(s, o) &&
-            takes_part(s, o, chats) &&
-            (!from || o->blocks[q->n_published - 1] == q->blocks[q->n_published - 1]) &&
-            !memcmp(o->ids + from, q->ids + from, ASH_KV_TOKENS * sizeof *q->ids))
-            return true;
-    }
-    return false;
 }
 
 static bool is_prompt(const ash_scheduler *s, uint32_t i, bool chats)

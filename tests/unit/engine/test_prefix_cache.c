@@ -70,6 +70,58 @@ static void equal_blocks_become_one(void **state)
     ash_prefix_cache_close(c);
 }
 
+static void parts_are_found_by_what_they_begin_with(void **state)
+{
+    static const int32_t ids[] = {1, 2, 3, 4, 5, 6, 7, 8}, ask[] = {5, 6, 9, 9}, odd[] = {6, 6, 7, 8};
+    ash_prefix_cache *c = make(8);
+    int32_t a, found = -1;
+    fill(c, ids, 1, false, &a);
+    int32_t part = ash_prefix_cache_take(c, false), same = ash_prefix_cache_take(c, false);
+    ash_prefix_cache_publish_part(c, a, part, ids + 4, 3, false);
+    ash_prefix_cache_publish_part(c, a, same, ids + 4, 2, false); /* adds nothing */
+    ash_prefix_cache_give(c, &part, 1);
+    ash_prefix_cache_give(c, &same, 1);
+    assert_int_equal(ash_prefix_cache_cached(c), 1);
+    assert_int_equal(ash_prefix_cache_nearest(c, a, ids + 4, 4, false, &found), 3);
+    assert_int_equal(found, part);
+    assert_int_equal(ash_prefix_cache_nearest(c, a, ids + 4, 1, false, &found), 1);
+    assert_int_equal(ash_prefix_cache_nearest(c, a, ask, 4, false, &found), 2);
+    assert_int_equal(ash_prefix_cache_nearest(c, a, odd, 4, false, &found), 0);
+    assert_int_equal(ash_prefix_cache_nearest(c, -1, ids + 4, 4, false, &found), 0);
+    /* a part is no whole block */
+    assert_int_equal(ash_prefix_cache_extend(c, a, ids + 4, 1, false, &found), 0);
+    /* a whole one serves as well, also while it is in use */
+    int32_t b = ash_prefix_cache_take(c, false);
+    assert_int_equal(ash_prefix_cache_publish(c, a, b, ids + 4, false), b);
+    assert_int_equal(ash_prefix_cache_nearest(c, a, ids + 4, 4, false, &found), 4);
+    assert_int_equal(found, b);
+    ash_prefix_cache_give(c, &b, 1);
+    ash_prefix_cache_give(c, &a, 1);
+    ash_prefix_cache_clear(c);
+    assert_int_equal(ash_prefix_cache_room(c, true), 8);
+    assert_int_equal(ash_prefix_cache_nearest(c, -1, ids, 4, false, &found), 0);
+    ash_prefix_cache_close(c);
+}
+
+static void a_part_that_is_used_stays(void **state)
+{
+    static const int32_t old[] = {1, 1}, new[] = {2, 2};
+    ash_prefix_cache *c = make(4); /* of which 3 may be cached */
+    int32_t found, part[2] = {ash_prefix_cache_take(c, true), ash_prefix_cache_take(c, true)};
+    ash_prefix_cache_publish_part(c, -1, part[0], old, 2, true);
+    ash_prefix_cache_give(c, &part[0], 1);
+    ash_prefix_cache_publish_part(c, -1, part[1], new, 2, true);
+    ash_prefix_cache_give(c, &part[1], 1);
+    assert_int_equal(ash_prefix_cache_nearest(c, -1, old, 2, true, &found), 2);
+    int32_t taken[3];
+    for (int i = 0; i < 3; i++) taken[i] = ash_prefix_cache_take(c, true);
+    assert_int_equal(ash_prefix_cache_nearest(c, -1, new, 2, true, &found), 0);
+    assert_int_equal(ash_prefix_cache_nearest(c, -1, old, 2, false, &found), 2);
+    assert_int_equal(ash_prefix_cache_take(c, true), -1); /* a chat's now */
+    ash_prefix_cache_give(c, taken, 3);
+    ash_prefix_cache_close(c);
+}
+
 static void oldest_goes_first_and_tails_before_heads(void **state)
 {
     static const int32_t old[] = {1, 1, 1, 1, 2, 2, 2, 2}, new[] = {3, 3, 3, 3};
@@ -146,15 +198,21 @@ static void random_run(void **state)
     int32_t content[BLOCKS][(LEN + 1) * BLOCK]; /* whole prefix that a block stands for */
     uint32_t depth[BLOCKS] = {0};
     int32_t seq[SEQS][LEN], ids[SEQS][LEN * BLOCK];
-    uint32_t n[SEQS] = {0};
+    uint32_t n[SEQS] = {0}, part[SEQS] = {0};
     bool background[SEQS] = {0};
     ash_rng r;
     ash_rng_init(&r, 7);
     for (int round = 0; round < 20000; round++) {
         int s = (int)(ash_rng_u64(&r) % SEQS);
         if (n[s]) {
+            if (part[s]) { /* the last one, which is not published */
+                ash_prefix_cache_publish_part(c, n[s] > 1 ? seq[s][n[s] - 2] : -1, seq[s][n[s] - 1],
+                                              ids[s] + (n[s] - 1) * BLOCK, part[s], background[s]);
+                depth[seq[s][n[s] - 1]] = n[s];
+                memcpy(content[seq[s][n[s] - 1]], ids[s], n[s] * BLOCK * sizeof(int32_t));
+            }
             ash_prefix_cache_give(c, seq[s], n[s]);
-            n[s] = 0;
+            n[s] = part[s] = 0;
             continue;
         }
         background[s] = ash_rng_u64(&r) % 4 == 0;
@@ -178,6 +236,18 @@ static void random_run(void **state)
             }
             seq[s][n[s]] = p;
         }
+        int32_t last = n[s] == want && want < LEN ? ash_prefix_cache_take(c, background[s]) : -1;
+        if (last >= 0) {
+            int32_t near;
+            uint32_t same = ash_prefix_cache_nearest(c, seq[s][n[s] - 1], ids[s] + n[s] * BLOCK, BLOCK,
+                                                     background[s], &near);
+            if (same) {
+                assert_int_equal(depth[near], n[s] + 1);
+                assert_memory_equal(content[near], ids[s], (n[s] * BLOCK + same) * sizeof(int32_t));
+            }
+            seq[s][n[s]++] = last;
+            part[s] = 1 + (uint32_t)(ash_rng_u64(&r) % (BLOCK - 1));
+        }
         uint32_t used = ash_prefix_cache_used(c), cached = ash_prefix_cache_cached(c);
         assert_true(used + cached <= BLOCKS);
         assert_int_equal(ash_prefix_cache_room(c, false), BLOCKS - used);
@@ -194,6 +264,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shares_what_was_published),
         cmocka_unit_test(equal_blocks_become_one),
+        cmocka_unit_test(parts_are_found_by_what_they_begin_with),
+        cmocka_unit_test(a_part_that_is_used_stays),
         cmocka_unit_test(oldest_goes_first_and_tails_before_heads),
         cmocka_unit_test(background_spares_chats),
         cmocka_unit_test(a_quarter_is_kept_clear),
