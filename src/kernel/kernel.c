@@ -144,5 +144,9 @@ const ash_kernel *ash_kernel_get(ash_cpu_level level)
 
 int64_t ash_kernel_scratch(const ash_kernel *k, int64_t max_cols)
 {
-    return k->level == ASH_CPU_SCALAR ? ASH_GROUP * max_cols * (int64_t)sizeof(float) : 64;
+    switch (k->level) {
+    case ASH_CPU_SCALAR: return ASH_GROUP * max_cols * (int64_t)sizeof(float);
+    case ASH_CPU_AVX512: return ASH_K_ROWS * max_cols / 4 + 64;
+    default: return 64;
+    }
 }

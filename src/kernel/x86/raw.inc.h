@@ -8,7 +8,7 @@
 #ifndef ASHLEY_KERNEL_X86_RAW_INC_H
 #define ASHLEY_KERNEL_X86_RAW_INC_H
 
-#include "kernel/pack_raw.h"
+#include "kernel/x86/raw_block.inc.h"
 #include "quant/grids.h"
 
 enum { TILE_COLS = 256, TILE_BLOCKS = TILE_COLS / 32, PARTS = TILE_COLS / 4 };
@@ -18,55 +18,6 @@ typedef struct raw_tile {
     float scale[TILE_COLS / 16][ASH_GROUP]; /* of each 16 or 32 columns */
     float min[TILE_COLS / 16][ASH_GROUP];
 } raw_tile;
-
-/* One block of LANES rows: words 64 bytes apart, edges; where its part of a tile begins. Passed by value, so
- * that stores to bytes do not make the compiler read its pointers again. */
-typedef struct raw_block {
-    const uint8_t *w, *e;
-    uint8_t *q;
-    float *scale, *min;
-} raw_block;
-
-INLINE vi word(raw_block b, int i)
-{
-    return vi_load(b.w + i * 64);
-}
-
-INLINE void put(raw_block b, int part, vi v)
-{
-    vi_store(b.q + part * 64, v);
-}
-
-INLINE void put_scale(raw_block b, int k, vf v)
-{
-    vf_store(b.scale + k * ASH_GROUP, v);
-}
-
-INLINE void put_min(raw_block b, int k, vf v)
-{
-    vf_store(b.min + k * ASH_GROUP, v);
-}
-
-INLINE vi low_nibbles(vi v)
-{
-    return vi_and(v, vi_set8(15));
-}
-
-INLINE vi high_nibbles(vi v)
-{
-    return vi_and(vi_srl(v, 4), vi_set8(15));
-}
-
-/* Bits [at, at + n) of each word. */
-INLINE vi field(vi v, int at, int n)
-{
-    return vi_and(vi_srl(v, at), vi_set32((1 << n) - 1));
-}
-
-INLINE vf field_f(vi v, int at, int n)
-{
-    return vi_to_f(field(v, at, n));
-}
 
 /* Nibble p of each word as four bytes of 0 or all ones. */
 INLINE vi nibble_bits(vi v, int p)
@@ -179,12 +130,6 @@ static void unpack_q2_0(raw_block b)
 
 /* ---- K types -------------------------------------------------------------------------------- */
 
-/* scale[k0 + k] = d times byte k of v, k < 4. */
-INLINE void put_four(float *to, vi v, vf d)
-{
-    UNROLL for (int k = 0; k < 4; k++) vf_store(to + k * ASH_GROUP, vf_mul(d, field_f(v, 8 * k, 8)));
-}
-
 static void unpack_q2_k(raw_block b)
 {
     vi head = word(b, 20);
@@ -226,18 +171,6 @@ static void unpack_q3_k(raw_block b)
     }
 }
 
-/* The 8 scales and minima of Q4_K and Q5_K. */
-INLINE void scales_k(raw_block b)
-{
-    vi head = word(b, 0), s = word(b, 1), m = word(b, 2), sm = word(b, 3), six = vi_set8(63);
-    vf d = vi_low_halves(head), dm = vi_low_halves(vi_srl(head, 16));
-    vi pair = vi_set8(48);
-    put_four(b.scale, vi_and(s, six), d);
-    put_four(b.scale + 4 * ASH_GROUP, vi_or(low_nibbles(sm), vi_and(vi_srl(s, 2), pair)), d);
-    put_four(b.min, vi_and(m, six), dm);
-    put_four(b.min + 4 * ASH_GROUP, vi_or(high_nibbles(sm), vi_and(vi_srl(m, 2), pair)), dm);
-}
-
 static void unpack_q4_k(raw_block b)
 {
     scales_k(b);
@@ -273,9 +206,7 @@ static void unpack_q5_k(raw_block b)
 static void unpack_q6_k(raw_block b)
 {
     const vi pair = vi_set8(48);
-    vf d = vf_halves(b.e);
-    UNROLL for (int k = 0; k < 16; k++)
-        put_scale(b, k, vf_mul(d, vi_to_f(vi_sra(vi_sll(word(b, 48 + k / 4), 24 - k % 4 * 8), 24))));
+    scales_q6(b);
     UNROLL for (int i = 0; i < 16; i++)
     {
         int part = i / 8 * 32 + i % 8, low = i / 8 * 16 + i % 8;

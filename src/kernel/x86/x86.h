@@ -39,6 +39,11 @@ ASH_MATMUL(ash_avx512_matmul_u8z);
 ASH_MATMUL(ash_avx512_matmul_u4g);
 ASH_MATMUL(ash_avx512_matmul_u8g);
 ASH_MATMUL(ash_avx512_matmul_raw);
+/* The same, bit for bit, for up to ASH_K_ROWS rows of activations and the types that _has says: what
+ * ash_avx512_matmul_raw calls itself. scratch: ASH_K_ROWS * cols / 4 bytes. */
+enum { ASH_K_ROWS = 24 };
+ASH_MATMUL(ash_avx512_matmul_k);
+bool ash_avx512_matmul_k_has(ash_dtype t);
 ASH_MATMUL(ash_avx512_matmul_f8); /* activations float */
 ASH_MATMUL(ash_avx512_matmul_f32);
 ASH_MATMUL(ash_avx512_matmul_f16);

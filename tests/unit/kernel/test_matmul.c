@@ -226,6 +226,16 @@ static void test_batches(void **state)
         for (int n = 1; n <= 40; n++) all_variants(types[t], 40, t < 7 ? 96 : 32, n, 0.1f, 3);
 }
 
+/* Rows whose sums are kept in memory in between, and many rows where few are multiplied in another way. */
+static void test_long_rows(void **state)
+{
+    for (int t = 0; t < TYPES; t++) {
+        int64_t block = ash_dtype_get(types[t])->block, cols = block == 256 ? 32 * 17 : 256 * 17;
+        all_variants(types[t], 17, cols, t < 7 ? 2 : 27, 1, 1);
+        all_variants(types[t], 33, 96, 29, 1, 1);
+    }
+}
+
 static void test_odd_columns(void **state)
 {
     static const ash_dtype plain[] = {ASH_DTYPE_F32, ASH_DTYPE_F16, ASH_DTYPE_BF16};
@@ -328,7 +338,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plan),       cmocka_unit_test(test_packing),
         cmocka_unit_test(test_shapes),     cmocka_unit_test(test_batches),
-        cmocka_unit_test(test_odd_columns), cmocka_unit_test(test_scales),
+        cmocka_unit_test(test_long_rows),   cmocka_unit_test(test_odd_columns), cmocka_unit_test(test_scales),
         cmocka_unit_test(test_exact),      cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_not_finite),
     };
