@@ -72,6 +72,7 @@
 #define ASH_MAX_SEQUENCES 256              /* sequences of one engine */
 #define ASH_MAX_BATCH 512                  /* tokens of one forward */
 #define ASH_MAX_QUEUE 1024                 /* jobs of one engine that wait or run */
+#define ASH_MAX_KNOWN_FILES 4096           /* records of what files hold, in the state folder */
 
 /* upstream */
 #define ASH_MAX_UPSTREAM_BODY (64u << 20)

@@ -236,7 +236,8 @@ static int open_all(serving *s, ash_err *err)
     rc = rc ? rc : make_specs(s, err);
     if (rc) return rc;
     ash_manager_opts mo = {
-        .specs = s->specs, .n_specs = s->n_specs, .cpu = c->cpu, .ready_policy = c->ready};
+        .specs = s->specs, .n_specs = s->n_specs, .cpu = c->cpu,
+        .state_dir = c->state_dir, .disk_budget = c->disk_budget, .ready_policy = c->ready};
     rc = ash_manager_open(&mo, &s->manager, err);
     rc = rc ? rc : ash_local_open(s->manager, &s->local, err);
     rc = rc ? rc : open_upstream(s, err);

@@ -198,6 +198,7 @@ void ash_model_close(ash_model *m)
 {
     if (!m)
         return;
+    ash_packs_close(m->packs);
     ash_net_close(m->net);
     ash_checkpoint_close(m->files);
     ash_tokenizer_close(m->tokenizer);
@@ -410,6 +411,7 @@ int ash_model_load(ash_model *m, const ash_engine_opts *opts, ash_pool *pool, as
         ash_warn("engine", "%s: %s", opts->path, m->files->note);
     if ((rc = load_tokenizer(m, opts, err)) || (rc = load_template(m, opts, err)) ||
         (rc = ash_model_progress(opts, ASH_LOAD_VERIFY, 1, 1, err)) ||
+        (rc = ash_packs_open(opts->state_dir, m->files, m->net, &m->packs, err)) ||
         (rc = take_memory(m, &region, err)) || (rc = m->net->arch->bind(m->net, region, err)) ||
         (rc = ash_model_progress(opts, ASH_LOAD_MAP, 1, 1, err)) ||
         (rc = pack_weights(m, opts, pool, err)))
@@ -418,4 +420,9 @@ int ash_model_load(ash_model *m, const ash_engine_opts *opts, ash_pool *pool, as
     ash_checkpoint_close(m->files);
     m->files = NULL;
     return 0;
+}
+
+const uint8_t *ash_model_key(const ash_model *m)
+{
+    return ash_packs_key(m->packs);
 }

@@ -7,6 +7,7 @@
 
 #include "arch/arch.h"
 #include "engine/engine.h"
+#include "engine/packs.h"
 
 /* Memory of an engine, from headers and options. */
 typedef struct ash_sizes {
@@ -34,6 +35,7 @@ typedef struct ash_model {
     ash_arena arena;
     void *map;         /* owned: the weights' mapping */
     uint64_t map_bytes;
+    ash_packs *packs;  /* owned, or NULL */
 } ash_model;
 
 /* Maps opts->path and plans. Errors as ash_checkpoint_open, ash_arch_find, ash_hparams_read,
@@ -49,6 +51,11 @@ int ash_model_plan(const ash_engine_opts *opts, ash_checkpoint *files, ash_model
 int ash_model_load(ash_model *m, const ash_engine_opts *opts, ash_pool *pool,
                    ash_err *err) ASH_MUST_CHECK;
 void ash_model_close(ash_model *m); /* NULL is fine */
+/* ASH_SHA256_BYTES that stand for the weights: the content of all their files and of the configuration, the
+ * version of packing and the layout. Two models of one key and one kernel table compute alike. NULL without
+ * opts->state_dir and until it is known, which can be some seconds after the load (files are read to learn
+ * their content). Constant from then on, borrowed; any thread. */
+const uint8_t *ash_model_key(const ash_model *m);
 
 /* Tells opts->progress, then ASH_ECANCELED if opts->cancel is set. */
 int ash_model_progress(const ash_engine_opts *opts, ash_load_stage stage, uint64_t done, uint64_t total,

@@ -30,6 +30,11 @@
 
 enum { ASH_GROUP = 16 }; /* rows of a group */
 
+/* Of the bytes that packing gives, of any form. Raise it with every change of them: packed weights are kept
+ * on disk, and those of another version are packed again (tests/unit/kernel/test_pack_version.c fails until
+ * both are changed). */
+enum { ASH_PACK_VERSION = 1 };
+
 typedef enum ash_form {
     ASH_FORM_F32,
     ASH_FORM_F16,

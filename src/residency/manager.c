@@ -148,6 +148,8 @@ static int load_engine(const ash_manager *m, ash_entry *e, ash_engine **out, ash
                          .template_text = e->spec.template_text,
                          .ctx = e->spec.ctx,
                          .threads = m->threads,
+                         .state_dir = m->state_dir,
+                         .disk_budget = m->disk_budget,
                          .cpu = m->cpu,
                          .warm_prompt = e->spec.warm_prompt,
                          .progress = on_progress,
@@ -435,6 +437,8 @@ int ash_manager_open(const ash_manager_opts *opts, ash_manager **out, ash_err *e
     pthread_condattr_destroy(&attr);
     m->cpu = opts->cpu;
     m->threads = opts->threads;
+    m->state_dir = opts->state_dir ? strdup(opts->state_dir) : NULL;
+    m->disk_budget = opts->disk_budget;
     m->ready_policy = opts->ready_policy;
     m->opened_at = ash_clock_wall();
     m->opened_ns = ash_clock_ns();
@@ -448,7 +452,7 @@ int ash_manager_open(const ash_manager_opts *opts, ash_manager **out, ash_err *e
         }
         init_state(&m->entries[i]);
     }
-    if (!m->entries) {
+    if (!m->entries || (opts->state_dir && !m->state_dir)) {
         ash_manager_close(m);
         return ash_err_nomem(err, "residency");
     }
@@ -508,6 +512,7 @@ void ash_manager_close(ash_manager *m)
         free_spec(&m->entries[i].spec);
     }
     free(m->entries);
+    free(m->state_dir);
     pthread_cond_destroy(&m->load_cond);
     pthread_cond_destroy(&m->keep_cond);
     pthread_mutex_destroy(&m->mutex);

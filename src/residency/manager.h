@@ -45,6 +45,8 @@ typedef struct ash_manager_opts {
     size_t n_specs; /* preload entries first, in their order */
     ash_cpu_level cpu;
     int threads;
+    const char *state_dir; /* of engines (engine/engine.h), or NULL; copied */
+    uint64_t disk_budget;
     ash_ready ready_policy; /* when ash_manager_ready says true */
 } ash_manager_opts;
 

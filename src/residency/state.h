@@ -72,6 +72,8 @@ struct ash_manager {
     size_t n;
     ash_cpu_level cpu;
     int threads;
+    char *state_dir; /* or NULL */
+    uint64_t disk_budget;
     ash_ready ready_policy;
     ash_waiter *waiters;
     uint64_t next_ticket, next_seq;

@@ -1,0 +1,269 @@
+/* Owns descriptors of a checkpoint's files until their content is known, and the thread that looks. Refuses
+ * nothing: what fails is logged and done without. open, start, close: one thread; key: any. */
+#include "engine/packs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+typedef struct source {
+    int fd; /* owned until its content is known, else -1 */
+    ash_file_id id;
+    bool stable;  /* the id stands for the content that was mapped */
+    bool summed;  /* sum is there */
+    bool learned; /* by reading: worth a record */
+    uint8_t sum[ASH_SHA256_BYTES];
+} source;
+
+struct ash_packs {
+    char *dir; /* STATE/packs */
+    source *sources;
+    size_t n_sources;
+    uint8_t layout[ASH_SHA256_BYTES]; /* of configuration, packing version and places */
+    uint8_t key[ASH_SHA256_BYTES];
+    atomic_bool has_key;
+    pthread_t thread;
+    bool started;
+    atomic_bool stop;
+};
+
+/* ---- the key -------------------------------------------------------------------------------- */
+
+static void add_number(ash_sha256 *h, uint64_t v)
+{
+    ash_sha256_add(h, &v, sizeof v);
+}
+
+static void add_text(ash_sha256 *h, const char *s)
+{
+    ash_sha256_add(h, s, strlen(s) + 1);
+}
+
+static int add_json(ash_sha256 *h, const json_t *v, ash_err *err)
+{
+    char *text = v ? json_dumps(v, JSON_SORT_KEYS | JSON_COMPACT | JSON_ENCODE_ANY) : strdup("");
+    if (!text) return ash_err_nomem(err, "a model's key");
+    add_text(h, text);
+    free(text);
+    return 0;
+}
+
+/* Where everything lies and in which form. */
+static void add_item(ash_sha256 *h, const ash_bind_item *it)
+{
+    add_text(h, it->tensor->name);
+    const uint64_t numbers[] = {(uint64_t)it->rows, (uint64_t)it->cols, (uint64_t)it->first, it->offset,
+                                it->bytes, it->transposed, it->decoded, it->optional, it->matrix != NULL,
+                                it->gptq != NULL};
+    ash_sha256_add(h, numbers, sizeof numbers);
+    if (!it->matrix) return;
+    const ash_packed *w = &it->matrix->w;
+    const uint64_t packed[] = {(uint64_t)w->form, (uint64_t)w->dtype, (uint64_t)w->rows, (uint64_t)w->cols,
+                               (uint64_t)w->groups, (uint64_t)w->group_bytes, (uint64_t)w->span, w->wide,
+                               it->matrix->perm != NULL};
+    ash_sha256_add(h, packed, sizeof packed);
+}
+
+static int sum_layout(const ash_checkpoint *files, const ash_net *net, uint8_t out[ASH_SHA256_BYTES],
+                      ash_err *err)
+{
+    const ash_binding *b = &net->binding;
+    ash_sha256 *h;
+    int rc = ash_sha256_open(&h, err);
+    if (rc) return rc;
+    add_text(h, "ashley packed weights");
+    add_number(h, ASH_PACK_VERSION);
+    add_text(h, net->name);
+    add_number(h, b->bytes);
+    add_number(h, b->n_items);
+    for (size_t i = 0; i < b->n_items; i++) add_item(h, &b->items[i]);
+    if (!(rc = add_json(h, files->config, err)) && !(rc = add_json(h, files->quant, err)))
+        rc = ash_sha256_sum(h, out, err);
+    ash_sha256_close(h);
+    return rc;
+}
+
+/* From the sums of all sources; without one of them there is no key. */
+static int make_key(ash_packs *p, ash_err *err)
+{
+    for (size_t i = 0; i < p->n_sources; i++)
+        if (!p->sources[i].summed) return 0;
+    ash_sha256 *h;
+    int rc = ash_sha256_open(&h, err);
+    if (rc) return rc;
+    ash_sha256_add(h, p->layout, sizeof p->layout);
+    for (size_t i = 0; i < p->n_sources; i++) ash_sha256_add(h, p->sources[i].sum, ASH_SHA256_BYTES);
+    rc = ash_sha256_sum(h, p->key, err);
+    ash_sha256_close(h);
+    if (!rc) atomic_store_explicit(&p->has_key, true, memory_order_release);
+    return rc;
+}
+
+/* ---- what the checkpoint is made of --------------------------------------------------------- */
+
+static void close_source(source *s)
+{
+    if (s->fd >= 0) close(s->fd);
+    s->fd = -1;
+}
+
+static void look_at(source *s, const ash_tensor_file *file, const ash_known_list *known)
+{
+    *s = (source){.fd = -1};
+    if (file->map.fd < 0 || ash_file_id_read(file->map.fd, &s->id, NULL)) return;
+    s->stable = s->id.size == file->map.size && !ash_file_id_fresh(&s->id);
+    if (!s->stable) return;
+    const ash_known *k = ash_known_find(known, ASH_KNOWN_CONTENT, &s->id);
+    if (k) memcpy(s->sum, k->sum, sizeof s->sum);
+    s->summed = k || ash_file_id_hub(file->path, s->sum);
+    if (!s->summed) s->fd = fcntl(file->map.fd, F_DUPFD_CLOEXEC, 0);
+}
+
+int ash_packs_open(const char *state_dir, const ash_checkpoint *files, const ash_net *net, ash_packs **out,
+                   ash_err *err)
+{
+    *out = NULL;
+    if (!state_dir) return 0;
+    const ash_tensor_index *index = files->tensors;
+    ash_known_list known = {0};
+    ash_packs *p = calloc(1, sizeof *p);
+    if (!p) return ash_err_nomem(err, "packs");
+    p->dir = ash_fs_join(state_dir, "packs");
+    p->sources = calloc(index->n_files, sizeof *p->sources);
+    int rc = p->dir && p->sources ? ash_known_read(p->dir, &known, err) : ash_err_nomem(err, "packs");
+    if (!rc) rc = sum_layout(files, net, p->layout, err);
+    if (!rc) {
+        p->n_sources = index->n_files;
+        for (size_t i = 0; i < index->n_files; i++) look_at(&p->sources[i], &index->files[i], &known);
+        rc = make_key(p, err);
+    }
+    ash_known_release(&known);
+    if (rc) {
+        ash_packs_close(p);
+        return rc;
+    }
+    *out = p;
+    return 0;
+}
+
+const uint8_t *ash_packs_key(const ash_packs *p)
+{
+    return p && atomic_load_explicit(&p->has_key, memory_order_acquire) ? p->key : NULL;
+}
+
+/* ---- in the background ---------------------------------------------------------------------- */
+
+static bool stopped(const ash_packs *p)
+{
+    return atomic_load_explicit(&p->stop, memory_order_relaxed);
+}
+
+/* This thread gives way to every other of the machine, for its core and for its disk. */
+static void yield_to_all(void)
+{
+    enum { WHO_PROCESS = 1, CLASS_IDLE = 3, CLASS_SHIFT = 13 };
+    setpriority(PRIO_PROCESS, (id_t)gettid(), 19);
+    syscall(SYS_ioprio_set, WHO_PROCESS, 0, CLASS_IDLE << CLASS_SHIFT);
+}
+
+/* Takes the folder's lock for writing, waiting for others. Returns a descriptor, or -1: told, or stopped. */
+static int lock_dir(ash_packs *p)
+{
+    ash_err err = ASH_ERR_INIT;
+    char *path = ash_fs_join(p->dir, "lock");
+    if (!path || ash_fs_mkdirs(p->dir, &err)) {
+        ash_warn("packs", "no packs are kept: %s", path ? err.msg : "out of memory");
+        free(path);
+        return -1;
+    }
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) ash_warn("packs", "no packs are kept: cannot open '%s': %s", path, strerror(errno));
+    free(path);
+    while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB)) {
+        const struct timespec pause = {.tv_nsec = 10000000};
+        if (!stopped(p) && (errno == EWOULDBLOCK || errno == EINTR)) {
+            nanosleep(&pause, NULL);
+            continue;
+        }
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+/* Sums what is not known yet. */
+static int learn(ash_packs *p, ash_err *err)
+{
+    for (size_t i = 0; i < p->n_sources; i++) {
+        source *s = &p->sources[i];
+        if (s->summed) continue;
+        if (!s->stable || s->fd < 0)
+            return ash_err_set(err, ASH_EAGAIN, "a file of the checkpoint has just been written");
+        int rc = ash_file_id_hash(s->fd, &s->id, &p->stop, s->sum, err);
+        close_source(s);
+        if (rc) return rc;
+        s->summed = s->learned = true;
+    }
+    return ash_packs_key(p) ? 0 : make_key(p, err);
+}
+
+/* Records what was learned, for the next start. */
+static int remember(const ash_packs *p, ash_err *err)
+{
+    ash_known *v = calloc(p->n_sources, sizeof *v);
+    if (!v) return ash_err_nomem(err, "known files");
+    size_t n = 0;
+    for (size_t i = 0; i < p->n_sources; i++) {
+        const source *s = &p->sources[i];
+        if (!s->learned) continue;
+        v[n] = (ash_known){.id = s->id, .used_s = (uint64_t)time(NULL), .kind = ASH_KNOWN_CONTENT};
+        memcpy(v[n++].sum, s->sum, sizeof s->sum);
+    }
+    int rc = n ? ash_known_add(p->dir, v, n, err) : 0;
+    free(v);
+    return rc;
+}
+
+static void *work(void *arg)
+{
+    ash_packs *p = arg;
+    ash_err err = ASH_ERR_INIT;
+    yield_to_all();
+    int rc = learn(p, &err);
+    int lock = rc ? -1 : lock_dir(p);
+    if (lock >= 0) {
+        rc = remember(p, &err);
+        close(lock);
+    }
+    if (rc && rc != ASH_ECANCELED) ash_warn("packs", "%s", err.msg);
+    return NULL;
+}
+
+void ash_packs_start(ash_packs *p)
+{
+    if (!p || p->started) return;
+    p->started = !pthread_create(&p->thread, NULL, work, p);
+    if (!p->started) ash_warn("packs", "no thread for the packs of this model");
+}
+
+void ash_packs_close(ash_packs *p)
+{
+    if (!p) return;
+    atomic_store(&p->stop, true);
+    if (p->started) pthread_join(p->thread, NULL);
+    for (size_t i = 0; i < p->n_sources; i++) close_source(&p->sources[i]);
+    free(p->sources);
+    free(p->dir);
+    free(p);
+}
