@@ -4,12 +4,13 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "base/cpu.h"
 #include "kernel/peak.h"
 
-enum { READ_BYTES = 192 << 20, MAX_THREADS = 256, ROUNDS = 7 };
+enum { READ_BYTES = 192 << 20, HUGE_PAGE = 2 << 20, MAX_THREADS = 256, ROUNDS = 7 };
 
 typedef struct task {
     pthread_t thread;
@@ -62,11 +63,13 @@ int ash_limits_measure(int threads, ash_limits *out, ash_err *err)
     task *tasks = calloc((size_t)threads, sizeof *tasks);
     int rc = tasks ? 0 : ash_err_nomem(err, "measuring the machine");
     for (int i = 0; !rc && i < threads; i++) {
-        tasks[i].memory = aligned_alloc(64, READ_BYTES);
-        if (!tasks[i].memory)
+        tasks[i].memory = aligned_alloc(HUGE_PAGE, READ_BYTES);
+        if (!tasks[i].memory) {
             rc = ash_err_nomem(err, "measuring the machine");
-        else
+        } else {
+            madvise(tasks[i].memory, READ_BYTES, MADV_HUGEPAGE); /* as the engine's weights */
             memset(tasks[i].memory, i + 1, READ_BYTES); /* real pages, not the one zero page */
+        }
     }
     for (int round = 0; !rc && round < ROUNDS; round++)
         for (int what = 0; !rc && what < ASH_PEAK_COUNT; what++)
