@@ -146,7 +146,9 @@ int64_t ash_kernel_scratch(const ash_kernel *k, int64_t max_cols)
 {
     switch (k->level) {
     case ASH_CPU_SCALAR: return ASH_GROUP * max_cols * (int64_t)sizeof(float);
-    case ASH_CPU_AVX512: return ASH_K_ROWS * max_cols / 4 + 64;
+#if defined(__x86_64__)
+    case ASH_CPU_AVX512: return ash_avx512_raw_scratch(max_cols);
+#endif
     default: return 64;
     }
 }

@@ -5,7 +5,6 @@
  * vpmaddubsw gives 16-bit sums of two products. Bytes up to 31 allow four such sums to be added before
  * they are widened, up to 63 two; others are taken as signed, as |w| and sign(w) x, each widened at once. */
 #include "kernel/x86/avx2.h"
-#include "kernel/x86/fetch.h"
 
 typedef __m256i vi;
 
@@ -254,15 +253,14 @@ ASH_MATMUL(ash_avx2_matmul_raw)
         for (int64_t t = 0; t < m.tiles; t++) {
             int64_t b0 = t * TILE_BLOCKS;
             int blocks = (int)(nb - b0 < TILE_BLOCKS ? nb - b0 : TILE_BLOCKS);
-            fetch ahead = fetch_tile(w, g, 1, t, m.tiles);
-            unpack_tile(&m, g, t, &tile);
+            fetch ahead = fetch_tiles(w, g, 1, t, m.tiles, row_tiles);
+            unpack_tile(&m, g, 1, t, &tile, &ahead);
             for (int64_t i = 0; i < row_tiles; i++) {
                 int64_t row = a->n * i / row_tiles, n = a->n * (i + 1) / row_tiles - row;
                 int64_t at = row * lds + b0;
                 step s = {&tile,     blocks,     a->ld,      lds,          a->q + row * a->ld + b0 * 32,
                           a->d + at, a->ds + at, a->ns + at, m.type->zero, t == 0};
                 fns[n - 1](&s, &ahead, y + row * ldy + g * ASH_GROUP, ldy, left);
-                ahead.step = 0;
             }
         }
     }

@@ -8,6 +8,7 @@
 #ifndef ASHLEY_KERNEL_X86_RAW_INC_H
 #define ASHLEY_KERNEL_X86_RAW_INC_H
 
+#include "kernel/x86/fetch.h"
 #include "kernel/x86/raw_block.inc.h"
 #include "quant/grids.h"
 
@@ -481,18 +482,20 @@ static raw_matrix raw_matrix_of(const ash_packed *w)
                         (blocks + per_tile - 1) / per_tile, w->group_bytes, w->data};
 }
 
-/* What fetches the same tile of the next groups, in a step for each 32 columns. */
-INLINE fetch fetch_tile(const ash_packed *w, int64_t g, int groups, int64_t t, int64_t tiles)
+/* What fetches the next groups' tiles from t on, in a step for each 32 columns of `runs` runs over a tile and of
+ * its unpacking. */
+INLINE fetch fetch_tiles(const ash_packed *w, int64_t g, int groups, int64_t t, int64_t tiles, int64_t runs)
 {
-    return fetch_start(w, g, groups, t, tiles, TILE_BLOCKS);
+    return fetch_start(w, g, groups, t, tiles, TILE_BLOCKS * (runs + 1));
 }
 
-/* Tile t of group g. */
-static void unpack_tile(const raw_matrix *m, int64_t g, int64_t t, raw_tile *to)
+/* Tile t of group g, one of `groups`. */
+static void unpack_tile(const raw_matrix *m, int64_t g, int groups, int64_t t, raw_tile *to, fetch *ahead)
 {
     const uint8_t *group = m->data + g * m->group_bytes, *edges = group + m->blocks * m->l.words * 64;
     int64_t b0 = t * m->per_tile, b1 = b0 + m->per_tile < m->blocks ? b0 + m->per_tile : m->blocks;
     int scales = m->cols / (m->type->halves ? 16 : 32);
+    for (int i = 0; i < TILE_BLOCKS / groups; i++) fetch_more(ahead);
     for (int64_t b = b0; b < b1; b++) {
         int64_t i = b - b0;
         for (int r = 0; r < ASH_GROUP; r += LANES) {

@@ -38,12 +38,12 @@ ASH_MATMUL(ash_avx512_matmul_u4m);
 ASH_MATMUL(ash_avx512_matmul_u8z);
 ASH_MATMUL(ash_avx512_matmul_u4g);
 ASH_MATMUL(ash_avx512_matmul_u8g);
-ASH_MATMUL(ash_avx512_matmul_raw);
-/* The same, bit for bit, for up to ASH_K_ROWS rows of activations and the types that _has says: what
- * ash_avx512_matmul_raw calls itself. scratch: ASH_K_ROWS * cols / 4 bytes. */
-enum { ASH_K_ROWS = 24 };
+ASH_MATMUL(ash_avx512_matmul_raw); /* scratch: ash_avx512_raw_scratch(cols) bytes */
+int64_t ash_avx512_raw_scratch(int64_t cols);
+/* The same, bit for bit, for few rows of activations: what ash_avx512_matmul_raw calls itself for up to _rows,
+ * 0 for a type that it does not know. scratch: of 16 columns an int32_t for each row. */
 ASH_MATMUL(ash_avx512_matmul_k);
-bool ash_avx512_matmul_k_has(ash_dtype t);
+int ash_avx512_matmul_k_rows(ash_dtype t);
 ASH_MATMUL(ash_avx512_matmul_f8); /* activations float */
 ASH_MATMUL(ash_avx512_matmul_f32);
 ASH_MATMUL(ash_avx512_matmul_f16);
