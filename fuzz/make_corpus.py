@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes the corpora of fuzz_checkpoint, fuzz_gguf, fuzz_model, fuzz_safetensors, fuzz_tokenizer and
-fuzz_torch: small files, each with something of its own.
+"""Writes the corpora of fuzz_checkpoint, fuzz_gguf, fuzz_kv_file, fuzz_model, fuzz_safetensors,
+fuzz_tokenizer and fuzz_torch: small files, each with something of its own.
 
     fuzz/make_corpus.py        (Python 3.9, nothing else; writes into fuzz/corpus/)
 """
@@ -326,8 +326,32 @@ def checkpoint_files():
     }
 
 
+def checksum(data):
+    """src/base/checksum.c"""
+    def mix(h, word):
+        h = (h ^ word) * 0x9e3779b97f4a7c15 % 2**64
+        return (h << 29 | h >> 35) % 2**64
+
+    lanes, h = [(i + 1) * 0x9e3779b97f4a7c15 % 2**64 for i in range(8)], len(data)
+    for i in range(0, len(data), 8):
+        lanes[i // 8 % 8] = mix(lanes[i // 8 % 8], int.from_bytes(data[i:i + 8], "little"))
+    for lane in lanes:
+        h = mix(h, lane)
+    return mix(h, h >> 32)
+
+
+def kv_files():
+    blocks = [bytes(range(64)), bytes(64)]
+    head = b"ASHLEYKV" + struct.pack("<II", 1, 4) + bytes([7] + [0] * 31) + struct.pack("<QQ", 64, 6)
+    head += struct.pack("<6i", *range(1, 7)) + b"".join(struct.pack("<Q", checksum(b)) for b in blocks)
+    head += struct.pack("<Q", checksum(head))
+    whole = head.ljust(4096, b"\0") + b"".join(blocks)
+    return {"whole": whole, "cut": whole[:-64]}
+
+
 def main():
     for folder, files in (("checkpoint", checkpoint_files()), ("gguf", gguf_files()),
+                          ("kv_file", kv_files()),
                           ("model", model_files()), ("tokenizer", tokenizer_files()),
                           ("safetensors", safetensors_files()), ("torch", torch_files())):
         where = os.path.join(HERE, "corpus", folder)

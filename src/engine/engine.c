@@ -9,7 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "engine/scheduler.h"
+#include "engine/kv_prompt.h"
 
 struct ash_engine {
     ash_model *model;
@@ -18,6 +18,7 @@ struct ash_engine {
     void *map;          /* owned: scratch and logits */
     uint64_t map_bytes;
     ash_scheduler *scheduler;
+    ash_kv_prompt *kept; /* the warm prompt's file, or NULL */
 };
 
 int ash_engine_plan_read(const ash_engine_opts *opts, ash_engine_plan *out, ash_err *err)
@@ -184,6 +185,33 @@ static int await_prefill(ash_engine *e, const ash_engine_opts *opts, waiter *w, 
     return rc ? rc : ash_model_progress(opts, ASH_LOAD_PREFILL, total, total, err);
 }
 
+static int compute_warm_prompt(ash_engine *e, const ash_engine_opts *opts, const ash_ids *ids, ash_err *err)
+{
+    waiter w = {.lock = PTHREAD_MUTEX_INITIALIZER, .done_cond = PTHREAD_COND_INITIALIZER};
+    const ash_job job = {.ids = ids->p, .n_ids = ids->n, .sampling = ash_sampler_params_default(),
+                         .max_tokens = 0, .want_progress = true, .on_event = on_warm_event,
+                         .user = &w};
+    uint64_t id;
+    int rc = ash_engine_submit(e, &job, &id, err);
+    return rc ? rc : await_prefill(e, opts, &w, id, ids->n, err);
+}
+
+/* Restores what an earlier start kept of the prompt, or computes it and has it kept. */
+static int have_warm_prompt(ash_engine *e, const ash_engine_opts *opts, const ash_ids *ids, ash_err *err)
+{
+    ash_err own = ASH_ERR_INIT;
+    if (opts->state_dir && ids->n <= ash_net_fixed(e->model->net) &&
+        ash_kv_prompt_open(opts->state_dir, opts->disk_budget, e->model, e->scheduler, ids->p, ids->n,
+                           &e->kept, &own))
+        ash_warn("engine", "the warm prompt is not kept: %s", own.msg);
+    if (e->kept && ash_kv_prompt_restore(e->kept))
+        return ash_model_progress(opts, ASH_LOAD_PREFILL, ids->n, ids->n, err);
+    int rc = compute_warm_prompt(e, opts, ids, err);
+    if (!rc && e->kept)
+        ash_kv_prompt_keep(e->kept);
+    return rc;
+}
+
 /* A prompt that cannot be warmed (a template that wants no system message, a text over the context)
  * is no reason to refuse the model: the log says so. */
 static int prefill_warm_prompt(ash_engine *e, const ash_engine_opts *opts, ash_err *err)
@@ -193,16 +221,8 @@ static int prefill_warm_prompt(ash_engine *e, const ash_engine_opts *opts, ash_e
     ash_ids ids = ASH_IDS_INIT;
     ash_err own = ASH_ERR_INIT;
     int rc = warm_ids(e, opts->warm_prompt, &ids, &own);
-    if (!rc && ids.n > 0) {
-        waiter w = {.lock = PTHREAD_MUTEX_INITIALIZER, .done_cond = PTHREAD_COND_INITIALIZER};
-        const ash_job job = {.ids = ids.p, .n_ids = ids.n, .sampling = ash_sampler_params_default(),
-                             .max_tokens = 0, .want_progress = true, .on_event = on_warm_event,
-                             .user = &w};
-        uint64_t id;
-        rc = ash_engine_submit(e, &job, &id, &own);
-        if (!rc)
-            rc = await_prefill(e, opts, &w, id, ids.n, &own);
-    }
+    if (!rc && ids.n > 0)
+        rc = have_warm_prompt(e, opts, &ids, &own);
     ash_ids_release(&ids);
     if (!rc)
         return 0;
@@ -241,6 +261,7 @@ void ash_engine_close(ash_engine *e)
 {
     if (!e)
         return;
+    ash_kv_prompt_close(e->kept);
     ash_scheduler_close(e->scheduler);
     ash_kv_close(e->run.kv);
     ash_nn_close(e->run.nn);

@@ -37,10 +37,11 @@ typedef struct ash_engine_opts {
     ash_cpu_level cpu;         /* kernel set, at most ash_cpu_get()->level */
     bool bare;                 /* weights only: a checkpoint without tokenizer or template will do */
     const char *warm_prompt;   /* system prompt to prefill while loading, or NULL; borrowed */
-    const char *state_dir;     /* a folder for what makes the next start faster (packed weights and the like
-                                  in packs/), or NULL: nothing is kept; borrowed. What is in it is never
-                                  needed, and never trusted without a check */
-    uint64_t disk_budget;      /* bytes that may be kept there; 0: a share of the free disk */
+    const char *state_dir;     /* a folder for what makes the next start faster (packed weights in packs/, the
+                                  warm prompt's keys and values in kv/), or NULL: nothing is kept; borrowed.
+                                  What is in it is never needed, and never trusted without a check */
+    uint64_t disk_budget;      /* bytes that may be kept there; 0: a share of the free disk. kv/ has a
+                                  quarter of it (engine/kv_folder.h) */
     /* Called on the opening thread, often; must not block. May be NULL. */
     void (*progress)(void *user, ash_load_stage stage, uint64_t done, uint64_t total);
     void *user;

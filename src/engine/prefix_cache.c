@@ -289,6 +289,11 @@ uint32_t ash_prefix_cache_nearest(ash_prefix_cache *c, int32_t parent, const int
     return same;
 }
 
+void ash_prefix_cache_hold(ash_prefix_cache *c, int32_t b)
+{
+    reference(c, b, !c->blocks[b].chat);
+}
+
 void ash_prefix_cache_give(ash_prefix_cache *c, const int32_t *blocks, uint32_t n)
 {
     while (n-- > 0) {

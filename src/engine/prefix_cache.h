@@ -52,6 +52,8 @@ void ash_prefix_cache_publish_part(ash_prefix_cache *c, int32_t parent, int32_t 
  * Counts as a use of it. O(blocks). */
 uint32_t ash_prefix_cache_nearest(ash_prefix_cache *c, int32_t parent, const int32_t *ids, uint32_t n,
                                   bool background, int32_t *found);
+/* One reference more to a published block. */
+void ash_prefix_cache_hold(ash_prefix_cache *c, int32_t block);
 /* Gives back the caller's reference to each of blocks[0..n), which are in the order of the sequence.
  * Published ones stay findable. */
 void ash_prefix_cache_give(ash_prefix_cache *c, const int32_t *blocks, uint32_t n);

@@ -17,8 +17,10 @@ enum {
 #define STEP_BESIDE_NS 45000000ll    /* a step that holds running streams back */
 #define STEP_ALONE_NS 250000000ll    /* a step that only a cancel would wait for */
 
-/* A call of ash_scheduler_eval, on its caller's stack. */
-typedef struct eval {
+/* A call of ash_scheduler_call or, without fn, of ash_scheduler_eval, on its caller's stack. */
+typedef struct call {
+    ash_scheduler_fn fn;
+    void *arg;
     const int32_t *ids;
     size_t n;
     bool all;
@@ -26,8 +28,8 @@ typedef struct eval {
     ash_err *err;
     int rc;
     bool done;
-    struct eval *next;
-} eval;
+    struct call *next;
+} call;
 
 struct ash_scheduler {
     const ash_model *model;
@@ -36,10 +38,10 @@ struct ash_scheduler {
 
     pthread_mutex_t lock;
     pthread_cond_t wake;     /* the thread has something to do */
-    pthread_cond_t answered; /* an eval is done */
+    pthread_cond_t answered; /* a call is done */
     ash_sequence *inbox, **inbox_end; /* submitted, oldest first */
     ash_sequence *all;       /* every job that is not done yet */
-    eval *evals, **evals_end;
+    call *calls, **calls_end;
     uint64_t last_id;
     uint32_t n_all;
     bool stop;
@@ -52,6 +54,7 @@ struct ash_scheduler {
     ash_sequence *waiting;   /* chats before background, each oldest first */
     ash_sequence **running;  /* [max_sequences], oldest first */
     uint32_t n_running;
+    bool stuck;              /* all that wait need KV memory that only a call can give back */
     ash_batch_row *rows;     /* [max_rows] */
     ash_sequence **drawn;    /* [max_sequences], those whose logits this step computes */
     int n_rows, n_drawn;
@@ -336,6 +339,7 @@ static void start(ash_scheduler *s, ash_sequence *q)
 
 static void start_waiting(ash_scheduler *s)
 {
+    s->stuck = false;
     while (s->waiting) {
         ash_sequence *q = s->waiting;
         s->waiting = q->next; /* a preempted one may be queued while q is tried */
@@ -346,7 +350,8 @@ static void start_waiting(ash_scheduler *s)
                 start(s, q);
             continue;
         }
-        if (s->n_running) { /* its turn comes when one of them ends */
+        if (s->n_running || ash_prefix_cache_used(s->cache)) { /* its turn comes when one of them ends, */
+            s->stuck = !s->n_running;                          /* or what a call holds is given back */
             wait_in_queue(s, q);
             return;
         }
@@ -500,13 +505,15 @@ static void step(ash_scheduler *s)
     }
 }
 
-/* ---- eval ----------------------------------------------------------------------------------- */
+/* ---- calls ---------------------------------------------------------------------------------- */
 
-static void run_eval(ash_scheduler *s, eval *e)
+static int run_eval(ash_scheduler *s, const call *e)
 {
     uint32_t want = blocks_for((uint32_t)e->n);
-    while (ash_prefix_cache_room(s->cache, false) < want)
+    while (s->n_running && ash_prefix_cache_room(s->cache, false) < want)
         preempt(s, s->running[s->n_running - 1]); /* an empty pool holds one context at least */
+    if (ash_prefix_cache_room(s->cache, false) < want)
+        return ash_err_set(e->err, ASH_EAGAIN, "KV memory is held for a moment");
     for (uint32_t i = 0; i < want; i++) s->eval_blocks[i] = ash_prefix_cache_take(s->cache, false);
     float *out = e->logits;
     for (size_t at = 0; at < e->n;) {
@@ -525,13 +532,15 @@ static void run_eval(ash_scheduler *s, eval *e)
         at += n;
     }
     ash_prefix_cache_give(s->cache, s->eval_blocks, want);
+    return 0;
 }
 
 /* ---- thread --------------------------------------------------------------------------------- */
 
-static void answer(ash_scheduler *s, eval *e)
+static void answer(ash_scheduler *s, call *e, int rc)
 {
     pthread_mutex_lock(&s->lock);
+    e->rc = rc;
     e->done = true;
     pthread_cond_broadcast(&s->answered);
     pthread_mutex_unlock(&s->lock);
@@ -559,17 +568,18 @@ static void note_stats(ash_scheduler *s)
 }
 
 /* Waits for work; what came in is the thread's from here on. False at the end. */
-static bool take_work(ash_scheduler *s, eval **evals)
+static bool take_work(ash_scheduler *s, call **calls)
 {
     pthread_mutex_lock(&s->lock);
-    while (!s->stop && !s->inbox && !s->evals && !s->canceled && !s->waiting && !s->n_running)
+    while (!s->stop && !s->inbox && !s->calls && !s->canceled && (!s->waiting || s->stuck) &&
+           !s->n_running)
         pthread_cond_wait(&s->wake, &s->lock);
     ash_sequence *in = s->inbox;
     s->inbox = NULL;
     s->inbox_end = &s->inbox;
-    *evals = s->evals;
-    s->evals = NULL;
-    s->evals_end = &s->evals;
+    *calls = s->calls;
+    s->calls = NULL;
+    s->calls_end = &s->calls;
     bool stop = s->stop, canceled = s->canceled;
     s->canceled = false;
     pthread_mutex_unlock(&s->lock);
@@ -589,24 +599,22 @@ static bool take_work(ash_scheduler *s, eval **evals)
 static void *thread_main(void *arg)
 {
     ash_scheduler *s = arg;
-    eval *evals;
-    while (take_work(s, &evals)) {
-        while (evals) {
-            eval *e = evals;
-            evals = e->next; /* e is gone once it is answered */
-            run_eval(s, e);
-            answer(s, e);
+    call *calls;
+    while (take_work(s, &calls)) {
+        while (calls) {
+            call *e = calls;
+            calls = e->next; /* e is gone once it is answered */
+            answer(s, e, e->fn ? e->fn(s->cache, s->run->kv, e->arg, e->err) : run_eval(s, e));
         }
         start_waiting(s);
         if (s->n_running)
             step(s);
         note_stats(s);
     }
-    while (evals) {
-        eval *e = evals;
-        evals = e->next;
-        e->rc = ash_err_set(e->err, ASH_ECANCELED, "the engine was closed");
-        answer(s, e);
+    while (calls) {
+        call *e = calls;
+        calls = e->next;
+        answer(s, e, ash_err_set(e->err, ASH_ECANCELED, "the engine was closed"));
     }
     return NULL;
 }
@@ -650,7 +658,7 @@ int ash_scheduler_open(const ash_model *m, ash_run *run, float *logits, int64_t 
     s->logits = logits;
     s->row_ns = row_ns;
     s->inbox_end = &s->inbox;
-    s->evals_end = &s->evals;
+    s->calls_end = &s->calls;
     s->stats.kv_blocks = (uint32_t)m->sizes.kv_blocks;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->wake, NULL);
@@ -717,6 +725,27 @@ void ash_scheduler_cancel(ash_scheduler *s, uint64_t id)
     pthread_mutex_unlock(&s->lock);
 }
 
+/* Has the thread answer c, and waits for that. */
+static int make_call(ash_scheduler *s, call *c)
+{
+    pthread_mutex_lock(&s->lock);
+    if (s->stop) {
+        pthread_mutex_unlock(&s->lock);
+        return ash_err_set(c->err, ASH_ECANCELED, "the engine is closing");
+    }
+    *s->calls_end = c;
+    s->calls_end = &c->next;
+    pthread_cond_signal(&s->wake);
+    while (!c->done) pthread_cond_wait(&s->answered, &s->lock);
+    pthread_mutex_unlock(&s->lock);
+    return c->rc;
+}
+
+int ash_scheduler_call(ash_scheduler *s, ash_scheduler_fn fn, void *arg, ash_err *err)
+{
+    return make_call(s, &(call){.fn = fn, .arg = arg, .err = err});
+}
+
 int ash_scheduler_eval(ash_scheduler *s, const int32_t *ids, size_t n, bool all, float *logits,
                        ash_err *err)
 {
@@ -728,18 +757,7 @@ int ash_scheduler_eval(ash_scheduler *s, const int32_t *ids, size_t n, bool all,
         if (ids[i] < 0 || ids[i] >= n_vocab)
             return ash_err_set(err, ASH_EINVAL, "id %d at %zu of the prompt; the vocabulary has %lld",
                                ids[i], i, (long long)n_vocab);
-    eval e = {.ids = ids, .n = n, .all = all, .logits = logits, .err = err};
-    pthread_mutex_lock(&s->lock);
-    if (s->stop) {
-        pthread_mutex_unlock(&s->lock);
-        return ash_err_set(err, ASH_ECANCELED, "the engine is closing");
-    }
-    *s->evals_end = &e;
-    s->evals_end = &e.next;
-    pthread_cond_signal(&s->wake);
-    while (!e.done) pthread_cond_wait(&s->answered, &s->lock);
-    pthread_mutex_unlock(&s->lock);
-    return e.rc;
+    return make_call(s, &(call){.ids = ids, .n = n, .all = all, .logits = logits, .err = err});
 }
 
 void ash_scheduler_stats(const ash_scheduler *s, ash_engine_stats *out)

@@ -28,6 +28,11 @@ int ash_scheduler_submit(ash_scheduler *s, const ash_job *job, uint64_t *id, ash
 void ash_scheduler_cancel(ash_scheduler *s, uint64_t id);
 int ash_scheduler_eval(ash_scheduler *s, const int32_t *ids, size_t n, bool all, float *logits,
                        ash_err *err) ASH_MUST_CHECK;
+/* Runs fn on the scheduler's thread between two steps and returns what it returns; ASH_ECANCELED without a
+ * call once the scheduler closes. fn may take blocks and keep them referenced until a later call: jobs that
+ * then lack KV memory wait for that. Running streams wait while it runs. Any other thread. */
+typedef int (*ash_scheduler_fn)(ash_prefix_cache *cache, ash_kv *kv, void *arg, ash_err *err);
+int ash_scheduler_call(ash_scheduler *s, ash_scheduler_fn fn, void *arg, ash_err *err) ASH_MUST_CHECK;
 void ash_scheduler_stats(const ash_scheduler *s, ash_engine_stats *out);
 
 #endif

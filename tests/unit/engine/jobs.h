@@ -17,6 +17,7 @@ typedef struct told {
     pthread_cond_t changed;
     int n_started, n_done, n_progress, after_done;
     int32_t ids[JOB_IDS];
+    float logprobs[JOB_IDS]; /* of those, where asked for */
     int n_ids, n_samples;
     char text[JOB_TEXT];
     size_t n_text;
@@ -44,8 +45,10 @@ static inline void told_event(void *user, const ash_event *ev)
         t->last_processed = ev->processed;
         break;
     case ASH_EVENT_TOKEN:
-        if (t->n_ids < JOB_IDS)
+        if (t->n_ids < JOB_IDS) {
+            t->logprobs[t->n_ids] = ev->sample ? ev->sample->logprob : 0;
             t->ids[t->n_ids++] = ev->id;
+        }
         if (ev->sample) {
             t->n_samples++;
             t->last_sample = *ev->sample;

@@ -6,9 +6,11 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include <cmocka.h>
 
+#include "../scratch_dir.h"
 #include "jobs.h"
 
 void *__real_malloc(size_t n);
@@ -133,6 +135,35 @@ static void a_load_may_run_out_anywhere(void **state)
     }
 }
 
+/* With a state folder: the first load keeps its prompt there, later ones restore it. */
+static void keeping_a_prompt_may_run_out_anywhere(void **state)
+{
+    tiny_model m = model();
+    char path[64];
+    assert_true(tiny_file(&m, path));
+    const struct timespec settle = {.tv_nsec = 60000000}, pause = {.tv_nsec = 5000000};
+    nanosleep(&settle, NULL); /* a file that has just changed is not believed to be what it is */
+    for (long n = 0, reached = 1; reached; n++) {
+        ash_engine *e;
+        ash_err err = ASH_ERR_INIT;
+        ash_engine_opts o = {.cpu = ASH_CPU_SCALAR, .threads = 1, .path = path, .state_dir = *state,
+                             .disk_budget = 1 << 30,
+                             .warm_prompt = n % 2 ? "a prompt of the persona" : "another prompt"};
+        atomic_store(&fail_at, atomic_load(&n_allocs) + n);
+        int rc = ash_engine_open(&o, &e, &err);
+        if (!rc) {
+            nanosleep(&pause, NULL);
+            ash_engine_close(e);
+        }
+        reached = atomic_load(&n_allocs) > atomic_load(&fail_at);
+        atomic_store(&fail_at, -1);
+        if (rc && rc != ASH_ENOMEM)
+            fail_msg("allocation %ld: %d: %s", n, rc, err.msg);
+        assert_true(reached || (!rc && n > 30));
+    }
+    unlink(path);
+}
+
 static void a_job_may_run_out_anywhere(void **state)
 {
     static told t;
@@ -178,6 +209,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_token_allocates_nothing),
         cmocka_unit_test(a_load_may_run_out_anywhere),
+        cmocka_unit_test_setup_teardown(keeping_a_prompt_may_run_out_anywhere, scratch_dir_make,
+                                        scratch_dir_remove),
         cmocka_unit_test(a_job_may_run_out_anywhere),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
