@@ -274,6 +274,7 @@ int main(int argc, char **argv)
     const ash_kv_shape latent = {16, 1, 576, 512, ASH_KV_F16, true}; /* DeepSeek-V2 and V3 */
     bench_attention(nn, &peak, 9, small, 1, 512, 512);
     bench_attention(nn, &peak, 32, large, 1, 512, 512);
+    bench_attention(nn, &peak, 32, large, 1, 8192, 512);
     bench_attention(nn, &peak, 9, small, 1, 512, 1);
     bench_attention(nn, &peak, 9, small, 8, 512, 8);
     bench_attention(nn, &peak, 32, large, 1, 4096, 1);

@@ -106,7 +106,8 @@ static const ash_kernel avx512bf16 = {
     .silu_mul = ash_avx512_silu_mul,
     .rope_adjacent = ash_avx512_rope_adjacent,
     .rope_halves = ash_avx512_rope_halves,
-    .span = ash_avx512_span,
+    .span_act = ASH_ACT_BF16,
+    .span = ash_avx512bf16_span,
     .merge = ash_avx512_merge,
 };
 

@@ -43,7 +43,7 @@ enum {
     ASH_KV_TOKENS = 32,  /* tokens of a KV block */
     ASH_SPAN_BLOCKS = 4, /* blocks that attention takes in one step */
     ASH_SPAN = ASH_KV_TOKENS * ASH_SPAN_BLOCKS,
-    ASH_TILE = 48, /* most query vectors of one attention step */
+    ASH_TILE = 96, /* most query vectors of one attention step */
 };
 
 /* Elements of a KV block. */
@@ -103,7 +103,9 @@ typedef struct ash_kernel {
      * (x[i], x[n + i]). */
     void (*rope_adjacent)(float *x, const float *c, const float *s, int64_t n);
     void (*rope_halves)(float *x, const float *c, const float *s, int64_t n);
-    /* One step of attention: adds a span to the states of s->m query vectors. */
+    /* One step of attention: adds a span to the states of s->m query vectors. Queries, keys, values and the
+     * weights of tokens are multiplied as span_act says: as floats, or rounded to bfloat16. */
+    ash_act_form span_act; /* ASH_ACT_F32 or ASH_ACT_BF16 */
     void (*span)(const ash_attn_span *s);
     /* (max, sum, acc) += (*max2, *sum2, acc2 [v_dim]), exactly as span would have added it. */
     void (*merge)(float *max, float *sum, float *acc, float max2, float sum2, const float *acc2,

@@ -63,6 +63,7 @@ void ash_avx512_merge(float *max, float *sum, float *acc, float max2, float sum2
 
 /* AVX-512 BF16 besides */
 ASH_MATMUL(ash_avx512bf16_matmul_bf16);
+void ash_avx512bf16_span(const ash_attn_span *s);
 void ash_avx512bf16_to_bf16(const float *x, int64_t n, uint16_t *h);
 
 #endif
