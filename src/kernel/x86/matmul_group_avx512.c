@@ -10,8 +10,12 @@
 INLINE void run_span(tile *t, const ash_form form, const int R, const int N, int64_t b, int64_t end,
                      __m512 sum[2][TILE_ROWS], float xs[TILE_ROWS])
 {
+    UNROLL for (int n = 0; n < N; n++)
+    {
+        xs[n] = 0; /* not in the loop below, which has use for all registers */
+        for (int64_t i = b; i < end; i++) xs[n] += t->ds[n * t->lds + i];
+    }
     ZERO_TILE(sum, R, N);
-    UNROLL for (int n = 0; n < N; n++) xs[n] = 0;
     for (; b < end; b++) {
         __m512i dots[2][TILE_ROWS];
         fetch_more(&t->ahead);
@@ -24,7 +28,6 @@ INLINE void run_span(tile *t, const ash_form form, const int R, const int N, int
         UNROLL for (int n = 0; n < N; n++)
         {
             __m512 d = _mm512_set1_ps(t->d[n * t->lds + b]);
-            xs[n] += t->ds[n * t->lds + b];
             UNROLL for (int r = 0; r < R; r++)
                 sum[r][n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][n]), d, sum[r][n]);
         }
