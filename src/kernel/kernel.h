@@ -23,7 +23,7 @@ typedef enum ash_act_form {
 } ash_act_form;
 
 /* n rows of activations: rows of x begin every `ldx` elements, of h and q every `ld`, of d, ds and ns
- * every ld / 32; ld is a multiple of 64. */
+ * every ld / 32 (hs too); ld is a multiple of 64. */
 typedef struct ash_act {
     int64_t n, cols, ldx, ld;
     const float *x;
@@ -32,6 +32,8 @@ typedef struct ash_act {
     float *d;
     float *ds;   /* d times the block's sum of q */
     int32_t *ns; /* minus the block's sum of q */
+    uint32_t *hs; /* minus the sums of its first and its last 16, 16 bits each, the first lower: for ASH_FORM_RAW
+                     on a table that has half_sums */
 } ash_act;
 
 /* y[i * ldy + r] = sum over k of W[r, k] x[i, k], for rows r of groups [g0, g1) that exist and all i.
@@ -88,6 +90,8 @@ typedef struct ash_kernel {
     /* One row of activations, n = cols, to int8 (n % 32 == 0; d, ds, ns are [n / 32]) or to bfloat16
      * (h [n rounded up to 32]). A block with an infinity or NaN gives d = NaN and q = 0. */
     void (*quantise)(const float *x, int64_t n, int8_t *q, float *d, float *ds, int32_t *ns);
+    /* hs [n / 32] of the q of a row, n % 32 == 0. NULL: no matmul of the table reads hs. */
+    void (*half_sums)(const int8_t *q, int64_t n, uint32_t *hs);
     void (*to_bf16)(const float *x, int64_t n, uint16_t *h);
     void (*to_f16)(const float *x, int64_t n, uint16_t *h);
     /* Word r of row p of 64 bytes of group g, at to + g * stride: the `or` over j < per_word (4, 8 or 16) of

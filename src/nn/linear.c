@@ -134,6 +134,7 @@ typedef struct job {
     float *gathered;             /* [rows of act, act.ld]: x in perm's order, where floats are multiplied */
     ash_act act;
     bool want[ASH_ACT_COUNT];
+    bool halves;                 /* hs is wanted */
 } job;
 
 /* x in the order of perm's columns. */
@@ -155,6 +156,8 @@ static void convert_rows(void *arg, int64_t begin, int64_t end, int worker)
                        j->gathered ? j->gathered + i * a->ldx : j->nn->scratch->workers[worker].x);
         if (j->want[ASH_ACT_I8])
             j->nn->k->quantise(x, a->cols, a->q + i * a->ld, a->d + i * nb, a->ds + i * nb, a->ns + i * nb);
+        if (j->halves)
+            j->nn->k->half_sums(a->q + i * a->ld, a->cols, a->hs + i * nb);
         if (j->want[ASH_ACT_BF16])
             j->nn->k->to_bf16(x, a->cols, a->h + i * a->ld);
     }
@@ -185,6 +188,7 @@ static void multiply_one(const job *j, int m, int64_t g0, int64_t g1, void *scra
     a.d += row * a.ld / 32;
     a.ds += row * a.ld / 32;
     a.ns += row * a.ld / 32;
+    a.hs += row * a.ld / 32;
     if (j->gathered)
         a.x += row * a.ldx;
     else if (j->each)
@@ -215,6 +219,7 @@ static void want_act(job *j, const ash_linear *l)
 {
     ash_act_form form = is_fine(l) ? ASH_ACT_F32 : j->nn->k->act[l->w.form];
     j->want[form] = true;
+    j->halves = j->halves || (l->w.form == ASH_FORM_RAW && j->nn->k->half_sums);
     j->perm = l->perm;
     j->act.cols = l->w.cols;
     j->act.ld = ash_act_stride(l->w.cols);

@@ -35,6 +35,7 @@ static void carve_act(carver *c, const ash_nn_options *o, ash_act *a)
     a->d = carve(c, rows * ld / 8);
     a->ds = carve(c, rows * ld / 8);
     a->ns = carve(c, rows * ld / 8);
+    a->hs = carve(c, rows * ld / 8);
     a->h = carve(c, rows * ld * 2);
     a->ld = (int64_t)ld;
 }

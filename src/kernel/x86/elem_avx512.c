@@ -28,6 +28,17 @@ void ash_avx512_quantise(const float *x, int64_t n, int8_t *q, float *d, float *
     }
 }
 
+void ash_avx512_half_sums(const int8_t *q, int64_t n, uint32_t *hs)
+{
+    const __m256i one = _mm256_set1_epi8(1), zero = _mm256_setzero_si256();
+    for (int64_t b = 0; b < n / 32; b++) {
+        __m256i x = _mm256_dpbusd_epi32(zero, one, _mm256_loadu_si256((const __m256i *)(q + b * 32)));
+        x = _mm256_add_epi32(x, _mm256_shuffle_epi32(x, 0x4E));
+        x = _mm256_sub_epi32(zero, _mm256_add_epi32(x, _mm256_shuffle_epi32(x, 0xB1)));
+        hs[b] = (uint16_t)_mm256_extract_epi32(x, 0) | (uint32_t)_mm256_extract_epi32(x, 4) << 16;
+    }
+}
+
 void ash_avx512_to_f16(const float *x, int64_t n, uint16_t *h)
 {
     to_f16(x, n, h);

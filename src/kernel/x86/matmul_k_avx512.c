@@ -13,11 +13,11 @@ enum { TILE_ROWS = 6, SCALES = 16 };
 /* What a tile reads: R groups from `w`, N rows of activations. */
 typedef struct tile {
     const uint8_t *w, *edges; /* of the first group */
-    int64_t group_bytes, blocks, ld, lds, ldh; /* blocks of 256 columns */
+    int64_t group_bytes, blocks, ld, lds; /* blocks of 256 columns */
     const int8_t *q;
     const float *d, *ds;
-    const int32_t *half; /* minus the sums of 16 columns each, rows ldh apart; Q6_K alone */
-    fetch ahead;         /* a step is 32 columns */
+    const uint32_t *hs;
+    fetch ahead; /* a step is 32 columns */
 } tile;
 
 typedef struct scales {
@@ -50,36 +50,54 @@ INLINE raw_block block_of(const tile *t, const ash_dtype type, int64_t b, const 
                        t->edges + r * t->group_bytes + b * ASH_GROUP * 2, NULL, s->scale[0], s->min[0]};
 }
 
-/* acc += 16 or 32 columns from part i0 on, of scale s of the block, at block b32 of 32 columns. */
-INLINE void add_scale(const tile *t, const ash_dtype type, const raw_block blocks[2], int o, const int k,
-                      const int i0, const int R, const int N, int64_t b32, int s, const scales scale[2],
-                      __m512 acc[2][TILE_ROWS])
+/* sums[r][n] of `parts` parts of 4 columns from part i0 on of number o * inner + k, block b of all. */
+INLINE void dot(const tile *t, const ash_dtype type, const raw_block blocks[2], int o, const int k, int64_t b,
+                const int i0, const int parts, const int R, const int N, __m512i sums[2][TILE_ROWS])
 {
-    const bool halves = type == ASH_DTYPE_Q6_K;
-    const int parts = halves ? 4 : 8;
-    __m512i sums[2][TILE_ROWS];
-    UNROLL for (int n = 0; n < N; n++) UNROLL for (int r = 0; r < R; r++)
-        sums[r][n] = halves ? _mm512_slli_epi32(_mm512_set1_epi32(t->half[n * t->ldh + 2 * b32 + i0 / 4]), 5)
-                            : _mm512_setzero_si512();
+    UNROLL for (int n = 0; n < N; n++)
+    {
+        __m512i start = _mm512_setzero_si512();
+        if (parts == 4) /* 32 is the zero point of Q6_K */
+            start = _mm512_madd_epi16(_mm512_set1_epi32((int)t->hs[n * t->lds + b]),
+                                      _mm512_set1_epi32(i0 ? 32 << 16 : 32));
+        UNROLL for (int r = 0; r < R; r++) sums[r][n] = start;
+    }
     UNROLL for (int i = 0; i < parts; i++)
     {
         __m512i u[2];
         UNROLL for (int r = 0; r < R; r++) u[r] = part(type, blocks[r], o, k, i0 + i);
         UNROLL for (int n = 0; n < N; n++)
         {
-            __m512i x = broadcast4(t->q + n * t->ld + b32 * 32 + (i0 + i) * 4);
+            __m512i x = broadcast4(t->q + n * t->ld + b * 32 + (i0 + i) * 4);
             UNROLL for (int r = 0; r < R; r++) sums[r][n] = _mm512_dpbusd_epi32(sums[r][n], u[r], x);
         }
     }
-    UNROLL for (int r = 0; r < R; r++)
+}
+
+/* acc += 32 columns: number o * inner + k of a block, block b of all. */
+INLINE void add_block(const tile *t, const ash_dtype type, const raw_block blocks[2], int o, const int k,
+                      int64_t b, const int R, const int N, const scales scale[2], __m512 acc[2][TILE_ROWS])
+{
+    const bool halves = type == ASH_DTYPE_Q6_K;
+    const int s = halves ? (o * 4 + k) * 2 : o * 2 + k;
+    __m512i sums[2][TILE_ROWS];
+    __m512 v[2][TILE_ROWS];
+    dot(t, type, blocks, o, k, b, 0, halves ? 4 : 8, R, N, sums);
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++)
+        v[r][n] = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][n]), vf_load(scale[r].scale[s]));
+    if (halves) {
+        dot(t, type, blocks, o, k, b, 4, 4, R, N, sums);
+        UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++)
+            v[r][n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][n]), vf_load(scale[r].scale[s + 1]), v[r][n]);
+    }
+    UNROLL for (int n = 0; n < N; n++)
     {
-        __m512 by = vf_load(scale[r].scale[s]), min = halves ? by : vf_load(scale[r].min[s]);
-        UNROLL for (int n = 0; n < N; n++)
+        __m512 d = _mm512_set1_ps(t->d[n * t->lds + b]), sum = _mm512_set1_ps(t->ds[n * t->lds + b]);
+        UNROLL for (int r = 0; r < R; r++)
         {
-            __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][n]), by);
-            acc[r][n] = _mm512_fmadd_ps(v, _mm512_set1_ps(t->d[n * t->lds + b32]), acc[r][n]);
+            acc[r][n] = _mm512_fmadd_ps(v[r][n], d, acc[r][n]);
             if (!halves)
-                acc[r][n] = _mm512_fnmadd_ps(min, _mm512_set1_ps(t->ds[n * t->lds + b32]), acc[r][n]);
+                acc[r][n] = _mm512_fnmadd_ps(vf_load(scale[r].min[s]), sum, acc[r][n]);
         }
     }
 }
@@ -106,11 +124,8 @@ INLINE void run_tile(tile *t, const ash_dtype type, const int R, const int N, fl
         for (int o = 0; o < 8 / inner; o++) {
             UNROLL for (int k = 0; k < inner; k++)
             {
-                int at = o * inner + k;
                 fetch_more(&t->ahead);
-                add_scale(t, type, blocks, o, k, 0, R, N, b * 8 + at, halves ? 2 * at : at, scale, acc);
-                if (halves)
-                    add_scale(t, type, blocks, o, k, 4, R, N, b * 8 + at, 2 * at + 1, scale, acc);
+                add_block(t, type, blocks, o, k, b * 8 + o * inner + k, R, N, scale, acc);
             }
         }
     }
@@ -152,37 +167,18 @@ int ash_avx512_matmul_k_rows(ash_dtype t)
     return i < 0 ? 0 : most[i];
 }
 
-/* half [n, cols / 16] = minus the sums of 16 columns each. */
-static void half_sums(const ash_act *a, int32_t *half)
-{
-    const __m512i one = _mm512_set1_epi8(1), zero = _mm512_setzero_si512();
-    const __m512i quads = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
-    for (int64_t i = 0; i < a->n; i++) {
-        for (int64_t c = 0; c < a->cols; c += 64, half += 4) {
-            __m512i x = _mm512_dpbusd_epi32(zero, one, _mm512_loadu_si512(a->q + i * a->ld + c));
-            x = _mm512_add_epi32(x, _mm512_shuffle_epi32(x, 0x4E));
-            x = _mm512_add_epi32(x, _mm512_shuffle_epi32(x, 0xB1));
-            x = _mm512_permutexvar_epi32(quads, _mm512_sub_epi32(zero, x));
-            _mm_storeu_si128((__m128i *)half, _mm512_castsi512_si128(x));
-        }
-    }
-}
-
 ASH_MATMUL(ash_avx512_matmul_k)
 {
     ash_raw_layout l = ash_raw_layout_of(w->dtype);
     int type = index_of(w->dtype);
     int64_t tiles = (a->n + TILE_ROWS - 1) / TILE_ROWS, lds = a->ld / 32, blocks = w->cols / 256;
-    int32_t *half = scratch;
-    if (w->dtype == ASH_DTYPE_Q6_K)
-        half_sums(a, half);
     for (int64_t g = g0; g < g1; g += 2) {
         int groups = g + 1 < g1 ? 2 : 1;
         const uint8_t *from = w->data + g * w->group_bytes;
         for (int64_t i = 0; i < tiles; i++) { /* of even size: no left-over of one row */
             int64_t row = a->n * i / tiles, n = a->n * (i + 1) / tiles - row;
-            tile t = {from, from + blocks * l.words * 64, w->group_bytes, blocks, a->ld, lds, w->cols / 16,
-                      a->q + row * a->ld, a->d + row * lds, a->ds + row * lds, half + row * (w->cols / 16),
+            tile t = {from, from + blocks * l.words * 64, w->group_bytes, blocks, a->ld, lds,
+                      a->q + row * a->ld, a->d + row * lds, a->ds + row * lds, a->hs + row * lds,
                       fetch_start(w, g, 2, i, tiles, blocks * 8)};
             tile_fns[type][groups - 1][n - 1](&t, y + row * ldy + g * ASH_GROUP, ldy,
                                               w->rows - g * ASH_GROUP);

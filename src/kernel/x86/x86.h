@@ -41,7 +41,7 @@ ASH_MATMUL(ash_avx512_matmul_u8g);
 ASH_MATMUL(ash_avx512_matmul_raw); /* scratch: ash_avx512_raw_scratch(cols) bytes */
 int64_t ash_avx512_raw_scratch(int64_t cols);
 /* The same, bit for bit, for few rows of activations: what ash_avx512_matmul_raw calls itself for up to _rows,
- * 0 for a type that it does not know. scratch: of 16 columns an int32_t for each row. */
+ * 0 for a type that it does not know. No scratch. */
 ASH_MATMUL(ash_avx512_matmul_k);
 int ash_avx512_matmul_k_rows(ash_dtype t);
 ASH_MATMUL(ash_avx512_matmul_f8); /* activations float */
@@ -49,6 +49,7 @@ ASH_MATMUL(ash_avx512_matmul_f32);
 ASH_MATMUL(ash_avx512_matmul_f16);
 ASH_MATMUL(ash_avx512_matmul_bf16); /* widens; activations float */
 void ash_avx512_quantise(const float *x, int64_t n, int8_t *q, float *d, float *ds, int32_t *ns);
+void ash_avx512_half_sums(const int8_t *q, int64_t n, uint32_t *hs);
 void ash_avx512_to_f16(const float *x, int64_t n, uint16_t *h);
 void ash_avx512_pack_bits(const ash_bits *bits, int n_words, int per_word, int64_t groups, uint8_t *to,
                           int64_t stride);

@@ -27,11 +27,14 @@ static void open_act(const ash_kernel *k, ash_act *a, const float *x, int64_t n,
     int64_t ld = (cols + 63) / 64 * 64, nb = ld / 32;
     *a = (ash_act){.n = n, .cols = cols, .ldx = cols, .ld = ld, .x = x, .h = must_alloc((size_t)(n * ld * 2)),
                    .q = must_alloc((size_t)(n * ld)), .d = must_alloc((size_t)(n * nb * 4)),
-                   .ds = must_alloc((size_t)(n * nb * 4)), .ns = must_alloc((size_t)(n * nb * 4))};
+                   .ds = must_alloc((size_t)(n * nb * 4)), .ns = must_alloc((size_t)(n * nb * 4)),
+                   .hs = must_alloc((size_t)(n * nb * 4))};
     for (int64_t i = 0; i < n; i++) {
         k->to_bf16(x + i * cols, cols, a->h + i * ld);
         if (cols % 32 == 0)
             k->quantise(x + i * cols, cols, a->q + i * ld, a->d + i * nb, a->ds + i * nb, a->ns + i * nb);
+        if (cols % 32 == 0 && k->half_sums)
+            k->half_sums(a->q + i * ld, cols, a->hs + i * nb);
     }
 }
 
@@ -42,6 +45,7 @@ static void close_act(ash_act *a)
     free(a->d);
     free(a->ds);
     free(a->ns);
+    free(a->hs);
 }
 
 static void open_weights(fixture *f, ash_rng *r, ash_dtype t, int64_t rows, int64_t cols, float scale)

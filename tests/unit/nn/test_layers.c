@@ -227,14 +227,15 @@ static void order_body(ash_nn *nn)
  * conversion has room for at once. */
 static void each_body(ash_nn *nn)
 {
-    static const ash_dtype types[] = {ASH_DTYPE_F32, ASH_DTYPE_BF16, ASH_DTYPE_F16, ASH_DTYPE_Q8_0};
-    enum { HEADS = 7, IN = 160, OUT = 24, N = 70 };
+    static const ash_dtype types[] = {ASH_DTYPE_F32, ASH_DTYPE_BF16, ASH_DTYPE_F16, ASH_DTYPE_Q8_0,
+                                      ASH_DTYPE_Q6_K};
+    enum { HEADS = 7, IN = 256, OUT = 24, N = 70 };
     ash_rng rng;
     ash_rng_init(&rng, 9);
     float *x = rand_vector(&rng, N * HEADS * IN, 1), *y = must_alloc(N * HEADS * OUT * 4);
     float *piece = must_alloc(N * IN * 4), *want = must_alloc(N * OUT * 4);
     float *bias = rand_vector(&rng, OUT, 1);
-    for (int t = 0; t < 4; t++) {
+    for (int t = 0; t < 5; t++) {
         matrix m[HEADS];
         ash_linear ls[HEADS];
         for (int h = 0; h < HEADS; h++) {
