@@ -171,7 +171,7 @@ static void write_states(const json_t *list, ash_buf *out)
 }
 
 typedef struct engine_lines {
-    ash_buf bytes, running, queue, kv;
+    ash_buf bytes, running, queue, kv, guesses;
 } engine_lines;
 
 static void line(ash_buf *out, const char *name, const char *id, const char *kind, uint64_t n)
@@ -196,6 +196,8 @@ static void add_engine(void *user, const char *id, ash_engine *e)
     line(&l->kv, "ashley_kv_blocks", id, "total", s.kv_blocks);
     line(&l->kv, "ashley_kv_blocks", id, "used", s.kv_blocks_used);
     line(&l->kv, "ashley_kv_blocks", id, "cached", s.kv_blocks_cached);
+    line(&l->guesses, "ashley_guessed_tokens", id, "computed", s.guessed_tokens);
+    line(&l->guesses, "ashley_guessed_tokens", id, "right", s.right_tokens);
 }
 
 static void write_engines(ash_manager *manager, ash_buf *out)
@@ -209,6 +211,7 @@ static void write_engines(ash_manager *manager, ash_buf *out)
         {&l.running, "ashley_running", "Answers being computed."},
         {&l.queue, "ashley_queue_length", "Answers waiting for their turn."},
         {&l.kv, "ashley_kv_blocks", "Blocks of the KV pool by kind."},
+        {&l.guesses, "ashley_guessed_tokens", "Guessed tokens since the load: computed, and right."},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) ash_buf_init(all[i].lines, 1 << 20);
     ash_manager_each(manager, add_engine, &l);

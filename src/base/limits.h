@@ -71,6 +71,7 @@
 /* engine */
 #define ASH_MAX_SEQUENCES 256              /* sequences of one engine */
 #define ASH_MAX_BATCH 512                  /* tokens of one forward */
+#define ASH_MAX_DRAFT 15                   /* guessed tokens of one forward */
 #define ASH_MAX_QUEUE 1024                 /* jobs of one engine that wait or run */
 #define ASH_MAX_KNOWN_FILES 4096           /* records of what files hold, in the state folder */
 #define ASH_MAX_KV_FILE_IDS (1u << 20)     /* tokens of a prompt whose keys and values are kept on disk */

@@ -220,7 +220,8 @@ int ash_cmd_bench(ash_cli *cli)
     }
     ash_engine_opts o = {.max_sequences = (uint32_t)sequences,
                          .ctx = (uint32_t)(most < 64 ? 64 : most),
-                         .bare = true};
+                         .bare = true,
+                         .prediction = ASH_PREDICTION_NEVER}; /* random ids go on in circles */
     int status = open_model(cli, o, &e);
     if (status) return status;
     int rc = ash_limits_measure(0, &limits, &err);

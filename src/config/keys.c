@@ -95,6 +95,9 @@ static const ash_key_info keys[] = {
      .built = true, FIELD(origins)},
     {"ASHLEY_NOTIFY", "notify", ASH_KEY_WORD, "listening", "listening ready",
      "when systemd is told that the service is up", .built = true, FIELD(notify_ready)},
+    {"ASHLEY_PREDICTION", "prediction", ASH_KEY_BOOL, "1", NULL,
+     "guess how a text goes on where that is measured to be faster; texts are the same without",
+     .built = true, FIELD(prediction)},
     {"ASHLEY_CPU", "cpu", ASH_KEY_WORD, NULL, "scalar avx2 avx512",
      "forces a lower kernel set (default: the best the machine has)", .built = true, FIELD(cpu)},
 };

@@ -85,6 +85,7 @@ typedef struct ash_config {
     ash_strings origins;   /* exact origins, "scheme://" for all of a scheme, "loopback" for http and
                               https on localhost, 127.0.0.1 and [::1] with any port */
     bool notify_ready;     /* tell systemd when ready, not when listening */
+    bool prediction;
     ash_cpu_level cpu;
     const char *hf_token, *hf_token_path, *hf_home, *hf_hub_cache, *xdg_cache_home, *hf_endpoint;
     bool hf_hub_offline;

@@ -14,7 +14,7 @@
 struct ash_engine {
     ash_model *model;
     ash_run run;
-    float *logits;      /* [max_sequences][n_vocab], behind the run's scratch */
+    float *logits;      /* [max_sequences + ASH_MAX_DRAFT][n_vocab], behind the run's scratch */
     void *map;          /* owned: scratch and logits */
     uint64_t map_bytes;
     ash_scheduler *scheduler;
@@ -247,7 +247,8 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
         (rc = ash_nn_open(&e->model->sizes.nn, &e->run.nn, err)) || (rc = reserve_run(e, err)) ||
         (rc = ash_model_load(e->model, opts, e->run.nn->pool, err)) ||
         (rc = warm(e, opts, &row_ns, err)) ||
-        (rc = ash_scheduler_open(e->model, &e->run, e->logits, row_ns, &e->scheduler, err)) ||
+        (rc = ash_scheduler_open(e->model, &e->run, e->logits, opts->prediction, row_ns,
+                                 &e->scheduler, err)) ||
         (rc = prefill_warm_prompt(e, opts, err))) {
         ash_engine_close(e);
         return rc;

@@ -26,6 +26,13 @@ typedef enum ash_load_stage {
     ASH_LOAD_PREFILL, /* `warm_prompt` computed into the prefix cache; done/total are tokens */
 } ash_load_stage;
 
+/* Guessing how a text goes on (engine/draft.h). A text is the same to the bit with and without. */
+typedef enum ash_prediction {
+    ASH_PREDICTION_AUTO,   /* where it is measured to win */
+    ASH_PREDICTION_NEVER,
+    ASH_PREDICTION_ALWAYS, /* whenever there is a guess, whatever it costs; for tests and measurements */
+} ash_prediction;
+
 typedef struct ash_engine_opts {
     const char *path;          /* a checkpoint: file or folder, as format/checkpoint.h; borrowed */
     const char *template_text; /* Jinja text that replaces the checkpoint's own, or NULL; borrowed */
@@ -34,6 +41,7 @@ typedef struct ash_engine_opts {
     uint32_t max_sequences;    /* running at once; 0 = 32 */
     uint64_t kv_bytes;         /* KV pool; 0 = room for max(ctx, 4096) * 4 tokens, at least one ctx */
     int threads;               /* 0 = ash_cpu_threads() */
+    ash_prediction prediction;
     ash_cpu_level cpu;         /* kernel set, at most ash_cpu_get()->level */
     bool bare;                 /* weights only: a checkpoint without tokenizer or template will do */
     const char *warm_prompt;   /* system prompt to prefill while loading, or NULL; borrowed */
@@ -151,6 +159,7 @@ typedef struct ash_engine_stats {
     uint32_t running, queued;
     uint32_t kv_blocks, kv_blocks_used, kv_blocks_cached; /* cached: kept for prefix reuse */
     uint64_t prompt_tokens, cached_tokens, completion_tokens;
+    uint64_t guessed_tokens, right_tokens; /* computed as guesses; those that came true */
     int64_t last_step_ns; /* monotonic; for liveness: 0 before the first */
 } ash_engine_stats;
 void ash_engine_get_stats(const ash_engine *e, ash_engine_stats *out);

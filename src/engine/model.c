@@ -90,12 +90,14 @@ static int size_all(ash_model *m, const ash_engine_opts *opts, ash_err *err)
     if (rc)
         return rc;
     size_rows(m->net, opts, s);
-    s->logits_bytes = (uint64_t)s->max_sequences * (uint64_t)hp->n_vocab * sizeof(float);
+    uint64_t row = (uint64_t)hp->n_vocab * sizeof(float);
+    s->logits_bytes = (s->max_sequences + ASH_MAX_DRAFT) * row;
     const ash_tensor_index *index = m->files->tensors;
     for (size_t i = 0; i < index->n_files; i++) s->plan.file_bytes += index->files[i].map.size;
     s->plan.weight_bytes = m->net->binding.bytes;
     /* a sampler takes about 12 bytes an id */
-    s->plan.scratch_bytes = s->run_bytes + ash_nn_bytes(&s->nn) + 4 * s->logits_bytes;
+    s->plan.scratch_bytes = s->run_bytes + ash_nn_bytes(&s->nn) + s->logits_bytes +
+                            3 * s->max_sequences * row;
     s->plan.n_ctx = s->n_ctx;
     return 0;
 }

@@ -18,7 +18,7 @@ typedef struct ash_sizes {
     int32_t kv_blocks;      /* of ASH_KV_TOKENS tokens */
     ash_nn_options nn;
     uint64_t run_bytes;     /* the architecture's scratch of max_rows */
-    uint64_t logits_bytes;  /* [max_sequences][n_vocab] floats */
+    uint64_t logits_bytes;  /* [max_sequences + ASH_MAX_DRAFT][n_vocab] floats */
     ash_engine_plan plan;
 } ash_sizes;
 

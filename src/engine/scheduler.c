@@ -8,13 +8,17 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "engine/pace.h"
 
 enum {
     BACKGROUND_TURN = 4,             /* background rows join every so many steps beside chats */
     FAIR_ROWS = ASH_KV_TOKENS,       /* least rows of a prompt that takes part in a step */
     ROW_STEP = 16,                   /* prompts advance by multiples of this, as kernels like it */
+    ROW_LEAST = 4,                   /* of all prompts, where steps without any are short */
 };
 #define STEP_BESIDE_NS 45000000ll    /* a step that holds running streams back */
+static const float LEAST_CHANCE = 0.05f; /* guesses less likely are not thought about */
+static const double WORTHWHILE = 1.02;   /* the gain from which on guesses are computed */
 #define STEP_ALONE_NS 250000000ll    /* a step that only a cancel would wait for */
 
 /* A call of ash_scheduler_call or, without fn, of ash_scheduler_eval, on its caller's stack. */
@@ -58,10 +62,12 @@ struct ash_scheduler {
     ash_batch_row *rows;     /* [max_rows] */
     ash_sequence **drawn;    /* [max_sequences], those whose logits this step computes */
     int n_rows, n_drawn;
-    int prompt_rows;         /* of this step */
-    int64_t row_ns;          /* smoothed cost of a prompt's row */
+    int n_logits;            /* rows of logits that are given out */
+    ash_prediction prediction;
+    ash_pace pace;
+    ash_pace_step plan;      /* what this step consists of */
     uint64_t steps;
-    uint64_t prompt_tokens, cached_tokens, completion_tokens;
+    uint64_t prompt_tokens, cached_tokens, completion_tokens, guessed_tokens, right_tokens;
     int32_t *eval_blocks;    /* [blocks of n_ctx] */
 };
 
@@ -369,19 +375,21 @@ static uint32_t rows_left(const ash_sequence *q)
     return q->n_ids - q->n_kv;
 }
 
+/* n of q's tokens, and its guesses if those are the last. */
 static void add_rows(ash_scheduler *s, ash_sequence *q, uint32_t n)
 {
     bool draws = n == rows_left(q) && q->n_ids < q->max_ids;
-    for (uint32_t i = 0; i < n; i++)
+    q->rows = n + q->n_guesses;
+    for (uint32_t i = 0; i < q->rows; i++)
         s->rows[s->n_rows++] = (ash_batch_row){.token = q->ids[q->n_kv + i],
                                                .pos = (int32_t)(q->n_kv + i),
                                                .table = q->blocks,
-                                               .wants_logits = draws && i == n - 1,
+                                               .wants_logits = draws && i >= n - 1,
                                                .text = (int32_t)q->n_prompt};
-    q->rows = n;
     q->logits = NULL;
     if (draws) {
-        q->logits = s->logits + s->n_drawn * s->model->net->hp.n_vocab;
+        q->logits = s->logits + s->n_logits * s->model->net->hp.n_vocab;
+        s->n_logits += 1 + (int)q->n_guesses;
         s->drawn[s->n_drawn++] = q;
     }
 }
@@ -392,23 +400,35 @@ static bool is_prompt(const ash_scheduler *s, uint32_t i, bool chats)
     return !q->rows && takes_part(s, q, chats) && !follows_another(s, q, i, chats);
 }
 
-/* Rows of prompts that this step may have. */
-static int prompt_budget(const ash_scheduler *s)
+/* Rows that `prompts` prompts may have in this step; they go on at a mean position of `place`. */
+static int prompt_budget(const ash_scheduler *s, int prompts, int64_t place)
 {
-    int64_t most = s->model->sizes.max_rows - s->n_rows;
-    int64_t ns = s->n_rows ? STEP_BESIDE_NS : STEP_ALONE_NS;
-    int64_t rows = ns / (s->row_ns > 0 ? s->row_ns : 1) / ROW_STEP * ROW_STEP;
-    rows = rows < ROW_STEP ? ROW_STEP : rows;
-    return (int)(rows < most ? rows : most);
+    const ash_pace *p = &s->pace;
+    int most = s->model->sizes.max_rows - s->n_rows, decoding = s->plan.decoding;
+    int64_t ns = s->n_rows ? STEP_BESIDE_NS - (int64_t)(s->plan.guesses * p->row_ns) : STEP_ALONE_NS;
+    int rows = ash_pace_rows(p, decoding, ns, prompts, place, ROW_STEP, most), least = ROW_STEP;
+    if (rows < ROW_STEP && decoding && ash_pace_plain_ns(p, decoding) < STEP_BESIDE_NS / 4) {
+        rows = ash_pace_rows(p, decoding, ns, prompts, place, ROW_LEAST, most);
+        least = ROW_LEAST;
+    }
+    rows = rows < least ? least : rows;
+    return rows < most ? rows : most;
 }
 
 /* Shares the budget between the prompts, oldest first; a short one leaves its rest to the others. */
 static void add_prompts(ash_scheduler *s, bool chats)
 {
-    int budget = prompt_budget(s), left = budget;
     int prompts = 0;
+    int64_t places = 0;
     for (uint32_t i = 0; i < s->n_running; i++) share_prefix(s, s->running[i]);
-    for (uint32_t i = 0; i < s->n_running; i++) prompts += is_prompt(s, i, chats);
+    for (uint32_t i = 0; i < s->n_running; i++)
+        if (is_prompt(s, i, chats)) {
+            prompts++;
+            places += s->running[i]->n_kv;
+        }
+    if (!prompts)
+        return;
+    int left = prompt_budget(s, prompts, places / prompts);
     for (uint32_t i = 0; i < s->n_running && left > 0; i++) {
         if (!is_prompt(s, i, chats))
             continue;
@@ -418,16 +438,95 @@ static void add_prompts(ash_scheduler *s, bool chats)
         share = share < left ? share : left;
         int n = rows_left(q) < (uint32_t)share ? (int)rows_left(q) : share;
         add_rows(s, q, (uint32_t)n);
+        s->plan.prompt_rows += n;
+        s->plan.places += (int64_t)n * q->n_kv + (int64_t)n * (n - 1) / 2;
         left -= n;
     }
-    s->prompt_rows = budget - left;
 }
 
-/* Lays out the batch: first who decodes, then prompts. */
+/* Whether q may have one guess more: a place for its keys that nobody has to leave, and a token after it. */
+static bool has_room(ash_scheduler *s, ash_sequence *q)
+{
+    uint32_t tokens = q->n_ids + q->n_guesses + 1;
+    if (tokens >= q->max_ids)
+        return false;
+    if (blocks_for(tokens) > q->n_blocks &&
+        ash_prefix_cache_room(s->cache, q->background) > s->n_running)
+        q->blocks[q->n_blocks++] = ash_prefix_cache_take(s->cache, q->background);
+    return blocks_for(tokens) <= q->n_blocks;
+}
+
+/* Of those that decode the one whose next guess is most likely right; NULL if none is worth a thought. */
+static ash_sequence *likeliest(ash_scheduler *s)
+{
+    for (;;) {
+        ash_sequence *best = NULL;
+        for (uint32_t i = 0; i < s->n_running; i++)
+            if (!best || s->running[i]->chance > best->chance)
+                best = s->running[i];
+        if (!best || best->chance < LEAST_CHANCE)
+            return NULL;
+        if (has_room(s, best))
+            return best;
+        best->chance = 0;
+    }
+}
+
+/* What a step with so many guesses, which makes `tokens` in the mean, is worth: tokens in the time that it
+ * takes without any. Beside prompts, which take most of the time, a guess is worth its row if it is
+ * rather right than wrong: the last one was so with a chance of `last`. */
+static double worth(const ash_scheduler *s, bool prompts, int guesses, double tokens, double last)
+{
+    if (s->prediction == ASH_PREDICTION_ALWAYS)
+        return 2 * tokens;
+    if (prompts)
+        return last >= 0.5 ? 2 * tokens : 0;
+    double longer = ash_pace_guessing(&s->pace, s->plan.decoding, guesses);
+    return longer > 0 ? tokens / longer : 0;
+}
+
+/* Gives guesses to those that decode, the likeliest first: as many as make most tokens a second. */
+static void give_guesses(ash_scheduler *s, bool chats)
+{
+    ash_sequence *order[ASH_MAX_DRAFT];
+    int given = 0, best = 0;
+    bool prompts = false;
+    for (uint32_t i = 0; i < s->n_running; i++) {
+        ash_sequence *q = s->running[i];
+        bool joins = takes_part(s, q, chats), decodes = joins && rows_left(q) == 1;
+        s->plan.decoding += decodes;
+        prompts |= joins && !decodes;
+        q->n_guesses = 0;
+        q->chance = decodes && s->prediction != ASH_PREDICTION_NEVER ? ash_draft_chance(&q->draft, 0) : 0;
+    }
+    double tokens = s->plan.decoding, most = tokens * WORTHWHILE;
+    for (ash_sequence *q; given < ASH_MAX_DRAFT && (q = likeliest(s));) {
+        double last = q->chance;
+        order[given++] = q;
+        tokens += last;
+        q->n_guesses++;
+        q->chance *= ash_draft_chance(&q->draft, q->n_guesses);
+        double w = worth(s, prompts, given, tokens, last);
+        if (w > most) {
+            most = w;
+            best = given;
+        }
+    }
+    s->plan.guesses = best;
+    while (given > best) order[--given]->n_guesses--;
+    for (uint32_t i = 0; i < s->n_running; i++) {
+        ash_sequence *q = s->running[i];
+        if (q->n_guesses)
+            ash_draft_guess(&q->draft, q->ids, q->n_guesses);
+    }
+}
+
+/* Lays out the batch: first who decodes, with what is guessed to follow, then prompts. */
 static void plan_step(ash_scheduler *s)
 {
     bool chats = false;
-    s->n_rows = s->n_drawn = s->prompt_rows = 0;
+    s->n_rows = s->n_drawn = s->n_logits = 0;
+    s->plan = (ash_pace_step){0};
     for (uint32_t i = 0; i < s->n_running; i++) {
         s->running[i]->rows = 0;
         chats |= !s->running[i]->background;
@@ -442,6 +541,7 @@ static void plan_step(ash_scheduler *s)
         else
             i = 0; /* someone gave way: look again, those served already cost nothing */
     }
+    give_guesses(s, chats);
     for (uint32_t i = 0; i < s->n_running; i++)
         if (rows_left(s->running[i]) == 1 && takes_part(s, s->running[i], chats))
             add_rows(s, s->running[i], 1);
@@ -460,29 +560,24 @@ static void settle(ash_scheduler *s, ash_sequence *q)
     const char *stop_string = NULL;
     ash_finish why = ASH_FINISH_NONE;
     bool prefill = !q->t_first;
-    q->n_kv += q->rows;
+    uint32_t right = q->logits && q->n_samples ? q->n_samples - 1 : 0;
+    s->guessed_tokens += q->n_guesses;
+    s->right_tokens += right;
+    q->n_kv += q->rows - q->n_guesses + right; /* keys of wrong guesses are written over */
     publish(s, q);
     if (prefill)
         ash_sequence_progress(q);
-    if (q->logits && q->sample_rc)
+    for (uint32_t i = 0; q->logits && i < q->n_samples && why == ASH_FINISH_NONE; i++)
+        why = ash_sequence_take(q, &q->samples[i], &stop_string);
+    if (why == ASH_FINISH_NONE && q->logits && q->sample_rc)
         why = ASH_FINISH_ERROR;
-    else if (q->logits)
-        why = ash_sequence_take(q, &stop_string);
-    else if (!rows_left(q))
+    else if (why == ASH_FINISH_NONE && !q->logits && !rows_left(q))
         why = ASH_FINISH_LENGTH; /* a prefill was all that was asked */
     if (why == ASH_FINISH_NONE)
         return;
     ash_err err = q->err;
     forget_running(s, q);
     finish(s, q, why, stop_string, why == ASH_FINISH_ERROR ? &err : NULL);
-}
-
-static void note_time(ash_scheduler *s, int64_t ns)
-{
-    if (s->prompt_rows < ROW_STEP)
-        return;
-    int64_t row = ns / s->n_rows;
-    s->row_ns = s->row_ns ? (3 * s->row_ns + row) / 4 : row;
 }
 
 static void step(ash_scheduler *s)
@@ -494,8 +589,8 @@ static void step(ash_scheduler *s)
     int64_t t = ash_clock_ns();
     const ash_batch batch = {.rows = s->rows, .n = s->n_rows, .logits = s->logits};
     s->model->net->arch->forward(s->model->net, s->run, &batch);
-    note_time(s, ash_clock_ns() - t);
     ash_pool_run(s->run->nn->pool, s->n_drawn, 1, draw_range, s);
+    ash_pace_note(&s->pace, &s->plan, ash_clock_ns() - t);
     for (uint32_t i = 0; i < s->n_running;) {
         ash_sequence *q = s->running[i];
         if (q->rows)
@@ -563,6 +658,8 @@ static void note_stats(ash_scheduler *s)
     s->stats.prompt_tokens = s->prompt_tokens;
     s->stats.cached_tokens = s->cached_tokens;
     s->stats.completion_tokens = completion;
+    s->stats.guessed_tokens = s->guessed_tokens;
+    s->stats.right_tokens = s->right_tokens;
     s->stats.last_step_ns = ash_clock_ns();
     pthread_mutex_unlock(&s->lock);
 }
@@ -646,8 +743,8 @@ static void release(ash_scheduler *s)
     free(s);
 }
 
-int ash_scheduler_open(const ash_model *m, ash_run *run, float *logits, int64_t row_ns,
-                       ash_scheduler **out, ash_err *err)
+int ash_scheduler_open(const ash_model *m, ash_run *run, float *logits, ash_prediction prediction,
+                       int64_t row_ns, ash_scheduler **out, ash_err *err)
 {
     *out = NULL;
     ash_scheduler *s = calloc(1, sizeof *s);
@@ -656,7 +753,8 @@ int ash_scheduler_open(const ash_model *m, ash_run *run, float *logits, int64_t 
     s->model = m;
     s->run = run;
     s->logits = logits;
-    s->row_ns = row_ns;
+    s->prediction = prediction;
+    ash_pace_init(&s->pace, row_ns);
     s->inbox_end = &s->inbox;
     s->calls_end = &s->calls;
     s->stats.kv_blocks = (uint32_t)m->sizes.kv_blocks;

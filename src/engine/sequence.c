@@ -116,6 +116,7 @@ void ash_sequence_close(ash_sequence *s)
     if (!s)
         return;
     ash_sampler_close(s->sampler);
+    ash_draft_release(&s->draft);
     ash_stop_close(s->stop);
     ash_buf_release(&s->piece);
     ash_buf_release(&s->text);
@@ -139,6 +140,10 @@ int ash_sequence_start(ash_sequence *s, ash_err *err)
     if (s->max_ids > s->n_prompt) {
         rc = ash_sampler_open(&s->sampling, m->net->hp.n_vocab, m->n_usable, &s->sampler, err);
         for (uint32_t i = 0; i < s->n_prompt && !rc; i++) ash_sampler_accept(s->sampler, s->ids[i]);
+        if (!rc)
+            rc = ash_draft_init(&s->draft, s->max_ids, err);
+        if (!rc)
+            ash_draft_follow(&s->draft, s->ids, s->n_prompt, false);
     }
     if (rc)
         return rc;
@@ -167,8 +172,18 @@ void ash_sequence_progress(ash_sequence *s)
 
 void ash_sequence_draw(ash_sequence *s)
 {
+    int64_t n_vocab = s->model->net->hp.n_vocab;
     s->err = ASH_ERR_INIT;
-    s->sample_rc = ash_sampler_sample(s->sampler, s->logits, &s->sample, &s->err);
+    for (s->n_samples = 0; s->n_samples <= s->n_guesses;) {
+        uint32_t i = s->n_samples;
+        s->sample_rc = ash_sampler_sample(s->sampler, s->logits + i * n_vocab, &s->samples[i], &s->err);
+        if (s->sample_rc)
+            return;
+        ash_sampler_accept(s->sampler, s->samples[i].id);
+        s->n_samples++;
+        if (i < s->n_guesses && s->samples[i].id != s->ids[s->n_ids + i])
+            return;
+    }
 }
 
 /* s->piece -> s->text; the stop that ended in it, or -1. */
@@ -181,18 +196,18 @@ static int push_text(ash_sequence *s)
     return hit;
 }
 
-ash_finish ash_sequence_take(ash_sequence *s, const char **stop_string)
+ash_finish ash_sequence_take(ash_sequence *s, const ash_sample *sample, const char **stop_string)
 {
-    int32_t id = s->sample.id;
+    int32_t id = sample->id;
     const ash_tokenizer *t = s->model->tokenizer;
     *stop_string = NULL;
     if (!s->t_first)
         s->t_first = ash_clock_ns();
-    ash_sampler_accept(s->sampler, id);
     s->usage.completion_tokens++;
     if (t && !s->ignore_eos && ash_tokenizer_is_eog(t, id))
         return ASH_FINISH_STOP;
     s->ids[s->n_ids++] = id;
+    ash_draft_follow(&s->draft, s->ids, s->n_ids, true);
     ash_buf_clear(&s->piece);
     if (t && ash_detok_push(&s->detok, id, &s->piece))
         ash_buf_clear(&s->piece);
@@ -200,7 +215,7 @@ ash_finish ash_sequence_take(ash_sequence *s, const char **stop_string)
     tell(s, &(ash_event){.kind = ASH_EVENT_TOKEN,
                          .text = {ash_buf_cstr(&s->text), s->text.len},
                          .id = id,
-                         .sample = s->want_logprobs ? &s->sample : NULL});
+                         .sample = s->want_logprobs ? sample : NULL});
     if (hit >= 0) {
         *stop_string = s->stops[hit];
         return ASH_FINISH_STOP;

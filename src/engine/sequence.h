@@ -5,6 +5,7 @@
 #ifndef ASHLEY_ENGINE_SEQUENCE_H
 #define ASHLEY_ENGINE_SEQUENCE_H
 
+#include "engine/draft.h"
 #include "engine/model.h"
 #include "engine/prefix_cache.h"
 #include "text/stop.h"
@@ -31,10 +32,16 @@ struct ash_sequence {
 
     /* this step */
     uint32_t rows;     /* of the batch */
-    float *logits;     /* [n_vocab] of the last row, or NULL */
-    ash_sample sample;
-    int sample_rc;
+    uint32_t n_guesses; /* of them the last: ids[n_ids .. n_ids + n_guesses) */
+    float *logits;     /* [1 + n_guesses][n_vocab] of the last rows, or NULL */
+    ash_sample samples[1 + ASH_MAX_DRAFT]; /* in order; all but the last are what was guessed */
+    uint32_t n_samples;
+    int sample_rc;     /* why there are no more */
     ash_err err;
+
+    /* prediction */
+    ash_draft draft;   /* from start on, if the job wants text */
+    float chance;      /* that all guesses up to the next one are right; the scheduler's, while planning */
 
     /* text */
     const ash_model *model; /* borrowed */
@@ -60,11 +67,12 @@ void ash_sequence_close(ash_sequence *s); /* NULL is fine; holds no KV blocks an
 int ash_sequence_start(ash_sequence *s, ash_err *err) ASH_MUST_CHECK;
 /* Tells the prefill's progress, if the job wants to know. */
 void ash_sequence_progress(ash_sequence *s);
-/* Draws from s->logits into s->sample and s->sample_rc. Any thread, one at a time each. */
+/* Draws from s->logits, row after row while what was drawn is what was guessed, into s->samples and
+ * s->sample_rc. Any thread, one at a time each. */
 void ash_sequence_draw(ash_sequence *s);
-/* Takes the drawn token: text, ASH_EVENT_TOKEN. Returns why the job ends with it, else
+/* Takes a drawn token: text, ASH_EVENT_TOKEN. Returns why the job ends with it, else
  * ASH_FINISH_NONE; *stop_string as in ash_event. */
-ash_finish ash_sequence_take(ash_sequence *s, const char **stop_string);
+ash_finish ash_sequence_take(ash_sequence *s, const ash_sample *sample, const char **stop_string);
 /* Tells ASH_EVENT_DONE with what text was held back. Once. err for ASH_FINISH_ERROR. */
 void ash_sequence_finish(ash_sequence *s, ash_finish why, const char *stop_string, const ash_err *err);
 

@@ -151,6 +151,7 @@ static int load_engine(const ash_manager *m, ash_entry *e, ash_engine **out, ash
                          .state_dir = m->state_dir,
                          .disk_budget = m->disk_budget,
                          .cpu = m->cpu,
+                         .prediction = m->prediction,
                          .warm_prompt = e->spec.warm_prompt,
                          .progress = on_progress,
                          .user = e,
@@ -436,6 +437,7 @@ int ash_manager_open(const ash_manager_opts *opts, ash_manager **out, ash_err *e
     pthread_cond_init(&m->keep_cond, &attr);
     pthread_condattr_destroy(&attr);
     m->cpu = opts->cpu;
+    m->prediction = opts->prediction;
     m->threads = opts->threads;
     m->state_dir = opts->state_dir ? strdup(opts->state_dir) : NULL;
     m->disk_budget = opts->disk_budget;

@@ -44,6 +44,7 @@ typedef struct ash_manager_opts {
     const ash_model_spec *specs;
     size_t n_specs; /* preload entries first, in their order */
     ash_cpu_level cpu;
+    ash_prediction prediction;
     int threads;
     const char *state_dir; /* of engines (engine/engine.h), or NULL; copied */
     uint64_t disk_budget;

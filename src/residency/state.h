@@ -71,6 +71,7 @@ struct ash_manager {
     ash_entry *entries;
     size_t n;
     ash_cpu_level cpu;
+    ash_prediction prediction;
     int threads;
     char *state_dir; /* or NULL */
     uint64_t disk_budget;

@@ -287,6 +287,136 @@ static void a_text_does_not_depend_on_its_company(void **state)
         for (int i = 0; i < 3; i++) alone_and_together(types[i], (ash_cpu_level)level);
 }
 
+/* ---- prediction ----------------------------------------------------------------------------- */
+
+enum { GUESSED = 32 };
+
+/* Everything that a sampler keeps from one token to the next; i < GUESSED. The prompts of odd ones repeat
+ * themselves, and greedy texts of these models do so soon. */
+static ash_job guessed_job(int i, int32_t ids[200], told *t)
+{
+    static const ash_logit_bias bias[] = {{40, 2}, {41, -1}};
+    size_t n = (size_t)(3 + i * 17 % 150), period = i % 2 ? 7 : 1000;
+    prompt_ids(ids, n, 200 + (uint64_t)i);
+    for (size_t k = period; k < n; k++) ids[k] = ids[k - period];
+    ash_job j = job_of(ids, n, 40 + i, t);
+    j.sampling.temperature = i % 4 == 0 ? 0 : i % 4 == 1 ? 0.1 : 1.2;
+    j.sampling.seed = 70 + i;
+    j.sampling.repeat_penalty = i % 5 == 1 ? 1.05 : 1;
+    j.sampling.frequency_penalty = i % 5 == 2 ? 0.1 : 0;
+    j.sampling.logit_bias = i % 3 ? NULL : bias;
+    j.sampling.n_logit_bias = i % 3 ? 0 : 2;
+    j.want_logprobs = i % 2;
+    j.sampling.top_logprobs = i % 2 ? 3 : 0;
+    return j;
+}
+
+static void expect_same_probabilities(const told *a, const told *b)
+{
+    assert_int_equal(a->n_samples, b->n_samples);
+    if (!a->n_samples)
+        return;
+    assert_memory_equal(&a->last_sample.logprob, &b->last_sample.logprob, sizeof(float));
+    assert_memory_equal(a->last_sample.top, b->last_sample.top,
+                        (size_t)a->last_sample.n_top * sizeof *a->last_sample.top);
+}
+
+/* All jobs at once, or one after the other; how many guesses were right. */
+static uint64_t run_guessed(ash_engine_opts o, bool at_once, told *t)
+{
+    static int32_t ids[GUESSED][200];
+    ash_engine *e = open_level(ASH_DTYPE_Q8_0, o);
+    for (int i = 0; i < GUESSED; i++) {
+        ash_job j = guessed_job(i, ids[i], &t[i]);
+        uint64_t id;
+        told_init(&t[i]);
+        submit(e, &j, &id);
+        if (!at_once)
+            told_wait(&t[i]);
+    }
+    for (int i = 0; i < GUESSED; i++) told_wait(&t[i]);
+    ash_engine_stats s;
+    do ash_engine_get_stats(e, &s);
+    while (s.running);
+    assert_true(s.right_tokens <= s.guessed_tokens);
+    ash_engine_close(e);
+    return s.right_tokens;
+}
+
+static void a_text_does_not_depend_on_guesses(void **state)
+{
+    static told plain[GUESSED], guessed[GUESSED];
+    static const struct {
+        ash_prediction prediction;
+        bool at_once, tight;
+        int threads;
+    } ways[] = {{ASH_PREDICTION_ALWAYS, false, false, 2}, {ASH_PREDICTION_ALWAYS, true, false, 2},
+                {ASH_PREDICTION_ALWAYS, true, true, 3},   {ASH_PREDICTION_AUTO, false, false, 1},
+                {ASH_PREDICTION_AUTO, true, false, 2},    {ASH_PREDICTION_NEVER, true, false, 3}};
+    ash_engine_opts o = fastest();
+    o.ctx = 256;
+    o.prediction = ASH_PREDICTION_NEVER;
+    assert_int_equal(run_guessed(o, false, plain), 0);
+    for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
+        o.prediction = ways[w].prediction;
+        o.threads = ways[w].threads;
+        o.kv_bytes = ways[w].tight; /* 1: one context, so that sequences give way to each other */
+        uint64_t right = run_guessed(o, ways[w].at_once, guessed);
+        if (o.prediction == ASH_PREDICTION_ALWAYS)
+            assert_true(right > 100); /* not by never guessing */
+        for (int i = 0; i < GUESSED; i++) {
+            expect_same(&plain[i], &guessed[i]);
+            expect_same_probabilities(&plain[i], &guessed[i]);
+        }
+    }
+}
+
+/* A text of one letter, which guesses foresee: it ends where it would without them. */
+static void ends_are_found_among_guesses(void **state)
+{
+    static const char *const stops[] = {"aaaaaaaaaaaaaaaaaaaaa"};
+    static told t, next;
+    int32_t ids[40];
+    ash_engine_opts o = fastest();
+    o.ctx = 64;
+    o.prediction = ASH_PREDICTION_ALWAYS;
+    ash_engine *e = open_level(ASH_DTYPE_F32, o);
+    ash_logit_bias a = {259, 1000}, b[] = {{259, 1000}, {260, 2000}};
+    for (int i = 0; i < 40; i++) ids[i] = 259;
+    for (int n = 1; n < 40; n++) {
+        ash_job j = job_of(ids, 6, n, &t);
+        j.sampling.logit_bias = &a;
+        j.sampling.n_logit_bias = 1;
+        run_job(e, &j, &t);
+        assert_int_equal(t.n_ids, n);
+        assert_int_equal(t.usage.completion_tokens, n);
+        assert_int_equal(t.finish, ASH_FINISH_LENGTH);
+        j.max_tokens = 50;
+        j.stops = stops;
+        j.n_stops = 1;
+        run_job(e, &j, &t);
+        assert_int_equal(t.n_ids, 21);
+        assert_int_equal(t.finish, ASH_FINISH_STOP);
+        j.n_stops = 0;
+        j.max_tokens = -1;
+        j.n_ids = (size_t)n;
+        run_job(e, &j, &t);
+        assert_int_equal(t.n_ids, 64 - n);
+        /* what guesses left in the KV pool is nobody's prefix: another text after the same start */
+        j.sampling.logit_bias = b;
+        j.sampling.n_logit_bias = 2;
+        j.user = &next;
+        run_job(e, &j, &next);
+        for (int i = 0; i < next.n_ids; i++) assert_int_equal(next.ids[i], 260);
+    }
+    ash_engine_stats s;
+    do ash_engine_get_stats(e, &s);
+    while (s.running);
+    assert_true(s.right_tokens > 1000);
+    assert_int_equal(s.kv_blocks_used, 0);
+    ash_engine_close(e);
+}
+
 static void little_kv_memory_only_takes_longer(void **state)
 {
     static told roomy[8], tight[8];
@@ -712,6 +842,8 @@ int main(void)
         cmocka_unit_test(bad_jobs_are_refused),
         cmocka_unit_test(the_queue_has_an_end),
         cmocka_unit_test(a_text_does_not_depend_on_its_company),
+        cmocka_unit_test(a_text_does_not_depend_on_guesses),
+        cmocka_unit_test(ends_are_found_among_guesses),
         cmocka_unit_test(little_kv_memory_only_takes_longer),
         cmocka_unit_test(prefixes_are_shared),
         cmocka_unit_test(equal_prompts_at_once_are_computed_once),

@@ -1,0 +1,125 @@
+/* Owns the measurements of one scheduler's steps. Refuses nothing. One thread at a time. */
+#include "engine/pace.h"
+
+#include <string.h>
+
+/* Steps after which a measurement is made again: of steps without guesses, against which all others are
+ * held, sooner. */
+enum { PLAIN_FRESH = 256, GUESS_FRESH = 1024 };
+enum { TRUSTED = 2 }; /* measurements before one counts; the lowest of them, as chance only adds */
+static const double FADE = 0.9, FAR_OFF = 1.5, PLACE_UNIT = 1024;
+
+void ash_pace_init(ash_pace *p, int64_t row_ns)
+{
+    enum { SEED = 64 };
+    memset(p, 0, sizeof *p);
+    p->row_ns = row_ns > 0 ? (double)row_ns : 1;
+    p->rr = (double)SEED * SEED;
+    p->rt = p->rr * p->row_ns;
+}
+
+static ash_pace_cell *cell_at(const ash_pace *p, int decoding, int guesses)
+{
+    int n = decoding < ASH_PACE_SEQUENCES ? decoding : ASH_PACE_SEQUENCES;
+    return (ash_pace_cell *)&p->cells[n - 1][guesses];
+}
+
+static bool is_known(const ash_pace *p, const ash_pace_cell *c, int guesses)
+{
+    return c->count >= TRUSTED && p->steps - c->step < (guesses ? GUESS_FRESH : PLAIN_FRESH);
+}
+
+static void note_decoding(ash_pace *p, int decoding, int guesses, double ns)
+{
+    ash_pace_cell *c = cell_at(p, decoding, guesses);
+    if (c->count && p->steps - c->step >= (guesses ? GUESS_FRESH : PLAIN_FRESH))
+        c->count = 0;
+    c->step = p->steps;
+    if (c->count < TRUSTED) {
+        c->ns = c->count && c->ns < ns ? c->ns : ns;
+        c->count++;
+        return;
+    }
+    double most = c->ns * FAR_OFF;
+    c->ns += ((ns < most ? ns : most) - c->ns) * (ns < c->ns ? 0.25 : 0.125);
+}
+
+/* Least squares of t = row_ns * rows + place_ns * places over the fading sums. */
+static void fit(ash_pace *p)
+{
+    double det = p->rr * p->pp - p->rp * p->rp, least = p->row_ns / 4;
+    if (det > 1e-3 * p->rr * p->pp) {
+        double place = (p->rr * p->pt - p->rp * p->rt) / det;
+        p->place_ns = place > 0 ? place : 0;
+    }
+    double row = (p->rt - p->place_ns * p->rp) / p->rr;
+    p->row_ns = row > least ? row : least;
+}
+
+static void note_prompts(ash_pace *p, const ash_pace_step *s, double ns)
+{
+    double rows = s->prompt_rows, places = (double)s->places / PLACE_UNIT;
+    double expected = p->row_ns * rows + p->place_ns * places;
+    ns = ns < 2 * expected ? ns : 2 * expected;
+    p->rr = p->rr * FADE + rows * rows;
+    p->rp = p->rp * FADE + rows * places;
+    p->pp = p->pp * FADE + places * places;
+    p->rt = p->rt * FADE + rows * ns;
+    p->pt = p->pt * FADE + places * ns;
+    fit(p);
+}
+
+int64_t ash_pace_plain_ns(const ash_pace *p, int decoding)
+{
+    return decoding ? (int64_t)cell_at(p, decoding, 0)->ns : 0;
+}
+
+void ash_pace_note(ash_pace *p, const ash_pace_step *s, int64_t ns)
+{
+    enum { LEAST_ROWS = 16 }; /* fewer say more about reading the weights than about rows */
+    p->steps++;
+    if (s->decoding && !s->prompt_rows)
+        note_decoding(p, s->decoding, s->guesses, (double)ns);
+    double left = (double)(ns - ash_pace_plain_ns(p, s->decoding)) - s->guesses * p->row_ns;
+    if (s->prompt_rows >= LEAST_ROWS && left > 0)
+        note_prompts(p, s, left);
+}
+
+double ash_pace_guessing(const ash_pace *p, int decoding, int guesses)
+{
+    const ash_pace_cell *plain = cell_at(p, decoding, 0), *below = plain;
+    if (decoding > ASH_PACE_SEQUENCES || !is_known(p, plain, 0))
+        return 0;
+    int low = 0;
+    for (int i = 1; i <= guesses; i++) {
+        const ash_pace_cell *c = cell_at(p, decoding, i);
+        if (is_known(p, c, i)) {
+            below = c;
+            low = i;
+        }
+    }
+    double ns = below->ns;
+    for (int i = guesses + 1; low < guesses && i <= ASH_MAX_DRAFT; i++) {
+        const ash_pace_cell *above = cell_at(p, decoding, i);
+        if (!is_known(p, above, i))
+            continue;
+        if (above->ns > ns) /* on the line between the two */
+            ns += (above->ns - ns) * (guesses - low) / (i - low);
+        break;
+    } /* nothing known above: as if it were free, to find out */
+    return ns > plain->ns ? ns / plain->ns : 1;
+}
+
+int ash_pace_rows(const ash_pace *p, int decoding, int64_t ns, int prompts, int64_t place, int unit,
+                  int most)
+{
+    double left = (double)(ns - ash_pace_plain_ns(p, decoding));
+    int n = 0;
+    while (n < most) {
+        double rows = n + unit, mean = (double)place + rows / (2 * prompts);
+        if (rows * (p->row_ns + p->place_ns * mean / PLACE_UNIT) > left)
+            break;
+        n += unit;
+    }
+    return n < most ? n : most;
+}

@@ -1,0 +1,82 @@
+/* What a step takes, from made-up clocks: which guesses pay, how many rows of prompts fit. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "engine/pace.h"
+
+enum { MS = 1000000 };
+
+static void decode(ash_pace *p, int decoding, int guesses, int64_t ns)
+{
+    ash_pace_note(p, &(ash_pace_step){.decoding = decoding, .guesses = guesses}, ns);
+}
+
+static void near(double x, double y)
+{
+    assert_true(x > y * 0.99 && x < y * 1.01);
+}
+
+static void guessing_is_held_against_plain_steps(void **state)
+{
+    ash_pace p;
+    ash_pace_init(&p, MS);
+    assert_true(ash_pace_guessing(&p, 1, 3) <= 0); /* first a step without */
+    for (int i = 0; i < 2; i++) decode(&p, 1, 0, 10 * MS);
+    near(ash_pace_guessing(&p, 1, 15), 1); /* to find out */
+    for (int i = 0; i < 2; i++) decode(&p, 1, 11, 32 * MS);
+    near(ash_pace_guessing(&p, 1, 11), 3.2);
+    near(ash_pace_guessing(&p, 1, 5), 2); /* on the line between */
+    for (int i = 0; i < 2; i++) decode(&p, 1, 3, 10 * MS);
+    near(ash_pace_guessing(&p, 1, 3), 1);
+    near(ash_pace_guessing(&p, 1, 7), 2.1);
+    assert_true(ash_pace_guessing(&p, 2, 3) <= 0); /* other numbers of sequences say nothing */
+    assert_true(ash_pace_guessing(&p, ASH_PACE_SEQUENCES + 1, 3) <= 0);
+}
+
+static void one_slow_step_counts_little_and_all_is_measured_again(void **state)
+{
+    ash_pace p;
+    ash_pace_init(&p, MS);
+    decode(&p, 1, 0, 500 * MS); /* descheduled */
+    decode(&p, 1, 0, 10 * MS);
+    near((double)ash_pace_plain_ns(&p, 1), 10 * MS);
+    decode(&p, 1, 0, 500 * MS);
+    assert_true(ash_pace_plain_ns(&p, 1) < 11 * MS);
+    for (int i = 0; i < 100; i++) decode(&p, 1, 0, 20 * MS); /* a core was lost */
+    near((double)ash_pace_plain_ns(&p, 1), 20 * MS);
+    for (int i = 0; i < 300; i++) decode(&p, 1, 7, 20 * MS);
+    assert_true(ash_pace_guessing(&p, 1, 7) <= 0); /* the plain step was long ago */
+    for (int i = 0; i < 2; i++) decode(&p, 1, 0, 5 * MS);
+    near(ash_pace_guessing(&p, 1, 7), 4);
+}
+
+/* Rows take 0.5 ms and 0.1 ms more for each thousand positions, beside steps of 5 ms. */
+static void prompts_at_far_positions_get_fewer_rows(void **state)
+{
+    ash_pace p;
+    ash_pace_init(&p, MS);
+    for (int i = 0; i < 20; i++) decode(&p, 4, 0, 5 * MS);
+    for (int place = 0; place < 8192; place += 64) {
+        int64_t places = 64ll * place + 64 * 63 / 2;
+        ash_pace_note(&p, &(ash_pace_step){.decoding = 4, .prompt_rows = 64, .places = places},
+                      5 * MS + 64 * MS / 2 + places * MS / 10240);
+    }
+    assert_int_equal(ash_pace_rows(&p, 4, 45 * MS, 1, 0, 16, 512), 64);
+    assert_int_equal(ash_pace_rows(&p, 4, 45 * MS, 1, 8192, 16, 512), 16);
+    assert_int_equal(ash_pace_rows(&p, 4, 45 * MS, 1, 40960, 4, 512), 8);
+    assert_int_equal(ash_pace_rows(&p, 0, 250 * MS, 1, 0, 16, 128), 128);
+    assert_int_equal(ash_pace_rows(&p, 4, 1, 1, 0, 16, 128), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(guessing_is_held_against_plain_steps),
+        cmocka_unit_test(one_slow_step_counts_little_and_all_is_measured_again),
+        cmocka_unit_test(prompts_at_far_positions_get_fewer_rows)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
