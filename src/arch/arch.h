@@ -57,7 +57,8 @@ struct ash_arch {
     /* Reads and checks metadata and shapes, touches no weight. *out is the caller's (ash_net_close);
      * it borrows c until it is packed. Errors name key or tensor. */
     int (*plan)(const ash_checkpoint *c, ash_net **out, ash_err *err);
-    /* region: binding.bytes, 64-byte aligned, zeroed; borrowed until close. */
+    /* region: binding.bytes, 64-byte aligned, zeroed, or read-only if binding.restored; borrowed until
+     * close. */
     int (*bind)(ash_net *net, void *region, ash_err *err);
     void (*forward)(const ash_net *net, ash_run *run, const ash_batch *batch);
     void (*close)(ash_net *net);

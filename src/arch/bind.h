@@ -120,6 +120,8 @@ typedef struct ash_binding {
     uint64_t bytes;    /* of the region */
     uint64_t n_params; /* elements of all items */
     int64_t max_in;    /* columns of the widest matrix */
+    bool restored;     /* the region holds all that placing and packing write, of the same plan (a pack file):
+                          nothing is read from the files or written. The caller's to set before binding */
     size_t scratch;    /* bytes a call of ash_bind_pack works in */
     ash_arena arena;   /* owns the items and what they point at */
 } ash_binding;
@@ -132,7 +134,8 @@ typedef struct ash_binding {
 int ash_bind_plan(const ash_bind_target *t, const ash_checkpoint *c, ash_arena *arena, ash_binding *out,
                   ash_err *err) ASH_MUST_CHECK;
 /* Gives every field its place in region (b->bytes, 64-byte aligned, zeroed) and reads the vectors.
- * ASH_EFORMAT for a vector with an element that is not finite. */
+ * ASH_EFORMAT for a vector with an element that is not finite. Of a restored region orders of columns are
+ * checked too: ASH_EFORMAT for one that points outside; it may be placed again, elsewhere, after that. */
 int ash_bind_place(const ash_binding *b, void *region, ash_err *err) ASH_MUST_CHECK;
 /* Frees the items, when all is packed or given up; what else is in b stays. Safe twice. */
 void ash_bind_release(ash_binding *b);

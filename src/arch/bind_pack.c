@@ -55,12 +55,36 @@ static void place_gptq(const ash_binding *b, const ash_bind_item *it, bool *told
     ash_tensor_drop(b->index, it->zeros, 0, it->zeros->bytes);
 }
 
+/* The same of a region that holds them already. */
+static int restore_item(const ash_binding *b, const ash_bind_item *it, void *place, ash_err *err)
+{
+    if (it->matrix) {
+        ash_linear_bind(it->matrix, place);
+        if (ash_linear_order_valid(it->matrix)) return 0;
+        return ash_err_set(err, ASH_EFORMAT, "the order of the columns of '%s' is damaged", it->tensor->name);
+    }
+    const float *v = place;
+    bool zero = true;
+    for (int64_t i = 0; i < it->rows; i++) {
+        if (!isfinite(v[i]))
+            return ash_err_set(err, ASH_EFORMAT, "'%s' has an element that is not finite", it->tensor->name);
+        zero = zero && v[i] == 0;
+    }
+    *it->vector = it->optional && zero ? NULL : v;
+    return 0;
+}
+
 int ash_bind_place(const ash_binding *b, void *region, ash_err *err)
 {
     bool told = false;
     for (size_t i = 0; i < b->n_items; i++) {
         const ash_bind_item *it = &b->items[i];
         void *place = (char *)region + it->offset;
+        if (b->restored) {
+            int rc = restore_item(b, it, place, err);
+            if (rc) return rc;
+            continue;
+        }
         if (it->vector) {
             int rc = place_vector(b, it, place, err);
             if (rc) return rc;

@@ -253,7 +253,7 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
         ash_engine_close(e);
         return rc;
     }
-    ash_packs_start(e->model->packs);
+    ash_packs_start(e->model->packs, e->model->region);
     *out = e;
     return 0;
 }

@@ -1,12 +1,12 @@
 /* What a file holds, without reading it again at every start.
  *
  * The system's idea of a file (device, inode, size, times of the last change of content and inode) stands
- * for its content as long as nothing of it changes: a copied, touched or rewritten file has another. Pairs of
- * it and a SHA-256 are kept in one small file, `known`, of a state folder. The hub's cache names a blob by the
- * SHA-256 of its content: such a name is believed.
+ * for its content as long as nothing of it changes: a copied, touched or rewritten file has another. Pairs
+ * of it and a SHA-256 are kept in one small file, `known`, of a state folder. The hub's cache names a blob by
+ * the SHA-256 of its content: such a name is believed.
  *
  * `known` is advice: if it is missing, cut or foreign it is as if it were empty. A record that lies (somebody
- * wrote it) can do what somebody who may write the state folder can do anyway: name a wrong pack file. */
+ * wrote it) does what one who may write the state folder can do anyway: name a wrong pack file. */
 #ifndef ASHLEY_ENGINE_FILE_ID_H
 #define ASHLEY_ENGINE_FILE_ID_H
 

@@ -405,6 +405,29 @@ static int pack_weights(ash_model *m, const ash_engine_opts *opts, ash_pool *poo
     return rc;
 }
 
+/* Binds the weights as an earlier start packed them; m->region stays NULL where there are none that do. */
+static int restore_weights(ash_model *m, const ash_engine_opts *opts, ash_pool *pool, ash_err *err)
+{
+    ash_binding *b = &m->net->binding;
+    ash_err own = ASH_ERR_INIT;
+    void *region = ash_packs_map(m->packs, pool, opts->cancel);
+    if (!region)
+        return ash_model_progress(opts, ASH_LOAD_VERIFY, 1, 1, err);
+    b->restored = true;
+    int rc = m->net->arch->bind(m->net, region, &own);
+    b->restored = false;
+    if (rc == ASH_EFORMAT) {
+        ash_packs_reject(m->packs, own.msg);
+        return 0;
+    }
+    if (rc)
+        return ash_err_set(err, rc, "%s", own.msg);
+    m->region = region;
+    if ((rc = ash_model_progress(opts, ASH_LOAD_MAP, 1, 1, err)))
+        return rc;
+    return ash_model_progress(opts, ASH_LOAD_PACK, 1, 1, err);
+}
+
 int ash_model_load(ash_model *m, const ash_engine_opts *opts, ash_pool *pool, ash_err *err)
 {
     void *region = NULL;
@@ -413,11 +436,15 @@ int ash_model_load(ash_model *m, const ash_engine_opts *opts, ash_pool *pool, as
         ash_warn("engine", "%s: %s", opts->path, m->files->note);
     if ((rc = load_tokenizer(m, opts, err)) || (rc = load_template(m, opts, err)) ||
         (rc = ash_model_progress(opts, ASH_LOAD_VERIFY, 1, 1, err)) ||
-        (rc = ash_packs_open(opts->state_dir, m->files, m->net, &m->packs, err)) ||
-        (rc = take_memory(m, &region, err)) || (rc = m->net->arch->bind(m->net, region, err)) ||
-        (rc = ash_model_progress(opts, ASH_LOAD_MAP, 1, 1, err)) ||
-        (rc = pack_weights(m, opts, pool, err)))
+        (rc = ash_packs_open(opts->state_dir, opts->disk_budget, m->files, m->net, &m->packs, err)) ||
+        (rc = restore_weights(m, opts, pool, err)))
         return rc;
+    if (!m->region && ((rc = take_memory(m, &region, err)) ||
+                       (rc = m->net->arch->bind(m->net, region, err)) ||
+                       (rc = ash_model_progress(opts, ASH_LOAD_MAP, 1, 1, err)) ||
+                       (rc = pack_weights(m, opts, pool, err))))
+        return rc;
+    m->region = m->region ? m->region : region;
     ash_bind_release(&m->net->binding); /* it borrows from the files */
     ash_checkpoint_close(m->files);
     m->files = NULL;

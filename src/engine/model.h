@@ -33,7 +33,8 @@ typedef struct ash_model {
     int64_t n_usable;  /* ids that may be sampled: those the tokenizer knows */
     size_t max_piece;  /* bytes of the longest token; 0 without a tokenizer */
     ash_arena arena;
-    void *map;         /* owned: the weights' mapping */
+    const void *region; /* the packed weights: in map, or mapped by packs */
+    void *map;         /* owned: the weights' mapping, or NULL */
     uint64_t map_bytes;
     ash_packs *packs;  /* owned, or NULL */
 } ash_model;

@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "engine/pack_room.h"
 
 typedef struct source {
     int fd; /* owned until its content is known, else -1 */
@@ -36,6 +37,9 @@ struct ash_packs {
     pthread_t thread;
     bool started;
     atomic_bool stop;
+    uint64_t budget, bytes; /* of the folder; of the region */
+    ash_pack_file file;     /* what is mapped */
+    const void *region;     /* borrowed: to be written */
 };
 
 /* ---- the key -------------------------------------------------------------------------------- */
@@ -130,8 +134,8 @@ static void look_at(source *s, const ash_tensor_file *file, const ash_known_list
     if (!s->summed) s->fd = fcntl(file->map.fd, F_DUPFD_CLOEXEC, 0);
 }
 
-int ash_packs_open(const char *state_dir, const ash_checkpoint *files, const ash_net *net, ash_packs **out,
-                   ash_err *err)
+int ash_packs_open(const char *state_dir, uint64_t budget, const ash_checkpoint *files, const ash_net *net,
+                   ash_packs **out, ash_err *err)
 {
     *out = NULL;
     if (!state_dir) return 0;
@@ -139,6 +143,9 @@ int ash_packs_open(const char *state_dir, const ash_checkpoint *files, const ash
     ash_known_list known = {0};
     ash_packs *p = calloc(1, sizeof *p);
     if (!p) return ash_err_nomem(err, "packs");
+    p->file.fd = -1;
+    p->budget = budget;
+    p->bytes = net->binding.bytes;
     p->dir = ash_fs_join(state_dir, "packs");
     p->sources = calloc(index->n_files, sizeof *p->sources);
     int rc = p->dir && p->sources ? ash_known_read(p->dir, &known, err) : ash_err_nomem(err, "packs");
@@ -160,6 +167,52 @@ int ash_packs_open(const char *state_dir, const ash_checkpoint *files, const ash
 const uint8_t *ash_packs_key(const ash_packs *p)
 {
     return p && atomic_load_explicit(&p->has_key, memory_order_acquire) ? p->key : NULL;
+}
+
+/* ---- the pack file -------------------------------------------------------------------------- */
+
+static char *file_path(const ash_packs *p)
+{
+    char hex[2 * ASH_SHA256_BYTES + 1], name[80];
+    snprintf(name, sizeof name, "%s.pack", ash_sha256_hex(p->key, hex));
+    return ash_fs_join(p->dir, name);
+}
+
+/* Opens the file of the key, verified. */
+static int open_file(const ash_packs *p, ash_pool *pool, const atomic_bool *cancel, ash_pack_file *f,
+                     ash_err *err)
+{
+    ash_known_list known = {0};
+    char *path = file_path(p);
+    int rc = path ? ash_pack_file_open(path, p->key, p->bytes, f, err) : ash_err_nomem(err, "a pack file");
+    if (!rc) rc = ash_known_read(p->dir, &known, err);
+    if (!rc && (!ash_known_find(&known, ASH_KNOWN_PACK, &f->id) || ash_file_id_fresh(&f->id)))
+        rc = ash_pack_file_verify(f, p->bytes, pool, cancel, err);
+    ash_known_release(&known);
+    if (rc && rc != ASH_ENOENT && rc != ASH_ECANCELED) {
+        ash_err own = ASH_ERR_INIT;
+        ash_err_set(&own, rc, "%s", err->msg);
+        ash_err_set(err, rc, "%s %s", path ? path : "a pack file", own.msg);
+    }
+    if (rc) ash_pack_file_close(f);
+    free(path);
+    return rc;
+}
+
+void *ash_packs_map(ash_packs *p, ash_pool *pool, const atomic_bool *cancel)
+{
+    ash_err err = ASH_ERR_INIT;
+    if (!ash_packs_key(p)) return NULL;
+    int rc = open_file(p, pool, cancel, &p->file, &err);
+    if (rc && rc != ASH_ENOENT && rc != ASH_ECANCELED)
+        ash_warn("packs", "packed again: %s", err.msg);
+    return rc ? NULL : p->file.map;
+}
+
+void ash_packs_reject(ash_packs *p, const char *why)
+{
+    ash_warn("packs", "packed again: the pack file does not do: %s", why);
+    ash_pack_file_close(&p->file);
 }
 
 /* ---- in the background ---------------------------------------------------------------------- */
@@ -218,20 +271,54 @@ static int learn(ash_packs *p, ash_err *err)
     return ash_packs_key(p) ? 0 : make_key(p, err);
 }
 
+static ash_known record(const ash_file_id *id, ash_known_kind kind, const uint8_t sum[ASH_SHA256_BYTES])
+{
+    ash_known k = {.id = *id, .used_s = (uint64_t)time(NULL), .kind = (uint32_t)kind};
+    memcpy(k.sum, sum, sizeof k.sum);
+    return k;
+}
+
 /* Records what was learned, for the next start. */
 static int remember(const ash_packs *p, ash_err *err)
 {
-    ash_known *v = calloc(p->n_sources, sizeof *v);
+    ash_known *v = calloc(p->n_sources + 1, sizeof *v);
     if (!v) return ash_err_nomem(err, "known files");
     size_t n = 0;
     for (size_t i = 0; i < p->n_sources; i++) {
         const source *s = &p->sources[i];
         if (!s->learned) continue;
-        v[n] = (ash_known){.id = s->id, .used_s = (uint64_t)time(NULL), .kind = ASH_KNOWN_CONTENT};
-        memcpy(v[n++].sum, s->sum, sizeof s->sum);
+        v[n++] = record(&s->id, ASH_KNOWN_CONTENT, s->sum);
     }
+    if (p->file.map) v[n++] = record(&p->file.id, ASH_KNOWN_PACK, p->key);
     int rc = n ? ash_known_add(p->dir, v, n, err) : 0;
     free(v);
+    return rc;
+}
+
+/* Writes the pack, unless another process has. The folder's lock is held. */
+static int keep(const ash_packs *p, ash_err *err)
+{
+    uint64_t file_bytes;
+    ash_pack_file f;
+    ash_file_id id;
+    ash_known_list known = {0};
+    if (p->file.map || p->bytes < ASH_PACK_LEAST || !ash_pack_file_size(p->bytes, &file_bytes)) return 0;
+    int rc = open_file(p, NULL, &p->stop, &f, err);
+    if (!rc) ash_pack_file_close(&f);
+    if (!rc || rc == ASH_ECANCELED) return rc;
+    char *path = file_path(p);
+    if (!path) return ash_err_nomem(err, "a pack file");
+    unlink(path); /* what is there does not do */
+    if (!(rc = ash_known_read(p->dir, &known, err)) &&
+        !(rc = ash_pack_room(p->dir, p->budget, file_bytes, &known, err)) &&
+        !(rc = ash_pack_file_write(path, p->key, p->region, p->bytes, &p->stop, &id, err))) {
+        const ash_known k = record(&id, ASH_KNOWN_PACK, p->key);
+        rc = ash_known_add(p->dir, &k, 1, err);
+    }
+    if (!rc)
+        ash_info("packs", "the packed weights are kept in %s (%.2f GB)", path, (double)file_bytes * 1e-9);
+    ash_known_release(&known);
+    free(path);
     return rc;
 }
 
@@ -244,25 +331,34 @@ static void *work(void *arg)
     int lock = rc ? -1 : lock_dir(p);
     if (lock >= 0) {
         rc = remember(p, &err);
+        if (!rc) rc = keep(p, &err);
         close(lock);
     }
-    if (rc && rc != ASH_ECANCELED) ash_warn("packs", "%s", err.msg);
+    if (rc && rc != ASH_ECANCELED) ash_warn("packs", "not kept for the next start: %s", err.msg);
     return NULL;
 }
 
-void ash_packs_start(ash_packs *p)
+void ash_packs_start(ash_packs *p, const void *region)
 {
     if (!p || p->started) return;
+    p->region = region;
     p->started = !pthread_create(&p->thread, NULL, work, p);
     if (!p->started) ash_warn("packs", "no thread for the packs of this model");
+}
+
+void ash_packs_wait(ash_packs *p)
+{
+    if (p && p->started) pthread_join(p->thread, NULL);
+    if (p) p->started = false;
 }
 
 void ash_packs_close(ash_packs *p)
 {
     if (!p) return;
     atomic_store(&p->stop, true);
-    if (p->started) pthread_join(p->thread, NULL);
+    ash_packs_wait(p);
     for (size_t i = 0; i < p->n_sources; i++) close_source(&p->sources[i]);
+    ash_pack_file_close(&p->file);
     free(p->sources);
     free(p->dir);
     free(p);

@@ -71,6 +71,14 @@ void ash_linear_order_gptq(const ash_linear *l, const ash_gptq *q)
         ash_pack_gptq_order(&l->w, q, order, order + l->w.cols);
 }
 
+bool ash_linear_order_valid(const ash_linear *l)
+{
+    for (int64_t c = 0; l->perm && c < l->w.cols; c++)
+        if (l->perm[c] < -1 || l->perm[c] >= l->in)
+            return false;
+    return true;
+}
+
 void ash_linear_pack_fp8(const ash_linear *l, const void *src, const float *scales, int64_t row, int64_t n)
 {
     ash_pack_fp8_rows(&l->w, l->block_out, src, scales, row, n);

@@ -44,6 +44,9 @@ void ash_linear_pack_fp8(const ash_linear *l, const void *src, const float *scal
 /* Writes the order of the columns into the bound memory: once, by one thread, before any rows of a GPTQ
  * matrix are packed. Reads q->group_of; the same q as planned with. */
 void ash_linear_order_gptq(const ash_linear *l, const ash_gptq *q);
+/* Whether the bound order of columns, which was not written by ash_linear_order_gptq just now, stays within
+ * the inputs. True without one. */
+bool ash_linear_order_valid(const ash_linear *l);
 /* Rows from the whole q that was planned with. row is a multiple of 16, and n unless the last row is
 * among them. Fastest with n = 1024, a page of every row of qweight: 4 to 6 GB a second and core. */
 void ash_linear_pack_gptq(const ash_linear *l, const ash_gptq *q, int64_t row, int64_t n);

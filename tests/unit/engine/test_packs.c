@@ -1,0 +1,350 @@
+/* Pack files: the same logits bit for bit from the pack and the checkpoint, anything wrong with a file is
+ * found and packed again, and nothing that the state folder can be stops a load. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "engine/model.h"
+#include "engine/pack_room.h"
+#include "jobs.h"
+
+enum { IDS = 24, VOCAB = 300 };
+
+typedef struct place {
+    char state[64], packs[80], model[64];
+} place;
+
+static void enter(place *p)
+{
+    tiny_model m = TINY_DEFAULT;
+    snprintf(p->state, sizeof p->state, "/tmp/ashley-packs-XXXXXX");
+    assert_non_null(mkdtemp(p->state));
+    snprintf(p->packs, sizeof p->packs, "%s/packs", p->state);
+    assert_true(tiny_file(&m, p->model));
+    usleep(80000); /* a file that has just been written is not identified */
+}
+
+static void empty(const char *dir)
+{
+    DIR *d = opendir(dir);
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (e->d_name[0] != '.') unlinkat(dirfd(d), e->d_name, 0);
+    if (d) closedir(d);
+}
+
+static void leave(place *p)
+{
+    chmod(p->state, 0700);
+    empty(p->packs);
+    rmdir(p->packs);
+    unlink(p->packs);
+    rmdir(p->state);
+    unlink(p->model);
+}
+
+/* The path of the only pack file; false if there is none. */
+static bool find_pack(const place *p, char path[256])
+{
+    int n = 0;
+    DIR *d = opendir(p->packs);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        size_t len = strlen(e->d_name);
+        if (len < 5 || strcmp(e->d_name + len - 5, ".pack")) continue;
+        snprintf(path, 256, "%s/%s", p->packs, e->d_name);
+        n++;
+    }
+    if (d) closedir(d);
+    assert_true(n <= 1);
+    return n == 1;
+}
+
+typedef struct result {
+    float logits[VOCAB];
+    bool mapped;
+    bool has_key;
+    uint8_t key[ASH_SHA256_BYTES];
+} result;
+
+/* Loads, and waits for what is done in the background; the logits come through a forward of the model. */
+static int load(const place *p, uint64_t budget, bool whole, result *out)
+{
+    ash_err err = ASH_ERR_INIT;
+    ash_engine_opts o = {.path = p->model, .threads = 2, .cpu = ash_cpu_get()->level, .state_dir = p->state,
+                         .disk_budget = budget, .bare = true};
+    ash_model *m = NULL;
+    ash_nn *nn = NULL;
+    ash_run run = {0};
+    int32_t table[1] = {0};
+    ash_batch_row rows[IDS];
+    memset(out, 0, sizeof *out);
+    int rc = ash_model_open(&o, &m, &err);
+    if (!rc) rc = ash_nn_open(&m->sizes.nn, &nn, &err);
+    if (!rc) rc = ash_model_load(m, &o, nn->pool, &err);
+    if (!rc) rc = ash_kv_open(&m->sizes.kv, 1, &run.kv, &err);
+    if (rc) fprintf(stderr, "load: %s\n", err.msg);
+    if (!rc) {
+        run.nn = nn;
+        run.scratch = aligned_alloc(64, (m->net->row_bytes * IDS + 63) / 64 * 64 + 64);
+        for (int i = 0; i < IDS; i++)
+            rows[i] = (ash_batch_row){.token = 3 + i * 7 % 280, .pos = i, .table = table,
+                                      .wants_logits = i == IDS - 1};
+        const ash_batch batch = {.rows = rows, .n = IDS, .logits = out->logits};
+        m->net->arch->forward(m->net, &run, &batch);
+        out->mapped = m->map == NULL;
+        ash_packs_start(m->packs, m->region);
+        if (whole) ash_packs_wait(m->packs);
+        const uint8_t *key = ash_model_key(m);
+        out->has_key = key != NULL;
+        if (key) memcpy(out->key, key, sizeof out->key);
+    }
+    free(run.scratch);
+    ash_kv_close(run.kv);
+    ash_nn_close(nn);
+    ash_model_close(m);
+    usleep(80000); /* nor is a pack that has just been written taken for verified */
+    return rc;
+}
+
+static void same_logits(const result *a, const result *b)
+{
+    assert_memory_equal(a->logits, b->logits, sizeof a->logits);
+}
+
+static void the_second_start_maps(void **state)
+{
+    place p;
+    result first, second, third;
+    char path[256];
+    enter(&p);
+    assert_int_equal(load(&p, 0, true, &first), 0);
+    assert_false(first.mapped);
+    assert_true(first.has_key);
+    assert_true(find_pack(&p, path));
+    assert_int_equal(load(&p, 0, true, &second), 0);
+    assert_true(second.mapped);
+    same_logits(&first, &second);
+    assert_memory_equal(first.key, second.key, sizeof first.key);
+    /* without what is known the files are summed again, and the pack is verified again */
+    char known[128];
+    snprintf(known, sizeof known, "%s/known", p.packs);
+    assert_int_equal(unlink(known), 0);
+    assert_int_equal(load(&p, 0, true, &third), 0);
+    assert_false(third.mapped);
+    assert_memory_equal(first.key, third.key, sizeof first.key);
+    assert_int_equal(load(&p, 0, true, &third), 0);
+    assert_true(third.mapped);
+    leave(&p);
+}
+
+static void flip(const char *path, off_t at)
+{
+    uint8_t b;
+    int fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, &b, 1, at), 1);
+    b ^= 0x10;
+    assert_int_equal(pwrite(fd, &b, 1, at), 1);
+    close(fd);
+}
+
+/* Every byte of what the head holds, of the table, and some of the data. */
+static void every_flipped_byte_is_found(void **state)
+{
+    place p;
+    result r;
+    char path[256];
+    uint8_t key[ASH_SHA256_BYTES];
+    ash_pack_file f;
+    enter(&p);
+    assert_int_equal(load(&p, 0, true, &r), 0);
+    assert_true(find_pack(&p, path));
+    const char *name = strrchr(path, '/') + 1;
+    assert_true(ash_sha256_parse(name, key));
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    ash_engine_opts o = {.path = p.model, .cpu = ASH_CPU_SCALAR, .bare = true};
+    ash_engine_plan plan;
+    assert_int_equal(ash_engine_plan_read(&o, &plan, NULL), 0);
+    for (off_t at = 0; at < 4096 + 32; at++) {
+        flip(path, at);
+        ash_err err = ASH_ERR_INIT;
+        assert_int_equal(ash_pack_file_open(path, key, plan.weight_bytes, &f, &err), ASH_EFORMAT);
+        flip(path, at);
+    }
+    assert_int_equal(ash_pack_file_open(path, key, plan.weight_bytes, &f, NULL), 0);
+    assert_int_equal(ash_pack_file_verify(&f, plan.weight_bytes, NULL, NULL, NULL), 0);
+    for (uint64_t at = 0; at < plan.weight_bytes; at += 997) {
+        flip(path, ASH_PACK_DATA + (off_t)at);
+        assert_int_equal(ash_pack_file_verify(&f, plan.weight_bytes, NULL, NULL, NULL), ASH_EFORMAT);
+        flip(path, ASH_PACK_DATA + (off_t)at);
+    }
+    ash_pack_file_close(&f);
+    /* and a load with a damaged one packs, and writes it anew */
+    result again;
+    flip(path, ASH_PACK_DATA + 1000);
+    assert_int_equal(load(&p, 0, true, &again), 0);
+    assert_false(again.mapped);
+    same_logits(&r, &again);
+    assert_int_equal(load(&p, 0, true, &again), 0);
+    assert_true(again.mapped);
+    same_logits(&r, &again);
+    leave(&p);
+}
+
+static void a_cut_file_is_packed_again(void **state)
+{
+    place p;
+    result first, r;
+    char path[256];
+    enter(&p);
+    assert_int_equal(load(&p, 0, true, &first), 0);
+    assert_true(find_pack(&p, path));
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    const off_t lengths[] = {0, 1, 95, 4095, 4096, 4127, ASH_PACK_DATA - 1, ASH_PACK_DATA, ASH_PACK_DATA + 1,
+                             st.st_size - 1, st.st_size + 1};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        assert_int_equal(truncate(path, lengths[i]), 0);
+        assert_int_equal(load(&p, 0, true, &r), 0);
+        assert_false(r.mapped);
+        same_logits(&first, &r);
+        assert_int_equal(stat(path, &st), 0); /* written anew */
+    }
+    assert_int_equal(load(&p, 0, true, &r), 0);
+    assert_true(r.mapped);
+    leave(&p);
+}
+
+static void a_changed_checkpoint_has_another_key(void **state)
+{
+    place p;
+    result first, r;
+    enter(&p);
+    assert_int_equal(load(&p, 0, true, &first), 0);
+    struct stat st;
+    assert_int_equal(stat(p.model, &st), 0);
+    flip(p.model, st.st_size - 3);
+    const struct timespec times[2] = {st.st_atim, st.st_mtim}; /* as if it had not changed */
+    assert_int_equal(utimensat(AT_FDCWD, p.model, times, 0), 0);
+    usleep(80000);
+    char path[256];
+    assert_true(find_pack(&p, path));
+    assert_int_equal(load(&p, 0, true, &r), 0);
+    assert_false(r.mapped);
+    assert_true(r.has_key);
+    assert_memory_not_equal(first.key, r.key, sizeof r.key);
+    /* touched only: the same key again, once it is summed */
+    flip(p.model, st.st_size - 3);
+    usleep(80000);
+    assert_int_equal(load(&p, 0, true, &r), 0);
+    assert_false(r.mapped);
+    assert_memory_equal(first.key, r.key, sizeof r.key);
+    leave(&p);
+}
+
+/* Neither a file in the folder's place nor a small budget costs more than the pack. */
+static void a_folder_that_does_not_do_is_done_without(void **state)
+{
+    place p;
+    result r;
+    char path[256];
+    enter(&p);
+    int fd = open(p.packs, O_WRONLY | O_CREAT, 0600);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_int_equal(load(&p, 0, true, &r), 0);
+    assert_true(r.has_key);
+    unlink(p.packs);
+    assert_int_equal(load(&p, 100000, true, &r), 0);
+    assert_false(find_pack(&p, path));
+    leave(&p);
+}
+
+/* Removing takes the longest unused, leaves what another process holds, and counts what is not a pack. */
+static void room_is_made_by_use(void **state)
+{
+    place p;
+    char path[160];
+    ash_known_list none = {0};
+    enter(&p);
+    assert_int_equal(mkdir(p.packs, 0700), 0);
+    static char data[64 << 10];
+    memset(data, 1, sizeof data);
+    for (int i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/%d.pack", p.packs, i);
+        assert_int_equal(ash_fs_replace(path, data, sizeof data, NULL), 0);
+        const struct timespec t[2] = {{.tv_sec = 1000 + i}, {.tv_sec = 1000 + i}};
+        assert_int_equal(utimensat(AT_FDCWD, path, t, 0), 0);
+    }
+    snprintf(path, sizeof path, "%s/x.pack.tmp", p.packs);
+    assert_int_equal(ash_fs_replace(path, data, sizeof data, NULL), 0);
+    snprintf(path, sizeof path, "%s/0.pack", p.packs);
+    int held = open(path, O_RDONLY);
+    assert_int_equal(flock(held, LOCK_SH), 0);
+    assert_int_equal(ash_pack_room(p.packs, 256 << 10, 128 << 10, &none, NULL), 0);
+    assert_true(ash_fs_is_file(path));
+    snprintf(path, sizeof path, "%s/1.pack", p.packs);
+    assert_false(ash_fs_is_file(path));
+    snprintf(path, sizeof path, "%s/2.pack", p.packs);
+    assert_true(ash_fs_is_file(path));
+    snprintf(path, sizeof path, "%s/x.pack.tmp", p.packs);
+    assert_false(ash_fs_is_file(path));
+    assert_int_equal(ash_pack_room(p.packs, 256 << 10, 250 << 10, &none, NULL), ASH_ENOSPC);
+    assert_int_equal(ash_pack_room(p.packs, 256 << 10, 257 << 10, &none, NULL), ASH_ENOSPC);
+    close(held);
+    leave(&p);
+}
+
+/* Killed at any moment: what is there is whole or not taken. */
+static void killed_while_writing(void **state)
+{
+    place p;
+    result first, r;
+    enter(&p);
+    assert_int_equal(load(&p, 0, false, &first), 0);
+    empty(p.packs);
+    for (int i = 0; i < 12; i++) {
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            load(&p, 0, true, &r);
+            _exit(0);
+        }
+        usleep((useconds_t)(i * 3000));
+        kill(child, SIGKILL);
+        waitpid(child, NULL, 0);
+        usleep(80000);
+        assert_int_equal(load(&p, 0, i % 2, &r), 0);
+        same_logits(&first, &r);
+        if (i % 3 == 2) empty(p.packs);
+    }
+    leave(&p);
+}
+
+int main(void)
+{
+    ash_log_set_level(ASH_LOG_NONE);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(the_second_start_maps),
+                                       cmocka_unit_test(every_flipped_byte_is_found),
+                                       cmocka_unit_test(a_cut_file_is_packed_again),
+                                       cmocka_unit_test(a_changed_checkpoint_has_another_key),
+                                       cmocka_unit_test(a_folder_that_does_not_do_is_done_without),
+                                       cmocka_unit_test(room_is_made_by_use),
+                                       cmocka_unit_test(killed_while_writing)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
