@@ -144,7 +144,7 @@ int ash_packs_open(const char *state_dir, uint64_t budget, const ash_checkpoint 
     ash_packs *p = calloc(1, sizeof *p);
     if (!p) return ash_err_nomem(err, "packs");
     p->file.fd = -1;
-    p->budget = budget;
+    p->budget = budget - budget / 4; /* a quarter is for keys and values (engine/kv_folder.h) */
     p->bytes = net->binding.bytes;
     p->dir = ash_fs_join(state_dir, "packs");
     p->sources = calloc(index->n_files, sizeof *p->sources);

@@ -19,7 +19,7 @@ enum { ASH_PACK_LEAST = 64 << 10 };
 typedef struct ash_packs ash_packs;
 
 /* `net` is planned of `files`; both are borrowed during the call. state_dir is copied; NULL: nothing is
- * looked at, and *out is NULL. Fails for want of memory only. */
+ * looked at, and *out is NULL. Packs may take three quarters of the budget (0: ash_pack_room's default). Fails for want of memory only. */
 int ash_packs_open(const char *state_dir, uint64_t budget, const ash_checkpoint *files, const ash_net *net,
                    ash_packs **out, ash_err *err) ASH_MUST_CHECK;
 /* The weights as an earlier start packed them, read-only, or NULL: not there, or not to be believed (the log
