@@ -244,6 +244,19 @@ static int llama_plan(const ash_checkpoint *c, ash_net **out, ash_err *err)
     return 0;
 }
 
+/* Where rounding activations to int8 costs most of what it costs, they are taken in two terms. Measured on
+ * SmolLM2 of 4-bit GPTQ, whose logits all that rounding moves by a KL of 0.0025: the last layer's
+ * feed-forward, which nothing after it corrects and which runs for wanted rows alone, is 0.0007 of it, keys
+ * and values 0.0008. Where query heads share these they are a small part of the work. */
+static void refine(const llama *m)
+{
+    const ash_hparams *hp = &m->net.hp;
+    llama_layer *last = &m->layers[hp->n_layers - 1];
+    last->o.two_terms = last->gate.two_terms = last->up.two_terms = last->down.two_terms = true;
+    for (int64_t i = 0; i < hp->n_layers && hp->n_heads >= 2 * hp->n_kv_heads; i++)
+        m->layers[i].k.two_terms = m->layers[i].v.two_terms = true;
+}
+
 static int llama_bind(ash_net *net, void *region, ash_err *err)
 {
     llama *m = (llama *)net;
@@ -255,6 +268,7 @@ static int llama_bind(ash_net *net, void *region, ash_err *err)
         ash_linear_share((ash_linear *[]){&l->q, &l->k, &l->v}, 3);
         ash_linear_share((ash_linear *[]){&l->gate, &l->up}, 2);
     }
+    refine(m);
     net->hp.rope.freq_factors = m->rope_freqs;
     return ash_rope_init(&m->rope, &net->hp.rope, err);
 }

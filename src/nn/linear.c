@@ -143,6 +143,7 @@ typedef struct job {
     ash_act act;
     bool want[ASH_ACT_COUNT];
     bool halves;                 /* hs is wanted */
+    bool rest;                   /* second terms, too */
 } job;
 
 /* x in the order of perm's columns. */
@@ -152,22 +153,41 @@ static const float *gather(const int32_t *perm, int64_t cols, const float *x, fl
     return to;
 }
 
+/* x [cols] to int8, as row i of act. */
+static void convert_int8(const job *j, const float *x, int64_t i)
+{
+    const ash_act *a = &j->act;
+    const int64_t nb = a->ld / 32;
+    j->nn->k->quantise(x, a->cols, a->q + i * a->ld, a->d + i * nb, a->ds + i * nb, a->ns + i * nb);
+    if (j->halves)
+        j->nn->k->half_sums(a->q + i * a->ld, a->cols, a->hs + i * nb);
+}
+
+/* What int8 left of row i of x, as row n + i. buf [cols] may be x. */
+static void convert_rest(const job *j, const float *x, int64_t i, float *buf)
+{
+    const ash_act *a = &j->act;
+    const int8_t *q = a->q + i * a->ld;
+    const float *d = a->d + i * (a->ld / 32);
+    for (int64_t c = 0; c < a->cols; c++) buf[c] = x[c] - d[c / 32] * (float)q[c];
+    convert_int8(j, buf, j->n + i);
+}
+
 static void convert_rows(void *arg, int64_t begin, int64_t end, int worker)
 {
     const job *j = arg;
     const ash_act *a = &j->act;
-    int64_t nb = a->ld / 32;
     for (int64_t i = begin; i < end; i++) {
         const float *x = j->x + i % j->n * j->ldx + i / j->n * j->in;
         if (j->perm)
             x = gather(j->perm, a->cols, x,
                        j->gathered ? j->gathered + i * a->ldx : j->nn->scratch->workers[worker].x);
         if (j->want[ASH_ACT_I8])
-            j->nn->k->quantise(x, a->cols, a->q + i * a->ld, a->d + i * nb, a->ds + i * nb, a->ns + i * nb);
-        if (j->halves)
-            j->nn->k->half_sums(a->q + i * a->ld, a->cols, a->hs + i * nb);
+            convert_int8(j, x, i);
         if (j->want[ASH_ACT_BF16])
             j->nn->k->to_bf16(x, a->cols, a->h + i * a->ld);
+        if (j->rest)
+            convert_rest(j, x, i, j->nn->scratch->workers[worker].x);
     }
 }
 
@@ -183,8 +203,36 @@ static bool is_fine(const ash_linear *l)
     return l->fine && l->w.form == ASH_FORM_BF16;
 }
 
+static bool takes_rest(const job *j, const ash_linear *l)
+{
+    return l->two_terms && !j->each && j->nn->k->act[l->w.form] == ASH_ACT_I8;
+}
+
+/* y of groups [g0, g1) from both terms of x; the products of two groups at a time lie in a cache. */
+static void multiply_terms(const job *j, const ash_linear *l, int64_t g0, int64_t g1, float *y,
+                           const ash_worker *w)
+{
+    enum { WIDTH = 2 * ASH_GROUP };
+    ash_act a = j->act;
+    a.n = 2 * j->n;
+    for (int64_t g = g0; g < g1; g += 2) {
+        ash_packed part = l->w; /* from group g on */
+        part.data += g * part.group_bytes;
+        part.rows -= g * ASH_GROUP;
+        part.groups -= g;
+        int64_t n = g + 2 < g1 ? 2 : g1 - g;
+        int64_t rows = n * ASH_GROUP < part.rows ? n * ASH_GROUP : part.rows;
+        j->nn->k->matmul[part.form](&part, &a, 0, n, w->terms, WIDTH, w->matmul);
+        for (int64_t i = 0; i < j->n; i++) {
+            const float *first = w->terms + i * WIDTH, *rest = first + j->n * WIDTH;
+            float *to = y + i * l->w.rows + g * ASH_GROUP;
+            for (int64_t r = 0; r < rows; r++) to[r] = first[r] + rest[r];
+        }
+    }
+}
+
 /* Groups [g0, g1) of matrix m. */
-static void multiply_one(const job *j, int m, int64_t g0, int64_t g1, void *scratch)
+static void multiply_one(const job *j, int m, int64_t g0, int64_t g1, const ash_worker *w)
 {
     const ash_linear *l = j->each ? j->each + m : j->ls[m];
     float *y = j->each ? j->y + m * l->w.rows : j->ys[m];
@@ -202,7 +250,10 @@ static void multiply_one(const job *j, int m, int64_t g0, int64_t g1, void *scra
     else if (j->each)
         a.x += m * j->in;
     ash_matmul_fn matmul = is_fine(l) ? j->nn->k->fine : j->nn->k->matmul[l->w.form];
-    matmul(&l->w, &a, g0, g1, y, ldy, scratch);
+    if (takes_rest(j, l))
+        multiply_terms(j, l, g0, g1, y, w);
+    else
+        matmul(&l->w, &a, g0, g1, y, ldy, w->matmul);
     if (l->bias)
         add_bias(l, g0, g1, j->n, y, ldy);
 }
@@ -218,7 +269,7 @@ static void multiply(void *arg, int64_t begin, int64_t end, int worker)
         int64_t g1 = end - base < groups ? end - base : groups;
         base += groups;
         if (g0 < g1)
-            multiply_one(j, m, g0, g1, j->nn->scratch->workers[worker].matmul);
+            multiply_one(j, m, g0, g1, &j->nn->scratch->workers[worker]);
     }
 }
 
@@ -228,6 +279,7 @@ static void want_act(job *j, const ash_linear *l)
     ash_act_form form = is_fine(l) ? ASH_ACT_F32 : j->nn->k->act[l->w.form];
     j->want[form] = true;
     j->halves = j->halves || (l->w.form == ASH_FORM_RAW && j->nn->k->half_sums);
+    j->rest = j->rest || takes_rest(j, l);
     j->perm = l->perm;
     j->act.cols = l->w.cols;
     j->act.ld = ash_act_stride(l->w.cols);

@@ -18,6 +18,9 @@ typedef struct ash_linear {
                             sorted by group, groups filled up to the kernels' blocks); or NULL */
     bool fine;           /* of bfloat16: x is not rounded to bfloat16 on any CPU. The caller's to set; the
                             same work for one row, twice for many */
+    bool two_terms;      /* of quants: where x is rounded to int8, what that leaves is rounded to int8 and
+                            multiplied as well, which makes 15 bits of it. The caller's to set; the same
+                            work for one row, twice for many. ash_linear_run's alone */
 } ash_linear;
 
 enum { ASH_LINEAR_MAX = 16 }; /* matrices of one run */

@@ -30,12 +30,12 @@ static int threads_of(const ash_nn_options *o)
 
 static void carve_act(carver *c, const ash_nn_options *o, ash_act *a)
 {
-    uint64_t rows = (uint64_t)o->max_rows, ld = (uint64_t)ash_act_stride(o->max_in);
-    a->q = carve(c, rows * ld);
-    a->d = carve(c, rows * ld / 8);
-    a->ds = carve(c, rows * ld / 8);
-    a->ns = carve(c, rows * ld / 8);
-    a->hs = carve(c, rows * ld / 8);
+    uint64_t rows = (uint64_t)o->max_rows, terms = 2 * rows, ld = (uint64_t)ash_act_stride(o->max_in);
+    a->q = carve(c, terms * ld);
+    a->d = carve(c, terms * ld / 8);
+    a->ds = carve(c, terms * ld / 8);
+    a->ns = carve(c, terms * ld / 8);
+    a->hs = carve(c, terms * ld / 8);
     a->h = carve(c, rows * ld * 2);
     a->ld = (int64_t)ld;
 }
@@ -61,6 +61,7 @@ static void carve_all(carver *c, const ash_nn_options *o, ash_nn_scratch *s)
         w->matmul = carve(c, (uint64_t)ash_kernel_scratch(ash_kernel_get(o->level), o->max_in));
         w->p = carve(c, (uint64_t)ASH_TILE * ASH_SPAN * sizeof(float));
         w->x = carve(c, (uint64_t)o->max_in * sizeof(float));
+        w->terms = carve(c, (uint64_t)o->max_rows * 2 * 2 * ASH_GROUP * sizeof(float));
         w->acc = carve(c, (uint64_t)ASH_TILE * (uint64_t)o->max_head_dim * sizeof(float));
     }
 }

@@ -10,6 +10,7 @@ typedef struct ash_worker {
     float *p;                           /* [ASH_TILE][ASH_SPAN] */
     float *acc;                         /* [ASH_TILE][max_head_dim] */
     float *x;                           /* [max_in]: activations in the order of a matrix's columns */
+    float *terms;                       /* [2 max_rows][2 groups]: products of first and second terms */
     float max[ASH_TILE], sum[ASH_TILE];
 } ash_worker;
 
@@ -27,7 +28,8 @@ static inline int64_t ash_act_stride(int64_t cols)
 
 struct ash_nn_scratch {
     uint64_t bytes;        /* of this mapping */
-    ash_act act;           /* of the widest matrix and most rows; x unset */
+    ash_act act;           /* of the widest matrix and most rows; x unset. Behind the int8 of n rows there is
+                              room for their second terms, see ash_linear.two_terms */
     float *x;              /* [max_rows, ld of act], for tables that multiply floats; or NULL */
     ash_row_tile *tiles;   /* [max_rows] */
     float *parts;          /* attention states of single spans: max, sum, acc [max_head_dim] */
