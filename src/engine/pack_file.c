@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/fs.h"
 
 enum {
@@ -159,7 +160,9 @@ static int map_data(ash_pack_file *f, uint64_t file_bytes, ash_err *err)
     munmap(at + n, HUGE - (size_t)(at - space));
     f->map = map;
     f->map_bytes = n;
-    return 0;
+    f->lost = calloc(1, sizeof *f->lost);
+    if (f->lost && ash_fault_guard(map, n, f->lost)) return 0;
+    return ash_err_nomem(err, "guarding a pack file");
 }
 
 int ash_pack_file_open(const char *path, const uint8_t key[ASH_SHA256_BYTES], uint64_t bytes,
@@ -189,7 +192,9 @@ int ash_pack_file_open(const char *path, const uint8_t key[ASH_SHA256_BYTES], ui
 
 void ash_pack_file_close(ash_pack_file *f)
 {
+    ash_fault_forget(f->map);
     if (f->map) munmap(f->map, f->map_bytes);
+    free(f->lost);
     if (f->fd >= 0) close(f->fd);
     *f = (ash_pack_file){.fd = -1};
 }

@@ -24,6 +24,7 @@ typedef struct ash_pack_file {
     void *map;         /* owned; the data, read-only and shared with every process that maps it */
     uint64_t map_bytes;
     ash_file_id id;
+    atomic_bool *lost; /* owned: set once a page of the map could not be read (base/fault.h) */
 } ash_pack_file;
 
 /* The sizes that follow from a region's; false if it is too large for a file. */

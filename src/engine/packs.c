@@ -209,6 +209,11 @@ void *ash_packs_map(ash_packs *p, ash_pool *pool, const atomic_bool *cancel)
     return rc ? NULL : p->file.map;
 }
 
+bool ash_packs_lost(const ash_packs *p)
+{
+    return p && p->file.lost && atomic_load_explicit(p->file.lost, memory_order_acquire);
+}
+
 void ash_packs_reject(ash_packs *p, const char *why)
 {
     ash_warn("packs", "packed again: the pack file does not do: %s", why);

@@ -19,13 +19,17 @@ enum { ASH_PACK_LEAST = 64 << 10 };
 typedef struct ash_packs ash_packs;
 
 /* `net` is planned of `files`; both are borrowed during the call. state_dir is copied; NULL: nothing is
- * looked at, and *out is NULL. Packs may take three quarters of the budget (0: ash_pack_room's default). Fails for want of memory only. */
+ * looked at, and *out is NULL. Packs may take three quarters of the budget (0: ash_pack_room's default).
+ * Fails for want of memory only. */
 int ash_packs_open(const char *state_dir, uint64_t budget, const ash_checkpoint *files, const ash_net *net,
                    ash_packs **out, ash_err *err) ASH_MUST_CHECK;
 /* The weights as an earlier start packed them, read-only, or NULL: not there, or not to be believed (the log
  * says why). They live until close. A file that nobody has verified since it last changed is read and
  * summed first, on the pool. */
 void *ash_packs_map(ash_packs *p, ash_pool *pool, const atomic_bool *cancel); /* NULL is fine */
+/* True once what was mapped has lost pages (the file was cut, the disk failed): what was computed since then
+ * means nothing. Any thread. */
+bool ash_packs_lost(const ash_packs *p); /* NULL is fine */
 /* What was mapped does not do after all: it is unmapped, and written anew by start. Logs the reason. */
 void ash_packs_reject(ash_packs *p, const char *why);
 /* Begins the work in the background: learns what is not known and writes the pack, if there is none and

@@ -580,6 +580,18 @@ static void settle(ash_scheduler *s, ash_sequence *q)
     finish(s, q, why, stop_string, why == ASH_FINISH_ERROR ? &err : NULL);
 }
 
+/* Weights that were mapped are gone: nothing that runs can be right, nor its keys and values. */
+static void fail_running(ash_scheduler *s)
+{
+    ash_err err = ASH_ERR_INIT;
+    ash_err_set(&err, ASH_EIO, "the pack file was damaged while it was in use: load the model again");
+    while (s->n_running) {
+        ash_sequence *q = s->running[s->n_running - 1];
+        forget_running(s, q);
+        finish(s, q, ASH_FINISH_ERROR, NULL, &err);
+    }
+}
+
 static void step(ash_scheduler *s)
 {
     plan_step(s);
@@ -589,6 +601,10 @@ static void step(ash_scheduler *s)
     int64_t t = ash_clock_ns();
     const ash_batch batch = {.rows = s->rows, .n = s->n_rows, .logits = s->logits};
     s->model->net->arch->forward(s->model->net, s->run, &batch);
+    if (ash_packs_lost(s->model->packs)) {
+        fail_running(s);
+        return;
+    }
     ash_pool_run(s->run->nn->pool, s->n_drawn, 1, draw_range, s);
     ash_pace_note(&s->pace, &s->plan, ash_clock_ns() - t);
     for (uint32_t i = 0; i < s->n_running;) {
@@ -627,6 +643,8 @@ static int run_eval(ash_scheduler *s, const call *e)
         at += n;
     }
     ash_prefix_cache_give(s->cache, s->eval_blocks, want);
+    if (ash_packs_lost(s->model->packs))
+        return ash_err_set(e->err, ASH_EIO, "the pack file was damaged while it was in use");
     return 0;
 }
 

@@ -336,6 +336,42 @@ static void killed_while_writing(void **state)
     leave(&p);
 }
 
+/* A file that is cut while it is mapped: the job fails, the process does not. */
+static void cut_while_mapped(void **state)
+{
+    place p;
+    result r;
+    char path[256];
+    static told t;
+    int32_t ids[8];
+    ash_engine *e;
+    enter(&p);
+    assert_int_equal(load(&p, 0, true, &r), 0);
+    assert_true(find_pack(&p, path));
+    ash_engine_opts o = {.path = p.model, .threads = 2, .cpu = ASH_CPU_SCALAR, .state_dir = p.state,
+                         .bare = true};
+    assert_int_equal(ash_engine_open(&o, &e, NULL), 0);
+    prompt_ids(ids, 8, 1);
+    ash_job j = job_of(ids, 8, 4, &t);
+    uint64_t id;
+    told_init(&t);
+    assert_int_equal(ash_engine_submit(e, &j, &id, NULL), 0);
+    told_wait(&t);
+    assert_int_equal(t.finish, ASH_FINISH_LENGTH);
+    assert_int_equal(truncate(path, 0), 0);
+    told_init(&t);
+    assert_int_equal(ash_engine_submit(e, &j, &id, NULL), 0);
+    told_wait(&t);
+    assert_int_equal(t.finish, ASH_FINISH_ERROR);
+    assert_int_equal(t.err.code, ASH_EIO);
+    float logits[VOCAB];
+    assert_int_equal(ash_engine_eval(e, ids, 8, false, logits, NULL), ASH_EIO);
+    ash_engine_close(e);
+    assert_int_equal(load(&p, 0, true, &r), 0);
+    assert_false(r.mapped);
+    leave(&p);
+}
+
 int main(void)
 {
     ash_log_set_level(ASH_LOG_NONE);
@@ -345,6 +381,7 @@ int main(void)
                                        cmocka_unit_test(a_changed_checkpoint_has_another_key),
                                        cmocka_unit_test(a_folder_that_does_not_do_is_done_without),
                                        cmocka_unit_test(room_is_made_by_use),
+                                       cmocka_unit_test(cut_while_mapped),
                                        cmocka_unit_test(killed_while_writing)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
