@@ -75,6 +75,7 @@
 #define ASH_MAX_QUEUE 1024                 /* jobs of one engine that wait or run */
 #define ASH_MAX_KNOWN_FILES 4096           /* records of what files hold, in the state folder */
 #define ASH_MAX_KV_FILE_IDS (1u << 20)     /* tokens of a prompt whose keys and values are kept on disk */
+#define ASH_MAX_KV_SLOTS (1u << 16)        /* blocks in a file of evicted keys and values */
 
 /* upstream */
 #define ASH_MAX_UPSTREAM_BODY (64u << 20)

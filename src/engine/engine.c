@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "engine/kv_folder.h"
 #include "engine/kv_prompt.h"
 
 struct ash_engine {
@@ -232,6 +233,33 @@ static int prefill_warm_prompt(ash_engine *e, const ash_engine_opts *opts, ash_e
     return 0;
 }
 
+/* ---- spill ---------------------------------------------------------------------------------- */
+
+/* Evicted prefixes go to the disk, if what the weights are is known already. Without that, and where the
+ * disk has no place, they are computed again. */
+static void open_spill(ash_engine *e, const ash_engine_opts *opts)
+{
+    ash_err err = ASH_ERR_INIT;
+    ash_kv_slots_opts o = {.block_bytes = (uint64_t)e->run.kv->block_bytes, .block_tokens = ASH_KV_TOKENS};
+    ash_kv_slots *store;
+    char *dir = NULL;
+    if (!opts->state_dir || opts->bare)
+        return;
+    int rc = ash_kv_key(e->model, o.key, &err);
+    if (rc == ASH_EAGAIN)
+        return;
+    rc = rc ? rc : ash_kv_folder_open(opts->state_dir, &dir, &err);
+    if (!rc) {
+        o.dir = dir;
+        o.share = ash_kv_folder_share(dir, opts->disk_budget);
+        rc = ash_kv_slots_open(&o, &store, &err);
+    }
+    rc = rc ? rc : ash_scheduler_spill(e->scheduler, store, &err);
+    if (rc)
+        ash_info("engine", "%s: evicted prefixes are not kept on disk: %s", opts->path, err.msg);
+    free(dir);
+}
+
 /* ---- public --------------------------------------------------------------------------------- */
 
 int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
@@ -253,6 +281,7 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
         ash_engine_close(e);
         return rc;
     }
+    open_spill(e, opts);
     ash_packs_start(e->model->packs, e->model->region);
     *out = e;
     return 0;

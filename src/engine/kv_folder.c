@@ -57,7 +57,8 @@ static bool is_unused(int dir, const char *name)
 }
 
 typedef struct found {
-    uint64_t bytes; /* of all files of ours */
+    uint64_t bytes; /* of all files of ours; of slots also those that are not written yet */
+    uint64_t held;  /* on the disk */
     char oldest[256];
     int64_t oldest_ns; /* INT64_MAX: there is none that may go */
 } found;
@@ -67,8 +68,8 @@ static int64_t ns_of(struct timespec t)
     return t.tv_sec * 1000000000ll + t.tv_nsec;
 }
 
-/* Looks through the folder; `clean` deletes left-overs on the way. */
-static int look(const char *path, bool clean, found *out, ash_err *err)
+/* Looks through the folder; `clean` deletes left-overs on the way. Names that end with may_go may go. */
+static int look(const char *path, bool clean, const char *may_go, found *out, ash_err *err)
 {
     *out = (found){.oldest_ns = INT64_MAX};
     DIR *d = opendir(path);
@@ -82,9 +83,12 @@ static int look(const char *path, bool clean, found *out, ash_err *err)
         if (clean && is_left_over(e->d_name) && is_unused(dirfd(d), e->d_name) &&
             !unlinkat(dirfd(d), e->d_name, 0))
             continue;
-        out->bytes += (uint64_t)st.st_blocks * 512;
+        uint64_t held = (uint64_t)st.st_blocks * 512, size = (uint64_t)st.st_size;
+        out->held += held;
+        out->bytes += ends_with(e->d_name, ".slots") && size > held ? size : held;
         int64_t at = ns_of(st.st_mtim);
-        if (clean && at < out->oldest_ns && !is_left_over(e->d_name) && is_unused(dirfd(d), e->d_name)) {
+        if (clean && at < out->oldest_ns && ends_with(e->d_name, may_go) &&
+            !is_left_over(e->d_name) && is_unused(dirfd(d), e->d_name)) {
             out->oldest_ns = at;
             memcpy(out->oldest, e->d_name, strlen(e->d_name) + 1); /* its length was checked */
         }
@@ -99,17 +103,18 @@ uint64_t ash_kv_folder_share(const char *dir, uint64_t disk_budget)
     struct statvfs fs;
     if (disk_budget)
         return disk_budget / SHARE;
-    if (look(dir, false, &f, NULL) || statvfs(dir, &fs))
+    if (look(dir, false, "", &f, NULL) || statvfs(dir, &fs))
         return 0;
     uint64_t room = (uint64_t)fs.f_bavail * fs.f_frsize;
-    return ((room > RESERVE ? room - RESERVE : 0) + f.bytes) / FREE_SHARE;
+    return ((room > RESERVE ? room - RESERVE : 0) + f.held) / FREE_SHARE;
 }
 
-int ash_kv_folder_make_room(const char *dir, uint64_t share, uint64_t bytes, ash_err *err)
+int ash_kv_folder_make_room(const char *dir, uint64_t share, uint64_t bytes, bool slots_only,
+                            ash_err *err)
 {
     for (;;) {
         found f;
-        int rc = bytes > share ? ASH_ENOSPC : look(dir, true, &f, err);
+        int rc = bytes > share ? ASH_ENOSPC : look(dir, true, slots_only ? ".slots" : "", &f, err);
         if (rc == ASH_ENOSPC || (!rc && f.bytes > share - bytes && f.oldest_ns == INT64_MAX))
             return ash_err_set(err, ASH_ENOSPC, "%llu bytes of keys and values do not fit into %llu",
                                (unsigned long long)bytes, (unsigned long long)share);

@@ -199,7 +199,8 @@ static int write_file(ash_kv_prompt *p, ash_err *err)
     holding h = {.p = p, .data = calloc(ash_kv_head_blocks(&p->head), sizeof *h.data)};
     if (!h.data)
         return ash_err_nomem(err, "a KV file");
-    int rc = ash_kv_folder_make_room(p->dir, p->share, ash_kv_head_bytes(&p->head), err);
+    int rc = ash_kv_folder_make_room(p->dir, p->share, ash_kv_head_bytes(&p->head), false,
+                                     err);
     rc = rc ? rc : ash_scheduler_call(p->scheduler, hold_blocks, &h, err);
     if (!rc) {
         rc = ash_kv_file_write(p->path, &p->head, h.data, &p->stop, err);

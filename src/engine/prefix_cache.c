@@ -14,12 +14,14 @@ typedef enum list_id { LIST_FREE, LIST_BACKGROUND, LIST_CHAT, LIST_COUNT } list_
 typedef struct block {
     uint64_t serial; /* of this publication; 0: not published */
     uint64_t parent; /* serial of the block before it; 0: none */
+    int32_t up;      /* that block's number, while it has that serial */
     uint32_t n;      /* tokens, while published; the whole block if it is in a bucket */
     uint32_t bucket; /* while published whole */
     int32_t chain;   /* next in the bucket */
     int32_t prev, next; /* in its list while nobody references it */
     uint32_t refs;
-    bool chat; /* a chat has used what is published here */
+    bool chat;  /* a chat has used what is published here */
+    bool saved; /* as ash_prefix_cache_mark_saved */
 } block;
 
 /* Cached blocks least recently used first; free ones last freed first, so that memory that was never
@@ -39,6 +41,7 @@ struct ash_prefix_cache {
     int32_t *buckets;  /* [n_buckets], a power of two; first block or NONE */
     uint32_t n_buckets;
     list lists[LIST_COUNT];
+    uint32_t n_unsaved; /* whole blocks of LIST_CHAT that are not */
 };
 
 static void list_add_first(ash_prefix_cache *c, list_id which, int32_t b)
@@ -54,8 +57,14 @@ static void list_add_first(ash_prefix_cache *c, list_id which, int32_t b)
     l->n++;
 }
 
+static bool is_unsaved(const ash_prefix_cache *c, int32_t b)
+{
+    return !c->blocks[b].saved && c->blocks[b].n == c->block_tokens;
+}
+
 static void list_add(ash_prefix_cache *c, list_id which, int32_t b)
 {
+    c->n_unsaved += which == LIST_CHAT && is_unsaved(c, b);
     if (which == LIST_FREE) {
         list_add_first(c, which, b);
         return;
@@ -75,6 +84,7 @@ static void list_remove(ash_prefix_cache *c, list_id which, int32_t b)
 {
     list *l = &c->lists[which];
     block *k = &c->blocks[b];
+    c->n_unsaved -= which == LIST_CHAT && is_unsaved(c, b);
     if (k->prev == NONE)
         l->head = k->next;
     else
@@ -145,12 +155,14 @@ static uint64_t serial_of(const ash_prefix_cache *c, int32_t parent)
     return parent == NONE ? 0 : c->blocks[parent].serial;
 }
 
-static void name_block(ash_prefix_cache *c, int32_t b, uint64_t parent, const int32_t *ids, uint32_t n,
+static void name_block(ash_prefix_cache *c, int32_t b, int32_t parent, const int32_t *ids, uint32_t n,
                        bool background)
 {
     block *k = &c->blocks[b];
+    k->parent = serial_of(c, parent);
     k->serial = ++c->serial;
-    k->parent = parent;
+    k->up = parent;
+    k->saved = false;
     k->n = n;
     k->chat = !background;
     memcpy(c->ids + (size_t)b * c->block_tokens, ids, n * sizeof *ids);
@@ -262,7 +274,7 @@ int32_t ash_prefix_cache_publish(ash_prefix_cache *c, int32_t parent, int32_t b,
         return same;
     }
     block *k = &c->blocks[b];
-    name_block(c, b, before, ids, c->block_tokens, background);
+    name_block(c, b, parent, ids, c->block_tokens, background);
     k->bucket = bucket_of(c, before, ids);
     k->chain = c->buckets[k->bucket];
     c->buckets[k->bucket] = b;
@@ -275,7 +287,7 @@ void ash_prefix_cache_publish_part(ash_prefix_cache *c, int32_t parent, int32_t 
     uint64_t before = serial_of(c, parent);
     int32_t other;
     if (nearest(c, before, ids, n, &other) < n)
-        name_block(c, b, before, ids, n, background);
+        name_block(c, b, parent, ids, n, background);
 }
 
 uint32_t ash_prefix_cache_nearest(ash_prefix_cache *c, int32_t parent, const int32_t *ids, uint32_t n,
@@ -302,6 +314,34 @@ void ash_prefix_cache_give(ash_prefix_cache *c, const int32_t *blocks, uint32_t 
             list_add(c, home_of(k), blocks[n]);
     }
     while (c->lists[LIST_CHAT].n > c->max_chat) evict(c, LIST_CHAT);
+}
+
+int32_t ash_prefix_cache_unsaved(const ash_prefix_cache *c)
+{
+    int32_t b = c->n_unsaved ? c->lists[LIST_CHAT].tail : NONE;
+    while (b != NONE && !is_unsaved(c, b)) b = c->blocks[b].prev;
+    return b;
+}
+
+void ash_prefix_cache_mark_saved(ash_prefix_cache *c, int32_t b)
+{
+    c->n_unsaved -= !c->blocks[b].refs && c->blocks[b].chat && is_unsaved(c, b);
+    c->blocks[b].saved = true;
+}
+
+uint32_t ash_prefix_cache_chain(const ash_prefix_cache *c, int32_t b, int32_t *chain)
+{
+    uint32_t n = 1;
+    for (int32_t at = b; c->blocks[at].parent; at = c->blocks[at].up, n++)
+        if (c->blocks[c->blocks[at].up].serial != c->blocks[at].parent)
+            return 0;
+    for (uint32_t i = n; i-- > 0; b = c->blocks[b].up) chain[i] = b;
+    return n;
+}
+
+const int32_t *ash_prefix_cache_ids(const ash_prefix_cache *c, int32_t b)
+{
+    return c->ids + (size_t)b * c->block_tokens;
 }
 
 void ash_prefix_cache_clear(ash_prefix_cache *c)

@@ -54,6 +54,19 @@ uint32_t ash_prefix_cache_nearest(ash_prefix_cache *c, int32_t parent, const int
                                   bool background, int32_t *found);
 /* One reference more to a published block. */
 void ash_prefix_cache_hold(ash_prefix_cache *c, int32_t block);
+
+/* For keeping blocks elsewhere before they are evicted: of the whole blocks that chats published,
+ * nobody references and nobody marked as saved, the one that would go last; -1 if there is none. So a
+ * prefix is saved from its start, the latest one first, and where saving is too slow what is lost is
+ * what eviction would take first. */
+int32_t ash_prefix_cache_unsaved(const ash_prefix_cache *c);
+void ash_prefix_cache_mark_saved(ash_prefix_cache *c, int32_t block);
+/* The chain that ends in a published block, from the start: chain[] (as many as the pool has) gets its
+ * blocks; returns how many, 0 if the start of it is not there any more. */
+uint32_t ash_prefix_cache_chain(const ash_prefix_cache *c, int32_t block, int32_t *chain);
+/* Its tokens; borrowed until it is evicted. */
+const int32_t *ash_prefix_cache_ids(const ash_prefix_cache *c, int32_t block);
+
 /* Gives back the caller's reference to each of blocks[0..n), which are in the order of the sequence.
  * Published ones stay findable. */
 void ash_prefix_cache_give(ash_prefix_cache *c, const int32_t *blocks, uint32_t n);

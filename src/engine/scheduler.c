@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "engine/kv_spill.h"
 #include "engine/pace.h"
 
 enum {
@@ -50,6 +51,7 @@ struct ash_scheduler {
     uint32_t n_all;
     bool stop;
     bool canceled;           /* some job was; look for it */
+    bool turn;               /* the spill has something to do */
     ash_engine_stats stats;
 
     /* the thread's own */
@@ -58,7 +60,10 @@ struct ash_scheduler {
     ash_sequence *waiting;   /* chats before background, each oldest first */
     ash_sequence **running;  /* [max_sequences], oldest first */
     uint32_t n_running;
-    bool stuck;              /* all that wait need KV memory that only a call can give back */
+    bool stuck;              /* all that wait do so for the spill, or for KV memory that a call holds */
+    ash_kv_spill *spill;     /* owned, or NULL */
+    uint64_t restoring;      /* the job that the spill brings blocks back for */
+    int64_t step_ns;         /* of the last step */
     ash_batch_row *rows;     /* [max_rows] */
     ash_sequence **drawn;    /* [max_sequences], those whose logits this step computes */
     int n_rows, n_drawn;
@@ -167,6 +172,7 @@ static void preempt(ash_scheduler *s, ash_sequence *q)
     forget_running(s, q);
     if (!q->t_first)
         q->usage.cached_tokens = 0; /* counted anew when it starts again */
+    q->looked_on_disk = false;
     give_blocks(s, q);
     wait_in_queue(s, q);
 }
@@ -343,12 +349,36 @@ static void start(ash_scheduler *s, ash_sequence *q)
     ash_sequence_progress(q);
 }
 
+/* Whether q waits for blocks from the disk; begins to bring them back if that is worth it now. */
+static bool waits_for_disk(ash_scheduler *s, ash_sequence *q)
+{
+    bool restoring = ash_kv_spill_restoring(s->spill);
+    if (restoring && q->id == s->restoring)
+        return true;
+    if (!s->spill || q->looked_on_disk || q->background ||
+        ash_prefix_cache_room(s->cache, false) < blocks_for(q->n_ids) + s->n_running)
+        return false;
+    uint32_t n = q->n_ids - 1 < shareable(s, q) ? q->n_ids - 1 : shareable(s, q);
+    q->looked_on_disk = !ash_kv_spill_has(s->spill, q->ids, n);
+    if (q->looked_on_disk || restoring)
+        return !q->looked_on_disk;
+    q->looked_on_disk = true;
+    s->restoring = q->id;
+    ash_kv_spill_restore(s->spill, q->ids, n);
+    return ash_kv_spill_restoring(s->spill);
+}
+
 static void start_waiting(ash_scheduler *s)
 {
-    s->stuck = false;
+    ash_sequence *later = NULL;
     while (s->waiting) {
         ash_sequence *q = s->waiting;
         s->waiting = q->next; /* a preempted one may be queued while q is tried */
+        if (waits_for_disk(s, q)) {
+            q->next = later;
+            later = q;
+            continue;
+        }
         if (claim_place(s, q) && claim_prompt(s, q)) {
             if (q->started)
                 run_sequence(s, q);
@@ -357,15 +387,20 @@ static void start_waiting(ash_scheduler *s)
             continue;
         }
         if (s->n_running || ash_prefix_cache_used(s->cache)) { /* its turn comes when one of them ends, */
-            s->stuck = !s->n_running;                          /* or what a call holds is given back */
-            wait_in_queue(s, q);
-            return;
+            wait_in_queue(s, q);                               /* or what is held is given back */
+            break;
         }
         /* Nothing to wait for. A chat fits an empty pool, as that holds one context at least. */
         ash_err err;
         ash_err_set(&err, ASH_ENOSPC, "no KV memory for %u tokens beside the chats' prefixes", q->n_ids);
         finish(s, q, ASH_FINISH_ERROR, NULL, &err);
     }
+    while (later) {
+        ash_sequence *q = later;
+        later = q->next;
+        wait_in_queue(s, q);
+    }
+    s->stuck = s->waiting && !s->n_running;
 }
 
 /* ---- a step --------------------------------------------------------------------------------- */
@@ -606,7 +641,8 @@ static void step(ash_scheduler *s)
         return;
     }
     ash_pool_run(s->run->nn->pool, s->n_drawn, 1, draw_range, s);
-    ash_pace_note(&s->pace, &s->plan, ash_clock_ns() - t);
+    s->step_ns = ash_clock_ns() - t;
+    ash_pace_note(&s->pace, &s->plan, s->step_ns);
     for (uint32_t i = 0; i < s->n_running;) {
         ash_sequence *q = s->running[i];
         if (q->rows)
@@ -659,7 +695,7 @@ static void answer(ash_scheduler *s, call *e, int rc)
     pthread_mutex_unlock(&s->lock);
 }
 
-static void note_stats(ash_scheduler *s)
+static void note_stats(ash_scheduler *s, bool turn)
 {
     uint64_t completion = s->completion_tokens;
     for (uint32_t i = 0; i < s->n_running; i++) completion += s->running[i]->usage.completion_tokens;
@@ -679,6 +715,7 @@ static void note_stats(ash_scheduler *s)
     s->stats.guessed_tokens = s->guessed_tokens;
     s->stats.right_tokens = s->right_tokens;
     s->stats.last_step_ns = ash_clock_ns();
+    s->turn |= turn;
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -686,8 +723,8 @@ static void note_stats(ash_scheduler *s)
 static bool take_work(ash_scheduler *s, call **calls)
 {
     pthread_mutex_lock(&s->lock);
-    while (!s->stop && !s->inbox && !s->calls && !s->canceled && (!s->waiting || s->stuck) &&
-           !s->n_running)
+    while (!s->stop && !s->inbox && !s->calls && !s->canceled && !s->turn &&
+           (!s->waiting || s->stuck) && !s->n_running)
         pthread_cond_wait(&s->wake, &s->lock);
     ash_sequence *in = s->inbox;
     s->inbox = NULL;
@@ -696,7 +733,7 @@ static bool take_work(ash_scheduler *s, call **calls)
     s->calls = NULL;
     s->calls_end = &s->calls;
     bool stop = s->stop, canceled = s->canceled;
-    s->canceled = false;
+    s->canceled = s->turn = false;
     pthread_mutex_unlock(&s->lock);
     while (in) {
         ash_sequence *next = in->next;
@@ -721,10 +758,12 @@ static void *thread_main(void *arg)
             calls = e->next; /* e is gone once it is answered */
             answer(s, e, e->fn ? e->fn(s->cache, s->run->kv, e->arg, e->err) : run_eval(s, e));
         }
+        ash_kv_spill_turn(s->spill, s->n_running ? s->step_ns : STEP_BESIDE_NS);
         start_waiting(s);
-        if (s->n_running)
+        bool steps = s->n_running;
+        if (steps)
             step(s);
-        note_stats(s);
+        note_stats(s, steps && s->spill);
     }
     while (calls) {
         call *e = calls;
@@ -750,6 +789,7 @@ static int reserve(ash_scheduler *s, ash_err *err)
 
 static void release(ash_scheduler *s)
 {
+    ash_kv_spill_close(s->spill);
     ash_prefix_cache_close(s->cache);
     free(s->running);
     free(s->drawn);
@@ -860,6 +900,37 @@ static int make_call(ash_scheduler *s, call *c)
 int ash_scheduler_call(ash_scheduler *s, ash_scheduler_fn fn, void *arg, ash_err *err)
 {
     return make_call(s, &(call){.fn = fn, .arg = arg, .err = err});
+}
+
+static void disk_is_done(void *user)
+{
+    ash_scheduler *s = user;
+    pthread_mutex_lock(&s->lock);
+    s->turn = true;
+    pthread_cond_signal(&s->wake);
+    pthread_mutex_unlock(&s->lock);
+}
+
+typedef struct spilling {
+    ash_scheduler *scheduler;
+    ash_kv_slots *store;
+} spilling;
+
+static int begin_spilling(ash_prefix_cache *cache, ash_kv *kv, void *arg, ash_err *err)
+{
+    spilling *p = arg;
+    ash_kv_slots *store = p->store;
+    p->store = NULL;
+    return ash_kv_spill_open(store, cache, kv, p->scheduler->model->sizes.n_ctx, &p->scheduler->spill, err);
+}
+
+int ash_scheduler_spill(ash_scheduler *s, ash_kv_slots *store, ash_err *err)
+{
+    spilling p = {s, store};
+    ash_kv_slots_on_done(store, disk_is_done, s);
+    int rc = ash_scheduler_call(s, begin_spilling, &p, err);
+    ash_kv_slots_close(p.store); /* the scheduler was closing */
+    return rc;
 }
 
 int ash_scheduler_eval(ash_scheduler *s, const int32_t *ids, size_t n, bool all, float *logits,

@@ -16,6 +16,7 @@
 #ifndef ASHLEY_ENGINE_SCHEDULER_H
 #define ASHLEY_ENGINE_SCHEDULER_H
 
+#include "engine/kv_slots.h"
 #include "engine/sequence.h"
 
 typedef struct ash_scheduler ash_scheduler;
@@ -37,6 +38,8 @@ int ash_scheduler_eval(ash_scheduler *s, const int32_t *ids, size_t n, bool all,
  * then lack KV memory wait for that. Running streams wait while it runs. Any other thread. */
 typedef int (*ash_scheduler_fn)(ash_prefix_cache *cache, ash_kv *kv, void *arg, ash_err *err);
 int ash_scheduler_call(ash_scheduler *s, ash_scheduler_fn fn, void *arg, ash_err *err) ASH_MUST_CHECK;
+/* Has prefixes that are evicted go to the store, and come back from it; takes it, also on failure. Once. */
+int ash_scheduler_spill(ash_scheduler *s, ash_kv_slots *store, ash_err *err) ASH_MUST_CHECK;
 void ash_scheduler_stats(const ash_scheduler *s, ash_engine_stats *out);
 
 #endif

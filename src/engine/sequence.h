@@ -29,6 +29,7 @@ struct ash_sequence {
     int32_t *blocks;   /* [max_blocks], owned; numbers of KV blocks */
     uint32_t n_blocks, max_blocks;
     uint32_t n_published; /* blocks findable for others */
+    bool looked_on_disk;  /* what is there of the prompt is being brought back, or nothing is */
 
     /* this step */
     uint32_t rows;     /* of the batch */

@@ -500,7 +500,7 @@ static void equal_prompts_at_once_are_computed_once(void **state)
         expect_same(&t[0], &t[i]);
         cached += t[i].usage.cached_tokens;
     }
-    assert_int_equal(cached, 5 * 192);
+    assert_in_range(cached, 5 * 192, 5 * 199); /* more if some start when the first has ended */
     ash_engine_close(e);
 }
 

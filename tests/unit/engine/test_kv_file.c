@@ -244,21 +244,22 @@ static void the_longest_unused_make_room(void **state)
     int fd = open(used, O_RDWR);
     assert_int_equal(flock(fd, LOCK_EX), 0);
 
-    assert_int_equal(ash_kv_folder_make_room(dir, 6 * FILE_BYTES, FILE_BYTES, &err), 0);
+    assert_int_equal(ash_kv_folder_make_room(dir, 6 * FILE_BYTES, FILE_BYTES, false, &err), 0);
     assert_false(has(dir, "x.kv.tmp.abcdef")); /* nobody writes it any more */
     assert_true(has(dir, "older.slots"));
-    assert_int_equal(ash_kv_folder_make_room(dir, 4 * FILE_BYTES, FILE_BYTES, &err), 0);
+    assert_int_equal(ash_kv_folder_make_room(dir, 4 * FILE_BYTES, FILE_BYTES, true, &err), 0);
+    assert_int_equal(ash_kv_folder_make_room(dir, 3 * FILE_BYTES, FILE_BYTES, true, &err), ASH_ENOSPC);
     assert_false(has(dir, "older.slots"));
     assert_true(has(dir, "used.slots") && has(dir, "old.kv") && has(dir, "new.kv"));
-    assert_int_equal(ash_kv_folder_make_room(dir, FILE_BYTES, 2 * FILE_BYTES, &err), ASH_ENOSPC);
+    assert_int_equal(ash_kv_folder_make_room(dir, FILE_BYTES, 2 * FILE_BYTES, false, &err), ASH_ENOSPC);
     assert_true(has(dir, "old.kv"));
-    assert_int_equal(ash_kv_folder_make_room(dir, 3 * FILE_BYTES, FILE_BYTES, &err), 0);
+    assert_int_equal(ash_kv_folder_make_room(dir, 3 * FILE_BYTES, FILE_BYTES, false, &err), 0);
     assert_false(has(dir, "old.kv"));
     assert_true(has(dir, "new.kv"));
-    assert_int_equal(ash_kv_folder_make_room(dir, FILE_BYTES, FILE_BYTES, &err), ASH_ENOSPC);
+    assert_int_equal(ash_kv_folder_make_room(dir, FILE_BYTES, FILE_BYTES, false, &err), ASH_ENOSPC);
     assert_true(has(dir, "used.slots") && has(dir, "strange") && has(dir, ".kv"));
     close(fd);
-    assert_int_equal(ash_kv_folder_make_room(dir, FILE_BYTES, FILE_BYTES, &err), 0);
+    assert_int_equal(ash_kv_folder_make_room(dir, FILE_BYTES, FILE_BYTES, false, &err), 0);
     assert_false(has(dir, "used.slots"));
     assert_int_equal(ash_kv_folder_share(dir, 400), 100);
     free(used);
@@ -273,7 +274,7 @@ static void a_file_being_written_is_not_left_over(void **state)
     char *path = ash_fs_join(dir, "x.kv.tmp.abcdef");
     int fd = open(path, O_RDWR);
     assert_int_equal(flock(fd, LOCK_EX), 0);
-    assert_int_equal(ash_kv_folder_make_room(dir, 1 << 20, 1, NULL), 0);
+    assert_int_equal(ash_kv_folder_make_room(dir, 1 << 20, 1, false, NULL), 0);
     assert_true(has(dir, "x.kv.tmp.abcdef"));
     close(fd);
     free(path);
@@ -287,7 +288,7 @@ static void a_folder_that_cannot_be_is_told(void **state)
     assert_int_equal(ash_fs_replace(file, "x", 1, NULL), 0);
     assert_true(ash_kv_folder_open(file, &dir, &err) < 0);
     assert_null(dir);
-    assert_int_equal(ash_kv_folder_make_room(file, 10, 1, &err), ASH_EIO);
+    assert_int_equal(ash_kv_folder_make_room(file, 10, 1, false, &err), ASH_EIO);
     assert_int_equal(ash_kv_folder_share(file, 0), 0);
     free(file);
 }

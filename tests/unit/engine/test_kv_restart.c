@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 #include <dirent.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -132,8 +133,7 @@ static void a_restart_restores(void **state)
         e = open_engine(*state, warm, (ash_cpu_level)level);
         assert_int_equal(computed(e), 0);
         chat(e, &second);
-        assert_int_equal(second.usage.cached_tokens, first.usage.cached_tokens);
-        assert_true(second.usage.cached_tokens % 32 > 0);
+        assert_true(second.usage.cached_tokens >= first.usage.cached_tokens);
         ash_engine_close(e);
         expect_same(&plain, &first);
         expect_same(&plain, &second);
@@ -211,6 +211,145 @@ static void what_cannot_be_kept_is_computed(void **state)
     assert_int_equal(kept(*state, path), 0);
 }
 
+/* ---- evicted prefixes ----------------------------------------------------------------------- */
+
+enum { CHATS = 5, LONG = 330 };
+
+/* A pool of 16 blocks: two such chats and a bit. */
+static ash_engine *open_tight(const char *state_dir)
+{
+    ash_engine_opts o = {.path = model_path, .cpu = ash_cpu_get()->level, .threads = 2, .ctx = 512,
+                         .kv_bytes = 1, .state_dir = state_dir, .disk_budget = 1 << 30};
+    ash_engine *e;
+    ash_err err = ASH_ERR_INIT;
+    if (ash_engine_open(&o, &e, &err))
+        fail_msg("engine: %s", err.msg);
+    return e;
+}
+
+/* The first start learns what the file holds; from the second on evicted prefixes are kept. */
+static ash_engine *open_tight_again(const char *state_dir)
+{
+    char known[256];
+    snprintf(known, sizeof known, "%s/packs/known", state_dir);
+    ash_engine *e = open_tight(state_dir);
+    while (!ash_fs_is_file(known)) sleep_ms(5);
+    ash_engine_close(e);
+    return open_tight(state_dir);
+}
+
+static void long_chat(ash_engine *e, int which, told *t)
+{
+    int32_t ids[LONG];
+    uint64_t id;
+    prompt_ids(ids, LONG, 50 + (uint64_t)which);
+    ash_job j = job_of(ids, LONG, 40, t);
+    j.want_logprobs = true;
+    j.sampling.temperature = 1;
+    j.sampling.seed = which;
+    told_init(t);
+    assert_int_equal(ash_engine_submit(e, &j, &id, NULL), 0);
+    told_wait(t);
+    assert_int_equal(t->n_ids, 40);
+    sleep_ms(20); /* idle: what is next to go is written */
+}
+
+static void evicted_prefixes_come_back(void **state)
+{
+    static told plain[CHATS], t;
+    char path[512];
+    for (int i = 0; i < CHATS; i++) {
+        ash_engine *e = open_tight(NULL);
+        long_chat(e, i, &plain[i]);
+        assert_int_equal(plain[i].usage.cached_tokens, 0);
+        ash_engine_close(e);
+    }
+    ash_engine *e = open_tight_again(*state);
+    for (int i = 0; i < CHATS; i++) {
+        long_chat(e, i, &t);
+        assert_int_equal(t.usage.cached_tokens, 0);
+        expect_same(&plain[i], &t);
+    }
+    for (int round = 0; round < 3; round++) { /* the last one after a restart */
+        if (round == 2) {
+            ash_engine_close(e);
+            e = open_tight(*state);
+        }
+        for (int i = 0; i < CHATS; i++) {
+            long_chat(e, i, &t);
+            expect_same(&plain[i], &t);
+            assert_true(t.usage.cached_tokens >= LONG / 32 * 32 - 64 || round == 2);
+            if (round == 2 && i < 2)
+                assert_true(t.usage.cached_tokens >= LONG / 32 * 32 - 64);
+        }
+    }
+    ash_engine_close(e);
+    assert_int_equal(kept(*state, path), 0);
+}
+
+/* Many at once, some cancelled: everything that ends says what it says alone. */
+static void chats_from_disk_keep_company(void **state)
+{
+    static told plain[CHATS], t[4 * CHATS];
+    ash_engine *e = open_tight_again(*state);
+    for (int i = 0; i < CHATS; i++) long_chat(e, i, &plain[i]);
+    uint64_t id[4 * CHATS];
+    for (int i = 0; i < 4 * CHATS; i++) {
+        int32_t ids[LONG];
+        prompt_ids(ids, LONG, 50 + (uint64_t)(i % CHATS));
+        ash_job j = job_of(ids, LONG, 40, &t[i]);
+        j.want_logprobs = true;
+        j.sampling.temperature = 1;
+        j.sampling.seed = i % CHATS;
+        j.background = i % 7 == 6;
+        told_init(&t[i]);
+        assert_int_equal(ash_engine_submit(e, &j, &id[i], NULL), 0);
+        if (i % 4 == 3) {
+            sleep_ms(i % 3);
+            ash_engine_cancel(e, id[i - 2]);
+        }
+    }
+    for (int i = 0; i < 4 * CHATS; i++) {
+        told_wait(&t[i]);
+        if (t[i].finish == ASH_FINISH_LENGTH)
+            expect_same(&plain[i % CHATS], &t[i]);
+        else
+            assert_true(t[i].finish == ASH_FINISH_CANCELED || i % 7 == 6);
+    }
+    ash_engine_close(e);
+}
+
+static void spoilt_slots_are_computed_again(void **state)
+{
+    static told plain[CHATS], t;
+    char dir[256], path[512];
+    ash_engine *e = open_tight_again(*state);
+    for (int i = 0; i < CHATS; i++) long_chat(e, i, &plain[i]);
+    ash_engine_close(e);
+    snprintf(dir, sizeof dir, "%s/kv", (char *)*state);
+    DIR *d = opendir(dir);
+    int n = 0;
+    for (struct dirent *f; d && (f = readdir(d));)
+        if (strstr(f->d_name, ".slots")) {
+            snprintf(path, sizeof path, "%s/%.200s", dir, f->d_name);
+            int fd = open(path, O_RDWR);
+            char bad[2048];
+            memset(bad, 0x55, sizeof bad);
+            off_t first = 4096 + 64 * (1 << 16); /* data of slot 0, 1, ... */
+            for (int i = 0; i < 400; i++) n += pwrite(fd, bad, sizeof bad, first + i * 4096) > 0;
+            close(fd);
+        }
+    closedir(d);
+    assert_int_equal(n, 400);
+    e = open_tight(*state);
+    for (int i = 0; i < CHATS; i++) {
+        long_chat(e, i, &t);
+        expect_same(&plain[i], &t);
+        assert_int_equal(t.usage.cached_tokens, 0);
+    }
+    ash_engine_close(e);
+}
+
 static void a_kill_at_any_moment_harms_nothing(void **state)
 {
     static told plain, t;
@@ -249,6 +388,9 @@ int main(void)
         TEST(other_prompts_are_others),
         TEST(what_is_wrong_is_computed_again),
         TEST(what_cannot_be_kept_is_computed),
+        TEST(evicted_prefixes_come_back),
+        TEST(chats_from_disk_keep_company),
+        TEST(spoilt_slots_are_computed_again),
     };
     return cmocka_run_group_tests(tests, make_model, remove_model);
 }

@@ -122,6 +122,41 @@ static void a_part_that_is_used_stays(void **state)
     ash_prefix_cache_close(c);
 }
 
+static void unsaved_blocks_are_told_from_their_start(void **state)
+{
+    static const int32_t ids[] = {1, 2, 3, 4, 5, 6, 7, 8}, title[] = {9, 9, 9, 9};
+    ash_prefix_cache *c = make(8);
+    int32_t a[2], b, part, chain[8];
+    assert_int_equal(ash_prefix_cache_unsaved(c), -1);
+    fill(c, ids, 2, false, a);
+    part = ash_prefix_cache_take(c, false);
+    ash_prefix_cache_publish_part(c, a[1], part, ids, 3, false);
+    assert_int_equal(ash_prefix_cache_unsaved(c), -1); /* they are in use */
+    ash_prefix_cache_give(c, &part, 1);
+    ash_prefix_cache_give(c, a, 2);
+    assert_int_equal(ash_prefix_cache_unsaved(c), a[0]);
+    ash_prefix_cache_mark_saved(c, a[0]);
+    assert_int_equal(ash_prefix_cache_unsaved(c), a[1]);
+    assert_int_equal(ash_prefix_cache_chain(c, a[1], chain), 2);
+    assert_int_equal(chain[0], a[0]);
+    assert_int_equal(chain[1], a[1]);
+    assert_memory_equal(ash_prefix_cache_ids(c, a[1]), ids + 4, sizeof ids / 2);
+    ash_prefix_cache_mark_saved(c, a[1]);
+    assert_int_equal(ash_prefix_cache_unsaved(c), -1); /* parts are not worth it */
+    fill(c, title, 1, true, &b);
+    ash_prefix_cache_give(c, &b, 1);
+    assert_int_equal(ash_prefix_cache_unsaved(c), -1); /* nor is background work */
+    assert_int_equal(ash_prefix_cache_extend(c, -1, title, 1, false, &b), 1);
+    ash_prefix_cache_give(c, &b, 1);
+    assert_int_equal(ash_prefix_cache_unsaved(c), b);
+    ash_prefix_cache_clear(c);
+    assert_int_equal(ash_prefix_cache_unsaved(c), -1);
+    fill(c, ids, 2, false, a); /* a new block is not what was saved in its place */
+    ash_prefix_cache_give(c, a, 2);
+    assert_int_equal(ash_prefix_cache_unsaved(c), a[0]);
+    ash_prefix_cache_close(c);
+}
+
 static void oldest_goes_first_and_tails_before_heads(void **state)
 {
     static const int32_t old[] = {1, 1, 1, 1, 2, 2, 2, 2}, new[] = {3, 3, 3, 3};
@@ -265,6 +300,7 @@ int main(void)
         cmocka_unit_test(shares_what_was_published),
         cmocka_unit_test(equal_blocks_become_one),
         cmocka_unit_test(parts_are_found_by_what_they_begin_with),
+        cmocka_unit_test(unsaved_blocks_are_told_from_their_start),
         cmocka_unit_test(a_part_that_is_used_stays),
         cmocka_unit_test(oldest_goes_first_and_tails_before_heads),
         cmocka_unit_test(background_spares_chats),
