@@ -5,7 +5,8 @@
 
 Time to first token over HTTP, of a chat with the preloaded persona against a completion of a one-token
 prompt, alternated; target: at most 2 times. Then exec to the first token of such a chat, with the prompt's
-keys and values on disk (STATE/kv) and without, alternated.
+keys and values on disk (STATE/kv) and without, alternated. Last, chats that were evicted from the KV pool and
+go on: their prefix read from disk, and computed again.
 """
 import argparse
 import glob
@@ -89,6 +90,31 @@ def restarts(personas, runs):
         print(f"exec to first token, ms   prompt {name:9} {spread(ms)}")
 
 
+def evicted(runs):
+    """Time to first token of 30 long chats that come round again and outgrow the pool together."""
+    state = tempfile.mkdtemp(prefix="ashley-state-")
+    times, cached = {"read": [], "computed": []}, {"read": set(), "computed": set()}
+    for i in range(3):  # the first start learns what the model's file holds
+        keep = {} if i == 2 else {"ASHLEY_STATE_DIR": state}
+        if i == 2:  # a share of 1 kB: nothing is kept
+            keep = {"ASHLEY_DISK_BUDGET": "4k"}
+        with Server(preload=MODEL_ID, **keep) as s:
+            s.wait_for("/readyz", pause=0.01)
+            while i == 0 and not os.path.exists(os.path.join(state, "packs", "known")):
+                time.sleep(0.01)
+            for k in range((runs + 1) * 30 if i else 0):
+                text = f"{k % 30} " + WORDS * 50
+                ms, tokens, hits = first_token_ms(s, "/v1/completions", {"model": MODEL_ID, "prompt": text})
+                if k >= 30:
+                    times["read" if i == 1 else "computed"].append(ms)
+                    cached["read" if i == 1 else "computed"].add(hits)
+                time.sleep(0.02)
+    shutil.rmtree(state)
+    for name, ms in times.items():
+        print(f"evicted chat of {tokens} tokens, ms  prefix {name:9} {spread(ms)}  "
+              f"cached {min(cached[name])}-{max(cached[name])}")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("--runs", type=int, default=15)
@@ -100,6 +126,7 @@ def main():
     first_tokens(personas, o.runs)
     restarts(personas, max(3, o.runs // 3))
     shutil.rmtree(personas)
+    evicted(1)
 
 
 if __name__ == "__main__":
