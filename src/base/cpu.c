@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/cgroup.h"
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 
@@ -81,23 +83,11 @@ int ash_cpu_parse(const char *word, ash_cpu_level *out, ash_err *err)
     return ash_err_set(err, ASH_EINVAL, "'%s' is no kernel set: use scalar, avx2 or avx512", word);
 }
 
-/* The cgroup's CPU limit in CPUs, rounded up; 0 without one (cgroup v2 "cpu.max"). */
-static int cgroup_cpus(void)
-{
-    long long quota = 0, period = 0;
-    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "re");
-    if (!f)
-        return 0;
-    int got = fscanf(f, "%lld %lld", &quota, &period);
-    fclose(f);
-    return got == 2 && quota > 0 && period > 0 ? (int)((quota + period - 1) / period) : 0;
-}
-
 int ash_cpu_threads(void)
 {
     cpu_set_t set;
     int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    int limit = cgroup_cpus();
+    int limit = ash_cgroup_cpus("/proc/self/cgroup", "/sys/fs/cgroup");
     if (limit && limit < n)
         n = limit;
     return n < 1 ? 1 : n;

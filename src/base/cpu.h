@@ -22,7 +22,7 @@ const ash_cpu *ash_cpu_get(void);
  * machine lacks. */
 int ash_cpu_parse(const char *word, ash_cpu_level *out, ash_err *err) ASH_MUST_CHECK;
 const char *ash_cpu_level_name(ash_cpu_level level);
-/* Threads worth starting: CPUs of the affinity mask, at most the cgroup's CPU quota rounded up. */
+/* Threads worth starting: CPUs of the affinity mask, at most the least CPU limit of its control groups. */
 int ash_cpu_threads(void);
 
 #endif
