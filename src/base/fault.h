@@ -2,7 +2,8 @@
  * touch raises SIGBUS, which ends a process. A guarded range gets pages of zeros instead and its flag is set:
  * whoever reads it looks at the flag before results are believed.
  *
- * The handler is installed with a guard, wherever it is not (any more); faults outside guarded ranges go where they went before.
+ * The handler is installed with a guard, where it is not or no more; faults outside guarded ranges go where
+ * they went before.
  * This table is the one mutable global beside log and cpu: a signal handler has no other way to know. */
 #ifndef ASHLEY_BASE_FAULT_H
 #define ASHLEY_BASE_FAULT_H
