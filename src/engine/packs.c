@@ -184,6 +184,7 @@ static int open_file(const ash_packs *p, ash_pool *pool, const atomic_bool *canc
 {
     ash_known_list known = {0};
     char *path = file_path(p);
+    *f = (ash_pack_file){.fd = -1};
     int rc = path ? ash_pack_file_open(path, p->key, p->bytes, f, err) : ash_err_nomem(err, "a pack file");
     if (!rc) rc = ash_known_read(p->dir, &known, err);
     if (!rc && (!ash_known_find(&known, ASH_KNOWN_PACK, &f->id) || ash_file_id_fresh(&f->id)))
