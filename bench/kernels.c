@@ -259,7 +259,7 @@ int main(int argc, char **argv)
         ASH_DTYPE_IQ4_NL, ASH_DTYPE_MXFP4, ASH_DTYPE_NVFP4, ASH_DTYPE_IQ3_S, ASH_DTYPE_IQ3_XXS,
         ASH_DTYPE_IQ2_S, ASH_DTYPE_IQ2_XS, ASH_DTYPE_IQ2_XXS, ASH_DTYPE_IQ1_M, ASH_DTYPE_IQ1_S,
         ASH_DTYPE_TQ1_0, ASH_DTYPE_TQ2_0, ASH_DTYPE_Q1_0, ASH_DTYPE_Q2_0};
-    static const int batches[] = {1, 2, 4, 8, 12, 16, 24, 48, 512, 0};
+    static const int batches[] = {1, 2, 4, 8, 16, 48, 512, 0};
     for (int t = 0; t < (int)(sizeof types / sizeof *types); t++)
         for (int s = 0; s < 6; s++)
             if ((t < 4 || s == 4 || (s == 1 && t < 7)) &&
