@@ -27,6 +27,7 @@ INLINE void run_tile(tile *t, const ash_form form, const int R, const int N, flo
     const int quants = form == ASH_FORM_U8Z ? 512 : 256;
     const uint8_t *d = t->w + t->blocks * quants, *m = d + t->blocks * 32;
     __m512 acc[2][TILE_ROWS];
+    FETCH_TILE(R, N, y, ldy);
     ZERO_TILE(acc, R, N);
     for (int64_t b = 0; b < t->blocks; b++) {
         __m512i sums[2][TILE_ROWS];

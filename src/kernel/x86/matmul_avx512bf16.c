@@ -15,6 +15,7 @@ typedef struct tile {
 INLINE void run_tile(tile *t, const int R, const int N, float *y, int64_t ldy, int64_t left)
 {
     __m512 acc[2][TILE_ROWS];
+    FETCH_TILE(R, N, y, ldy);
     ZERO_TILE(acc, R, N);
     for (int64_t k = 0; k < t->pairs; k++) {
         __m512bh u[2];

@@ -41,6 +41,7 @@ INLINE void run_tile(tile *t, const ash_form form, const int R, const int N, con
     const int64_t step = w->span / 32, wide = w->wide ? 64 : 32;
     const uint8_t *e = t->w + t->blocks * (form == ASH_FORM_U8G ? 512 : 256);
     __m512 acc[2][TILE_ROWS];
+    FETCH_TILE(R, N, y, ldy);
     ZERO_TILE(acc, R, N);
     for (int64_t b = 0; b < t->blocks; b += step, e += wide + 16) {
         __m512 sum[2][TILE_ROWS];

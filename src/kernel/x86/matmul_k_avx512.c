@@ -109,6 +109,7 @@ INLINE void run_tile(tile *t, const ash_dtype type, const int R, const int N, fl
     const bool halves = type == ASH_DTYPE_Q6_K;
     const int inner = halves ? 4 : 2;
     __m512 acc[2][TILE_ROWS];
+    FETCH_TILE(R, N, y, ldy);
     ZERO_TILE(acc, R, N);
     for (int64_t b = 0; b < t->blocks; b++) {
         scales scale[2];

@@ -41,6 +41,7 @@ INLINE void run_tile(tile *t, const ash_form form, const int R, const int N, flo
                      int64_t ldy, int64_t left)
 {
     __m512 acc[2][TILE_ROWS];
+    FETCH_TILE(R, N, y, ldy);
     ZERO_TILE(acc, R, N);
     int64_t k = 0;
     for (; k + 2 <= t->cols; k += 2) {

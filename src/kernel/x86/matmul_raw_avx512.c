@@ -113,6 +113,7 @@ INLINE void run_tile(step *s, fetch *ahead, const bool halves, const bool mins, 
                      float *y, int64_t ldy, int64_t left)
 {
     __m512 acc[2][TILE_ROWS];
+    FETCH_TILE(R, N, y, ldy);
     UNROLL for (int n = 0; n < N; n++) UNROLL for (int r = 0; r < R; r++)
         acc[r][n] = s->first ? _mm512_setzero_ps()
                              : vf_load_part(y + n * ldy + r * ASH_GROUP, left - r * ASH_GROUP);
