@@ -32,8 +32,8 @@ typedef struct ash_act {
     float *d;
     float *ds;   /* d times the block's sum of q */
     int32_t *ns; /* minus the block's sum of q */
-    uint32_t *hs; /* minus the sums of its first and its last 16, 16 bits each, the first lower: for ASH_FORM_RAW
-                     on a table that has half_sums */
+    uint32_t *hs; /* minus the sums of its first and its last 16, 16 bits each, the first lower: for
+                     ASH_FORM_RAW on a table that has half_sums */
 } ash_act;
 
 /* y[i * ldy + r] = sum over k of W[r, k] x[i, k], for rows r of groups [g0, g1) that exist and all i.

@@ -88,8 +88,8 @@ INLINE __m512i broadcast4(const void *p)
     UNROLL for (int n_ = 0; n_ < (N); n_++) UNROLL for (int r_ = 0; r_ < (R); r_++)                 \
         (acc)[r_][n_] = _mm512_setzero_ps()
 
-/* Fetches what STORE_TILE will write: rows of y are far apart, and a store that waits for its line holds up all
- * that follow. */
+/* Fetches what STORE_TILE will write: rows of y are far apart, and a store that waits for its line holds up
+ * all that follow. */
 #define FETCH_TILE(R, N, y, ldy)                                                                    \
     UNROLL for (int n_ = 0; n_ < (N); n_++) UNROLL for (int r_ = 0; r_ < (R); r_++)                 \
         __builtin_prefetch((y) + n_ * (ldy) + r_ * ASH_GROUP, 1)
