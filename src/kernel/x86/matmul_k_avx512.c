@@ -88,7 +88,8 @@ INLINE void add_block(const tile *t, const ash_dtype type, const raw_block block
     if (halves) {
         dot(t, type, blocks, o, k, b, 4, 4, R, N, sums);
         UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++)
-            v[r][n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][n]), vf_load(scale[r].scale[s + 1]), v[r][n]);
+            v[r][n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][n]), vf_load(scale[r].scale[s + 1]),
+                                      v[r][n]);
     }
     UNROLL for (int n = 0; n < N; n++)
     {

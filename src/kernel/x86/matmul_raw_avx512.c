@@ -1,7 +1,7 @@
 /* Owns the AVX-512 matmul on the RAW form. Some columns of two groups are unpacked and multiplied with every
- * row of activations before the next ones; the sums go through y in between, in the same order for every tile.
- * Many rows take as many columns at once as the second cache has room for, few rows 256, which the first cache
- * holds. Any thread. */
+ * row of activations before the next ones; the sums go through y in between, in the same order for every
+ * tile. Many rows take as many columns at once as the second cache has room for, few rows 256, which the
+ * first cache holds. Any thread. */
 #include "kernel/x86/raw_avx512.h"
 #include "kernel/x86/raw.inc.h"
 
