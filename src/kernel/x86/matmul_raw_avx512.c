@@ -56,8 +56,8 @@ INLINE void dot(const step *s, int p, const int parts, const int R, const int N,
 }
 
 /* sums[r][n] of scale k of block b: half a block or a whole one, what the zero point adds taken off. */
-INLINE void dot_scale(const step *s, int b, int k, const bool halves, const bool mins, const int R, const int N,
-                      __m512i sums[2][TILE_ROWS])
+INLINE void dot_scale(const step *s, int b, int k, const bool halves, const bool mins, const int R,
+                      const int N, __m512i sums[2][TILE_ROWS])
 {
     UNROLL for (int n = 0; n < N; n++)
     {
@@ -98,8 +98,8 @@ INLINE void add_block(const step *s, int b, const bool halves, const bool mins, 
     if (halves) {
         dot_scale(s, b, k + 1, halves, mins, R, N, sums);
         UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++)
-            v[r][n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][n]), _mm512_load_ps(s->tiles[r].scale[k + 1]),
-                                      v[r][n]);
+            v[r][n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][n]),
+                                      _mm512_load_ps(s->tiles[r].scale[k + 1]), v[r][n]);
     }
     UNROLL for (int n = 0; n < N; n++) UNROLL for (int r = 0; r < R; r++)
         acc[r][n] = _mm512_fmadd_ps(v[r][n], _mm512_set1_ps(s->d[n * s->lds + b]), acc[r][n]);
