@@ -482,8 +482,8 @@ static raw_matrix raw_matrix_of(const ash_packed *w)
                         (blocks + per_tile - 1) / per_tile, w->group_bytes, w->data};
 }
 
-/* What fetches the next groups' tiles from t on, in a step for each 32 columns of `runs` runs over a tile and of
- * its unpacking. */
+/* What fetches the next groups' tiles from t on, in a step for each 32 columns of `runs` runs over a tile and
+ * of its unpacking. */
 INLINE fetch fetch_tiles(const ash_packed *w, int64_t g, int groups, int64_t t, int64_t tiles, int64_t runs)
 {
     return fetch_start(w, g, groups, t, tiles, TILE_BLOCKS * (runs + 1));

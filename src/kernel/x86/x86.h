@@ -40,8 +40,8 @@ ASH_MATMUL(ash_avx512_matmul_u4g);
 ASH_MATMUL(ash_avx512_matmul_u8g);
 ASH_MATMUL(ash_avx512_matmul_raw); /* scratch: ash_avx512_raw_scratch(cols) bytes */
 int64_t ash_avx512_raw_scratch(int64_t cols);
-/* The same, bit for bit, for few rows of activations: what ash_avx512_matmul_raw calls itself for up to _rows,
- * 0 for a type that it does not know. No scratch. */
+/* The same, bit for bit, for few rows of activations: what ash_avx512_matmul_raw calls itself for up to
+ * _rows, 0 for a type that it does not know. No scratch. */
 ASH_MATMUL(ash_avx512_matmul_k);
 int ash_avx512_matmul_k_rows(ash_dtype t);
 ASH_MATMUL(ash_avx512_matmul_f8); /* activations float */
