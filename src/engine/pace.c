@@ -14,7 +14,8 @@ void ash_pace_init(ash_pace *p, int64_t row_ns)
     enum { SEED = 64 };
     memset(p, 0, sizeof *p);
     p->row_ns = row_ns > 0 ? (double)row_ns : 1;
-    p->rr = (double)SEED * SEED;
+    p->rr = SEED;
+    p->least_row_ns = p->row_ns / 32;
     p->rt = p->rr * p->row_ns;
 }
 
@@ -47,13 +48,18 @@ static void note_decoding(ash_pace *p, int decoding, int guesses, double ns)
 /* Least squares of t = row_ns * rows + place_ns * places over the fading sums. */
 static void fit(ash_pace *p)
 {
-    double det = p->rr * p->pp - p->rp * p->rp, least = p->row_ns / 4;
+    double det = p->rr * p->pp - p->rp * p->rp;
     if (det > 1e-3 * p->rr * p->pp) {
         double place = (p->rr * p->pt - p->rp * p->rt) / det;
         p->place_ns = place > 0 ? place : 0;
     }
     double row = (p->rt - p->place_ns * p->rp) / p->rr;
-    p->row_ns = row > least ? row : least;
+    p->row_ns = row;
+    if (row < p->least_row_ns) { /* noise: the positions cannot cost all there is */
+        p->row_ns = p->least_row_ns;
+        double place = p->pp > 0 ? (p->pt - p->row_ns * p->rp) / p->pp : 0;
+        p->place_ns = place > 0 ? place : 0;
+    }
 }
 
 static void note_prompts(ash_pace *p, const ash_pace_step *s, double ns)
@@ -61,11 +67,12 @@ static void note_prompts(ash_pace *p, const ash_pace_step *s, double ns)
     double rows = s->prompt_rows, places = (double)s->places / PLACE_UNIT;
     double expected = p->row_ns * rows + p->place_ns * places;
     ns = ns < 2 * expected ? ns : 2 * expected;
-    p->rr = p->rr * FADE + rows * rows;
-    p->rp = p->rp * FADE + rows * places;
-    p->pp = p->pp * FADE + places * places;
-    p->rt = p->rt * FADE + rows * ns;
-    p->pt = p->pt * FADE + places * ns;
+    /* Weighted by 1 / rows: few rows, which a bad guess of their cost leads to, must be able to mend it. */
+    p->rr = p->rr * FADE + rows;
+    p->rp = p->rp * FADE + places;
+    p->pp = p->pp * FADE + places * places / rows;
+    p->rt = p->rt * FADE + ns;
+    p->pt = p->pt * FADE + places * ns / rows;
     fit(p);
 }
 
@@ -76,13 +83,17 @@ int64_t ash_pace_plain_ns(const ash_pace *p, int decoding)
 
 void ash_pace_note(ash_pace *p, const ash_pace_step *s, int64_t ns)
 {
-    enum { LEAST_ROWS = 16 }; /* fewer say more about reading the weights than about rows */
+    enum { LEAST_ROWS = 4 }; /* fewer say more about reading the weights than about rows */
     p->steps++;
     if (s->decoding && !s->prompt_rows)
         note_decoding(p, s->decoding, s->guesses, (double)ns);
+    if (s->prompt_rows < LEAST_ROWS)
+        return;
+    /* Who decodes may be thought slower than he is: some part of the time is the prompts' in any case, or
+     * such a step would teach nothing, and the next be like it. */
     double left = (double)(ns - ash_pace_plain_ns(p, s->decoding)) - s->guesses * p->row_ns;
-    if (s->prompt_rows >= LEAST_ROWS && left > 0)
-        note_prompts(p, s, left);
+    double part = (double)ns / 8;
+    note_prompts(p, s, left > part ? left : part);
 }
 
 double ash_pace_guessing(const ash_pace *p, int decoding, int guesses)

@@ -28,6 +28,7 @@ typedef struct ash_pace {
     ash_pace_cell cells[ASH_PACE_SEQUENCES][ASH_MAX_DRAFT + 1]; /* [sequences - 1][guesses] */
     uint64_t steps;
     double row_ns, place_ns;   /* a prompt's row; more for every 1,024 positions before it */
+    double least_row_ns;       /* less is noise */
     double rr, rp, pp, rt, pt; /* fading sums of rows, positions and time that the two are fitted to */
 } ash_pace;
 

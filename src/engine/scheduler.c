@@ -13,11 +13,11 @@
 
 enum {
     BACKGROUND_TURN = 4,             /* background rows join every so many steps beside chats */
-    FAIR_ROWS = ASH_KV_TOKENS,       /* least rows of a prompt that takes part in a step */
-    ROW_STEP = 16,                   /* prompts advance by multiples of this, as kernels like it */
+    OLDEST_PART = 4,                 /* the part of a step's prompt rows that the oldest prompt has */
+    ROW_STEP = 8,                    /* prompts advance by multiples of this, as kernels like it */
     ROW_LEAST = 4,                   /* of all prompts, where steps without any are short */
 };
-#define STEP_BESIDE_NS 45000000ll    /* a step that holds running streams back */
+#define STEP_BESIDE_NS 42000000ll    /* a step that holds running streams back */
 static const float LEAST_CHANCE = 0.05f; /* guesses less likely are not thought about */
 static const double WORTHWHILE = 1.02;   /* the gain from which on guesses are computed */
 #define STEP_ALONE_NS 250000000ll    /* a step that only a cancel would wait for */
@@ -65,6 +65,7 @@ struct ash_scheduler {
     uint64_t restoring;      /* the job that the spill brings blocks back for */
     int64_t step_ns;         /* of the last step */
     ash_batch_row *rows;     /* [max_rows] */
+    ash_sequence **prompts;  /* [max_sequences], those that may have rows in this step */
     ash_sequence **drawn;    /* [max_sequences], those whose logits this step computes */
     int n_rows, n_drawn;
     int n_logits;            /* rows of logits that are given out */
@@ -450,28 +451,48 @@ static int prompt_budget(const ash_scheduler *s, int prompts, int64_t place)
     return rows < most ? rows : most;
 }
 
-/* Shares the budget between the prompts, oldest first; a short one leaves its rest to the others. */
-static void add_prompts(ash_scheduler *s, bool chats)
+/* The prompts that may have rows in this step, oldest first, into s->prompts; how many. */
+static int find_prompts(ash_scheduler *s, bool chats)
 {
-    int prompts = 0;
-    int64_t places = 0;
+    int n = 0;
     for (uint32_t i = 0; i < s->n_running; i++) share_prefix(s, s->running[i]);
     for (uint32_t i = 0; i < s->n_running; i++)
-        if (is_prompt(s, i, chats)) {
-            prompts++;
-            places += s->running[i]->n_kv;
-        }
+        if (is_prompt(s, i, chats))
+            s->prompts[n++] = s->running[i];
+    return n;
+}
+
+/* The index of the prompt with fewest rows to go that has none yet. */
+static int shortest_prompt(const ash_scheduler *s, int n)
+{
+    int best = -1;
+    for (int i = 0; i < n; i++)
+        if (!s->prompts[i]->rows && (best < 0 || rows_left(s->prompts[i]) < rows_left(s->prompts[best])))
+            best = i;
+    return best;
+}
+
+/* Shares the budget between the prompts: who needs least comes first, so that short requests do not wait
+ * for long ones; a part is kept for the oldest, so that they do not hold it up for ever. */
+static void add_prompts(ash_scheduler *s, bool chats)
+{
+    int prompts = find_prompts(s, chats);
+    int64_t places = 0;
     if (!prompts)
         return;
-    int left = prompt_budget(s, prompts, places / prompts);
-    for (uint32_t i = 0; i < s->n_running && left > 0; i++) {
-        if (!is_prompt(s, i, chats))
-            continue;
-        ash_sequence *q = s->running[i];
-        int share = left / prompts-- / ROW_STEP * ROW_STEP;
-        share = share < FAIR_ROWS ? FAIR_ROWS : share;
-        share = share < left ? share : left;
-        int n = rows_left(q) < (uint32_t)share ? (int)rows_left(q) : share;
+    for (int i = 0; i < prompts; i++) places += s->prompts[i]->n_kv;
+    int left = prompt_budget(s, prompts, places / prompts), kept = (left + OLDEST_PART - 1) / OLDEST_PART;
+    for (int i; left > 0 && (i = shortest_prompt(s, prompts)) >= 0;) {
+        ash_sequence *q = s->prompts[i];
+        if (!i)
+            kept = 0;
+        int n = left - kept;
+        n = rows_left(q) < (uint32_t)n ? (int)rows_left(q) : n;
+        if (n < 1) { /* all that is left is the oldest's */
+            q = s->prompts[0];
+            n = rows_left(q) < (uint32_t)left ? (int)rows_left(q) : left;
+            kept = 0;
+        }
         add_rows(s, q, (uint32_t)n);
         s->plan.prompt_rows += n;
         s->plan.places += (int64_t)n * q->n_kv + (int64_t)n * (n - 1) / 2;
@@ -780,9 +801,10 @@ static int reserve(ash_scheduler *s, ash_err *err)
     const ash_sizes *z = &s->model->sizes;
     s->running = calloc(z->max_sequences, sizeof *s->running);
     s->drawn = calloc(z->max_sequences, sizeof *s->drawn);
+    s->prompts = calloc(z->max_sequences, sizeof *s->prompts);
     s->rows = calloc((size_t)z->max_rows, sizeof *s->rows);
     s->eval_blocks = calloc(blocks_for(z->n_ctx), sizeof *s->eval_blocks);
-    if (!s->running || !s->drawn || !s->rows || !s->eval_blocks)
+    if (!s->running || !s->drawn || !s->prompts || !s->rows || !s->eval_blocks)
         return ash_err_nomem(err, "scheduler");
     return ash_prefix_cache_open((uint32_t)z->kv_blocks, ASH_KV_TOKENS, &s->cache, err);
 }
@@ -793,6 +815,7 @@ static void release(ash_scheduler *s)
     ash_prefix_cache_close(s->cache);
     free(s->running);
     free(s->drawn);
+    free(s->prompts);
     free(s->rows);
     free(s->eval_blocks);
     pthread_mutex_destroy(&s->lock);

@@ -72,11 +72,25 @@ static void prompts_at_far_positions_get_fewer_rows(void **state)
     assert_int_equal(ash_pace_rows(&p, 4, 1, 1, 0, 16, 128), 0);
 }
 
+/* Rows once thought dear are found to be cheap, though few of them are run. */
+static void a_bad_estimate_mends_itself(void **state)
+{
+    ash_pace p;
+    ash_pace_init(&p, 8 * MS);
+    for (int i = 0; i < 20; i++) decode(&p, 1, 0, 9 * MS); /* more than what is true later on */
+    assert_int_equal(ash_pace_rows(&p, 1, 45 * MS, 1, 0, 16, 512), 0);
+    for (int i = 0; i < 60; i++)
+        ash_pace_note(&p, &(ash_pace_step){.decoding = 1, .prompt_rows = 4, .places = 4 * 4 * i + 6},
+                      5 * MS + 4 * MS / 2);
+    assert_true(ash_pace_rows(&p, 1, 45 * MS, 1, 0, 16, 512) >= 48);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(guessing_is_held_against_plain_steps),
         cmocka_unit_test(one_slow_step_counts_little_and_all_is_measured_again),
-        cmocka_unit_test(prompts_at_far_positions_get_fewer_rows)};
+        cmocka_unit_test(prompts_at_far_positions_get_fewer_rows),
+        cmocka_unit_test(a_bad_estimate_mends_itself)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
