@@ -557,7 +557,7 @@ static void give_guesses(ash_scheduler *s, bool chats)
     }
     double tokens = s->plan.decoding, most = tokens * WORTHWHILE;
     for (ash_sequence *q; given < ASH_MAX_DRAFT && (q = likeliest(s));) {
-        double last = q->chance;
+        double last = (double)q->chance;
         order[given++] = q;
         tokens += last;
         q->n_guesses++;
