@@ -1,4 +1,4 @@
-// Drives llama.cpp as prebuilt in the npm package node-llama-cpp, for bench/vs_llamacpp.py.
+// Drives llama.cpp as prebuilt in the npm package node-llama-cpp, for bench/vs_peers.py.
 // usage: node llamacpp.mjs FOLDER MODEL N_PROMPT N_DECODE THREADS    (FOLDER holds node_modules)
 // Prints one JSON line: tokens/s of prefill, of decode from an empty context and of decode after the
 // prompt, and resident bytes before the model, after loading it and at the end.
