@@ -7,8 +7,9 @@
 llama.cpp comes prebuilt in the npm package node-llama-cpp (gpu: false, about 700 MB, most of it GPU builds
 that are not used), OpenVINO GenAI in the PyPI package openvino-genai (it wants a byte-level BPE
 vocabulary). Each is installed once into ~/.cache/ashley-bench. Figures of one run are only good as ratios:
-the machine may be shared. Not with `chrt`: llama.cpp's threads spin at barriers, and at real-time priority
-one that waits keeps the other from running. Peak memory is of an answer's process; that of Node itself is told apart.
+the machine may be shared. Not with `chrt`: llama.cpp's threads spin at barriers, and at real-time
+priority one that waits keeps the other from running. Peak memory is of an answer's process; that of Node
+itself is told apart.
 """
 import argparse
 import json
@@ -123,8 +124,8 @@ def main():
         ours = [r[key] / unit for r in got["ashley"]]
         for name, runs in got.items():
             theirs = [r[key] / unit for r in runs]
-            ratio = "" if name == "ashley" else f"ashley is {spread([a / b for a, b in zip(ours, theirs)], 2)}"
-            print(f"  {name:12}{spread(theirs, digits):28}{ratio}")
+            ratios = spread([a / b for a, b in zip(ours, theirs)], 2)
+            print(f"  {name:12}{spread(theirs, digits):28}{'' if name == 'ashley' else ratios}")
     for name, runs in got.items():
         for key, title in (("peak_without_node", "peak without Node, MiB"), ("load_s", "loading, s")):
             if key in runs[0]:
