@@ -10,7 +10,7 @@ enum { ROWS = 3 };
     default: CALL(3);                                                                              \
     }
 
-#include "kernel/x86/attention.inc.h"
+#include "kernel/simd/attention.inc.h"
 
 void ash_avx2_span(const ash_attn_span *s)
 {

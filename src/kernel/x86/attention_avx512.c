@@ -13,7 +13,7 @@ enum { ROWS = 6 };
     default: CALL(6);                                                                              \
     }
 
-#include "kernel/x86/attention.inc.h"
+#include "kernel/simd/attention.inc.h"
 
 void ash_avx512_span(const ash_attn_span *s)
 {

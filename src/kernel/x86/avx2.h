@@ -3,12 +3,7 @@
 #ifndef ASHLEY_KERNEL_X86_AVX2_H
 #define ASHLEY_KERNEL_X86_AVX2_H
 
-#include <immintrin.h>
-
-#include "kernel/x86/x86.h"
-
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
+#include "kernel/x86/sse.h"
 
 typedef __m256 vf;
 enum { LANES = 8 };

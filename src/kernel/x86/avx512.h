@@ -3,12 +3,7 @@
 #ifndef ASHLEY_KERNEL_X86_AVX512_H
 #define ASHLEY_KERNEL_X86_AVX512_H
 
-#include <immintrin.h>
-
-#include "kernel/x86/x86.h"
-
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
+#include "kernel/x86/sse.h"
 
 /* The first `left` of 16 lanes. */
 INLINE __mmask16 lanes(int64_t left)

@@ -7,7 +7,7 @@
 #define ASHLEY_KERNEL_X86_DOT_AVX2_H
 
 #include "kernel/x86/avx2.h"
-#include "kernel/x86/fetch.h"
+#include "kernel/simd/fetch.h"
 
 enum { TILE_ROWS = 3 };
 

@@ -3,7 +3,7 @@
 #define ASHLEY_KERNEL_X86_DOT_AVX512_H
 
 #include "kernel/x86/avx512.h"
-#include "kernel/x86/fetch.h"
+#include "kernel/simd/fetch.h"
 
 enum { TILE_ROWS = 6 };
 

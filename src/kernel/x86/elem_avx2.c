@@ -1,6 +1,6 @@
 /* Owns the AVX2 forms of what goes over vectors: conversions, norm, activation, rotation. Any thread. */
 #include "kernel/x86/avx2.h"
-#include "kernel/x86/elem.inc.h"
+#include "kernel/simd/elem.inc.h"
 
 INLINE vf absolute(vf v)
 {

@@ -1,6 +1,6 @@
 /* Owns the AVX-512 forms of what goes over vectors: conversions, norm, activation, rotation. Any thread. */
 #include "kernel/x86/avx512.h"
-#include "kernel/x86/elem.inc.h"
+#include "kernel/simd/elem.inc.h"
 
 void ash_avx512_quantise(const float *x, int64_t n, int8_t *q, float *d, float *ds, int32_t *ns)
 {

@@ -1,7 +1,7 @@
 /* Owns the AVX-512 BF16 matmul: vdpbf16ps on 16 rows times 2 columns, activations in bfloat16. A tile is
  * 2 groups times up to 12 rows; every result is one chain in the order of the columns. Any thread. */
 #include "kernel/x86/avx512.h"
-#include "kernel/x86/fetch.h"
+#include "kernel/simd/fetch.h"
 
 enum { TILE_ROWS = 12 };
 

@@ -2,7 +2,7 @@
  * rows times up to 6 rows of activations. Results are the same bits in every tile. Any thread. */
 #include "kernel/pack_fp8.h"
 #include "kernel/x86/avx2.h"
-#include "kernel/x86/fetch.h"
+#include "kernel/simd/fetch.h"
 
 enum { TILE_ROWS = 6 };
 

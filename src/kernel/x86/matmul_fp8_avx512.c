@@ -4,7 +4,7 @@
  * order of float operations for one result is the same in every tile. Any thread. */
 #include "kernel/pack_fp8.h"
 #include "kernel/x86/avx512.h"
-#include "kernel/x86/fetch.h"
+#include "kernel/simd/fetch.h"
 
 enum { TILE_ROWS = 12 };
 

@@ -4,9 +4,9 @@
  *
  * A tile is R groups times N rows as in matmul_avx512.c. The order of float operations for one result is that
  * of matmul_raw_avx512.c, in every tile. Any thread. */
-#include "kernel/x86/fetch.h"
+#include "kernel/simd/fetch.h"
 #include "kernel/x86/raw_avx512.h"
-#include "kernel/x86/raw_block.inc.h"
+#include "kernel/simd/raw_block.inc.h"
 
 enum { TILE_ROWS = 6, SCALES = 16 };
 

@@ -2,7 +2,7 @@
  * exactly. A tile is 2 groups times up to 12 rows of activations; every result is one chain of FMAs in
  * the order of the columns, whatever the tile. Any thread. */
 #include "kernel/x86/avx512.h"
-#include "kernel/x86/fetch.h"
+#include "kernel/simd/fetch.h"
 
 enum { TILE_ROWS = 12 };
 

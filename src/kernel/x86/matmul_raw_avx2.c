@@ -70,7 +70,7 @@ INLINE vi vi_where_equal(vi a, int n, vi x, vi y)
 
 #define vi_gather(base, index, size) _mm256_i32gather_epi32((const int *)(const void *)(base), index, size)
 
-#include "kernel/x86/raw.inc.h"
+#include "kernel/simd/raw.inc.h"
 
 enum { TILE_ROWS = 3 };
 

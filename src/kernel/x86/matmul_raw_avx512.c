@@ -3,7 +3,7 @@
  * tile. Many rows take as many columns at once as the second cache has room for, few rows 256, which the
  * first cache holds. Any thread. */
 #include "kernel/x86/raw_avx512.h"
-#include "kernel/x86/raw.inc.h"
+#include "kernel/simd/raw.inc.h"
 
 /* With 16 columns to a scale a tile keeps as many floats of a block besides: fewer rows stay in registers. */
 enum { TILE_ROWS = 6, HALVES_ROWS = 4, CHUNK = 16 };

@@ -2,10 +2,8 @@
  * hardware prefetchers to gain from: while some groups are multiplied the next ones are fetched, evenly
  * over all tiles. Into the second cache: the first one has too few misses under way at a time to cover
  * the memory's latency (measured on Zen 4: 1.4 times faster). */
-#ifndef ASHLEY_KERNEL_X86_FETCH_H
-#define ASHLEY_KERNEL_X86_FETCH_H
-
-#include <immintrin.h>
+#ifndef ASHLEY_KERNEL_SIMD_FETCH_H
+#define ASHLEY_KERNEL_SIMD_FETCH_H
 
 #include "kernel/pack.h"
 
@@ -27,7 +25,7 @@ static inline fetch fetch_start(const ash_packed *w, int64_t g, int groups, int6
 static inline __attribute__((always_inline)) void fetch_more(fetch *f)
 {
     f->due += f->step;
-    for (; f->line < f->due; f->line += 64) _mm_prefetch((const char *)f->line, _MM_HINT_T1);
+    for (; f->line < f->due; f->line += 64) __builtin_prefetch(f->line, 0, 2);
 }
 
 #endif

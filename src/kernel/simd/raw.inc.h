@@ -1,15 +1,15 @@
-/* Unpacking of the RAW form to bytes, scales and minima; included by matmul_raw_avx512.c and
- * matmul_raw_avx2.c, which define vi, a vector of LANES words, and its operations.
+/* Unpacking of the RAW form to bytes, scales and minima; whoever includes this has vf
+ * and defines vi, a vector of LANES words, and its operations.
  *
  * A tile is 16 rows times up to 256 columns: w = scale * (q - zero) - min, the zero point and how many
  * columns share a scale being the type's. Every block type can be written so, exactly but for the roundings
  * of d times a sub-block's scale: codes become the bytes that they stand for, signs are applied, an eighth
  * in IQ1 is a unit. Quants lie as in form U8Z, ready to be multiplied. */
-#ifndef ASHLEY_KERNEL_X86_RAW_INC_H
-#define ASHLEY_KERNEL_X86_RAW_INC_H
+#ifndef ASHLEY_KERNEL_SIMD_RAW_INC_H
+#define ASHLEY_KERNEL_SIMD_RAW_INC_H
 
-#include "kernel/x86/fetch.h"
-#include "kernel/x86/raw_block.inc.h"
+#include "kernel/simd/fetch.h"
+#include "kernel/simd/raw_block.inc.h"
 #include "quant/grids.h"
 
 enum { TILE_COLS = 256, TILE_BLOCKS = TILE_COLS / 32, PARTS = TILE_COLS / 4 };

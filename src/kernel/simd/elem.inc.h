@@ -1,6 +1,6 @@
-/* What goes over vectors of LANES floats; included by elem_avx512.c and elem_avx2.c. */
-#ifndef ASHLEY_KERNEL_X86_ELEM_INC_H
-#define ASHLEY_KERNEL_X86_ELEM_INC_H
+/* What goes over vectors of LANES floats, as avx2.h, avx512.h and neon.h have them. */
+#ifndef ASHLEY_KERNEL_SIMD_ELEM_INC_H
+#define ASHLEY_KERNEL_SIMD_ELEM_INC_H
 
 #include <math.h>
 

@@ -1,5 +1,5 @@
-/* Attention over vectors of LANES floats; included by attention_avx512.c and attention_avx2.c, which
- * define ROWS, the most query vectors whose sums fit the registers, and BY_SIZE(n, CALL), which is
+/* Attention over vectors of LANES floats, as avx2.h, avx512.h and neon.h have them. Whoever includes this
+ * defines ROWS, the most query vectors whose sums fit the registers, and BY_SIZE(n, CALL), which is
  * CALL(n) with n, 1 to ROWS, as a constant.
  *
  * Scores: a register holds one component of LANES keys, so that no sum runs across lanes. Values: a
@@ -8,8 +8,8 @@
  *
  * Where V is a part of K, it lies the wrong way round for that; COLUMNS of its components at a time are
  * turned into a buffer of the first cache level, which all query vectors of the step read. */
-#ifndef ASHLEY_KERNEL_X86_ATTENTION_INC_H
-#define ASHLEY_KERNEL_X86_ATTENTION_INC_H
+#ifndef ASHLEY_KERNEL_SIMD_ATTENTION_INC_H
+#define ASHLEY_KERNEL_SIMD_ATTENTION_INC_H
 
 #include <math.h>
 
@@ -33,9 +33,9 @@ typedef struct columns {
 INLINE void fetch_lines(const uint16_t *next, const uint16_t *v, int c)
 {
     if (next)
-        _mm_prefetch((const char *)(next + c * ASH_KV_TOKENS), _MM_HINT_T1);
+        __builtin_prefetch(next + c * ASH_KV_TOKENS, 0, 2);
     if (v)
-        _mm_prefetch((const char *)(v + c * ASH_KV_TOKENS), _MM_HINT_T1);
+        __builtin_prefetch(v + c * ASH_KV_TOKENS, 0, 2);
 }
 
 /* p[i][0..32) = scores of query vectors i0 .. i0 + N with the 32 keys of a block. */
@@ -128,8 +128,7 @@ static void add_rest(const ash_attn_span *s, const tile *t, const columns *v, in
             float o = 0, *out = s->acc[t->i0 + i] + v->first + c;
             for (int token = t->t0; token < t->t1; token++) {
                 const uint16_t *row = v->v[token / ASH_KV_TOKENS] + token % ASH_KV_TOKENS * v->stride;
-                __m128i h = _mm_cvtsi32_si128(row[c]);
-                o = fmaf(s->p[(t->i0 + i) * ASH_SPAN + token], _mm_cvtss_f32(_mm_cvtph_ps(h)), o);
+                o = fmaf(s->p[(t->i0 + i) * ASH_SPAN + token], half_to_f(row[c]), o);
             }
             *out = fmaf(o, t->fresh[i], *out * t->old[i]);
         }
@@ -174,30 +173,6 @@ static void open_tile(const ash_attn_span *s, tile *t, int i0, int n)
 #undef CALL
 }
 
-/* 8 components of 8 tokens: from k, a component every ASH_KV_TOKENS, to v, a token every COLUMNS. */
-INLINE void turn_8x8(const uint16_t *k, uint16_t *v)
-{
-    __m128i a[8], b[8];
-    UNROLL for (int i = 0; i < 8; i++) a[i] = _mm_loadu_si128((const void *)(k + i * ASH_KV_TOKENS));
-    UNROLL for (int i = 0; i < 4; i++)
-    {
-        b[2 * i] = _mm_unpacklo_epi16(a[2 * i], a[2 * i + 1]);
-        b[2 * i + 1] = _mm_unpackhi_epi16(a[2 * i], a[2 * i + 1]);
-    }
-    UNROLL for (int i = 0; i < 2; i++)
-    {
-        a[4 * i] = _mm_unpacklo_epi32(b[4 * i], b[4 * i + 2]);
-        a[4 * i + 1] = _mm_unpackhi_epi32(b[4 * i], b[4 * i + 2]);
-        a[4 * i + 2] = _mm_unpacklo_epi32(b[4 * i + 1], b[4 * i + 3]);
-        a[4 * i + 3] = _mm_unpackhi_epi32(b[4 * i + 1], b[4 * i + 3]);
-    }
-    UNROLL for (int i = 0; i < 4; i++)
-    {
-        _mm_store_si128((void *)(v + 2 * i * COLUMNS), _mm_unpacklo_epi64(a[i], a[4 + i]));
-        _mm_store_si128((void *)(v + (2 * i + 1) * COLUMNS), _mm_unpackhi_epi64(a[i], a[4 + i]));
-    }
-}
-
 /* Components [c0, c0 + n) of the tokens [t0, t1), and of some around them, to [token][COLUMNS]. */
 static void turn(const ash_attn_span *s, int c0, int n, int t0, int t1, uint16_t *to)
 {
@@ -205,7 +180,7 @@ static void turn(const ash_attn_span *s, int c0, int n, int t0, int t1, uint16_t
         const uint16_t *k = s->k[t / ASH_KV_TOKENS];
         int c = 0;
         k += c0 * ASH_KV_TOKENS + t % ASH_KV_TOKENS;
-        for (; c + 8 <= n; c += 8) turn_8x8(k + c * ASH_KV_TOKENS, to + t * COLUMNS + c);
+        for (; c + 8 <= n; c += 8) turn_8x8(k + c * ASH_KV_TOKENS, ASH_KV_TOKENS, to + t * COLUMNS + c, COLUMNS);
         for (; c < n; c++)
             for (int i = 0; i < 8; i++) to[(t + i) * COLUMNS + c] = k[c * ASH_KV_TOKENS + i];
     }

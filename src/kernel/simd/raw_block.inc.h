@@ -1,7 +1,7 @@
 /* One block of the RAW form as 8 or 16 rows of it lie in memory, and the scales of the K types; for the files
  * that define vi, a vector of LANES words, and its operations. */
-#ifndef ASHLEY_KERNEL_X86_RAW_BLOCK_INC_H
-#define ASHLEY_KERNEL_X86_RAW_BLOCK_INC_H
+#ifndef ASHLEY_KERNEL_SIMD_RAW_BLOCK_INC_H
+#define ASHLEY_KERNEL_SIMD_RAW_BLOCK_INC_H
 
 #include "kernel/pack_raw.h"
 
