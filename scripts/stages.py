@@ -100,13 +100,13 @@ class Stage:
                            if any(x.endswith(":" + suite) for x in t["suite"])]
         return self.must(["ninja", "-C", folder, "-k", "0", *targets], 1800)
 
-    def meson_test(self, folder, *options, limit=900, wrapper=()):
+    def meson_test(self, folder, *options, limit=900, wrapper=(), env=None):
         """Runs meson's tests and counts the cases within them where the runner is cmocka."""
         results = os.path.join(ROOT, folder, "meson-logs", "testlog.json")
         if os.path.exists(results):
             os.unlink(results)
         status, _ = self.command([*wrapper, "meson", "test", "-C", folder, "--no-rebuild",
-                                  "--print-errorlogs", *options], limit)
+                                  "--print-errorlogs", *options], limit, env=env)
         failed = self.failed
         tests = []
         if os.path.exists(results):
@@ -206,6 +206,15 @@ def clang(s):
         s.passed += 1
 
 
+def arm(s):
+    """the kernels cross-compiled for AArch64, tested under qemu-user as an old and a new processor"""
+    if s.setup("build-arm", "-Dwerror=true", "-Dkernels_only=true",
+               "--cross-file", "tests/cross/aarch64.ini"):
+        few = ["elem", "matmul_fp8", "matmul_gptq", "pack_version", "decode", "gptq", "linear_formats", "moe"]
+        s.meson_test("build-arm", *few, "-t", "3", env={"QEMU_CPU": "cortex-a72"})  # Armv8.0
+        s.meson_test("build-arm", *few, "matmul", "layers", "-t", "3", env={"QEMU_CPU": "max"})
+
+
 def cli(s):
     """the command line: outputs, exit statuses, refusals"""
     s.count_closing_line(*s.command(["tests/cli/run"], 600))
@@ -227,7 +236,7 @@ def web(s):
                                             300))
 
 
-STAGES = [gates, setup, unit, asan, fuzz, tsan, clang, cli, http, web]
+STAGES = [gates, setup, unit, asan, fuzz, tsan, clang, arm, cli, http, web]
 
 
 def show_failure(s):

@@ -1,5 +1,6 @@
 /* Owns detection of the processor. cpuid is asked for features and XGETBV for what the OS saves:
- * a feature counts only when both agree (Intel SDM vol. 1, 14.3 and 15.2). Any thread. */
+ * a feature counts only when both agree (Intel SDM vol. 1, 14.3 and 15.2). On AArch64 the kernel tells both
+ * (Linux, Documentation/arm64/elf_hwcaps.rst). Any thread. */
 #include "base/cpu.h"
 
 #include <pthread.h>
@@ -41,6 +42,26 @@ static void detect(ash_cpu *c)
     if (__get_cpuid_count(7, 1, &a, &b, &cx, &d))
         c->bf16 = a & (1u << 5);
 }
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+
+static void detect(ash_cpu *c)
+{
+    unsigned long cap = getauxval(AT_HWCAP), cap2 = getauxval(AT_HWCAP2);
+    uint64_t id = 0;
+    if (cap & HWCAP_CPUID) /* the kernel answers for MIDR_EL1 (Arm ARM, D17.2.100) */
+        __asm__("mrs %0, midr_el1" : "=r"(id));
+    snprintf(c->name, sizeof c->name, "AArch64 processor (implementer 0x%02x, part 0x%03x)",
+             (unsigned)(id >> 24 & 255), (unsigned)(id >> 4 & 4095));
+    c->level = ASH_CPU_NEON;
+    if (!(cap & HWCAP_ASIMDDP))
+        return;
+    c->level = ASH_CPU_DOTPROD;
+    c->bf16 = (cap2 & HWCAP2_I8MM) && (cap2 & HWCAP2_BF16);
+    if (c->bf16)
+        c->level = ASH_CPU_I8MM;
+}
 #else
 static void detect(ash_cpu *c)
 {
@@ -62,7 +83,17 @@ const ash_cpu *ash_cpu_get(void)
     return &cpu;
 }
 
+#if defined(__aarch64__)
+static const char *const level_names[] = {"scalar", "neon", "dotprod", "i8mm"};
+static const char *const foreign_names[] = {"avx2", "avx512"};
+#else
 static const char *const level_names[] = {"scalar", "avx2", "avx512"};
+static const char *const foreign_names[] = {"neon", "dotprod", "i8mm"};
+#endif
+enum {
+    LEVELS = sizeof level_names / sizeof *level_names,
+    FOREIGN = sizeof foreign_names / sizeof *foreign_names,
+};
 
 const char *ash_cpu_level_name(ash_cpu_level level)
 {
@@ -71,16 +102,22 @@ const char *ash_cpu_level_name(ash_cpu_level level)
 
 int ash_cpu_parse(const char *word, ash_cpu_level *out, ash_err *err)
 {
-    for (int i = 0; i < 3; i++) {
+    bool known = false;
+    for (int i = 0; i < FOREIGN; i++) known = known || !strcmp(word, foreign_names[i]);
+    for (int i = 0; i < LEVELS; i++) {
         if (strcmp(word, level_names[i]))
             continue;
+        known = true;
         if ((ash_cpu_level)i > ash_cpu_get()->level)
-            return ash_err_set(err, ASH_EUNSUPPORTED, "this processor has no %s; its best is %s",
-                               word, level_names[ash_cpu_get()->level]);
+            break;
         *out = (ash_cpu_level)i;
         return 0;
     }
-    return ash_err_set(err, ASH_EINVAL, "'%s' is no kernel set: use scalar, avx2 or avx512", word);
+    if (known)
+        return ash_err_set(err, ASH_EUNSUPPORTED, "this processor has no %s; its best is %s", word,
+                           level_names[ash_cpu_get()->level]);
+    return ash_err_set(err, ASH_EINVAL, "'%s' is no kernel set: use scalar, avx2 or avx512, on Arm neon, "
+                       "dotprod or i8mm", word);
 }
 
 int ash_cpu_threads(void)

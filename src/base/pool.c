@@ -56,6 +56,8 @@ static inline void relax(void)
 {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb"); /* yield does nothing on most; a pause as long as x86's */
 #else
     atomic_signal_fence(memory_order_seq_cst);
 #endif

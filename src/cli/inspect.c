@@ -17,6 +17,7 @@
 #include "cli/term.h"
 #include "config/value.h"
 #include "engine/engine.h"
+#include "kernel/kernel.h"
 #include "residency/memory.h"
 
 int ash_cli_print_json(json_t *v)
@@ -100,8 +101,8 @@ static void find_machine(findings *f, const ash_config *c)
 {
     char text[256], room[16];
     const ash_cpu *cpu = ash_cpu_get();
-    snprintf(text, sizeof text, "%s, %d threads, kernel set %s%s", cpu->name, ash_cpu_threads(),
-             ash_cpu_level_name(c->cpu), c->cpu == ASH_CPU_AVX512 && cpu->bf16 ? " with BF16" : "");
+    snprintf(text, sizeof text, "%s, %d threads, kernel set %s", cpu->name, ash_cpu_threads(),
+             ash_kernel_get(c->cpu)->name);
     find(f, c->cpu == ASH_CPU_SCALAR ? "note" : "ok", "processor", text);
     ash_value_show_bytes(ash_memory_available(), room);
     snprintf(text, sizeof text, "%s free for models", room);

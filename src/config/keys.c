@@ -98,7 +98,7 @@ static const ash_key_info keys[] = {
     {"ASHLEY_PREDICTION", "prediction", ASH_KEY_BOOL, "1", NULL,
      "guess how a text goes on where that is measured to be faster; texts are the same without",
      .built = true, FIELD(prediction)},
-    {"ASHLEY_CPU", "cpu", ASH_KEY_WORD, NULL, "scalar avx2 avx512",
+    {"ASHLEY_CPU", "cpu", ASH_KEY_WORD, NULL, "scalar avx2 avx512 neon dotprod i8mm",
      "forces a lower kernel set (default: the best the machine has)", .built = true, FIELD(cpu)},
 };
 

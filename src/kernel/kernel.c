@@ -2,7 +2,11 @@
 #include "kernel/kernel.h"
 
 #include "kernel/ref/ref.h"
+#if defined(__x86_64__)
 #include "kernel/x86/x86.h"
+#elif defined(__aarch64__)
+#include "kernel/arm/arm.h"
+#endif
 
 static const ash_kernel ref = {
     .name = "scalar",
@@ -132,6 +136,16 @@ const ash_kernel *ash_kernel_variant(int index)
     if (cpu->level >= ASH_CPU_AVX512 && cpu->bf16)
         all[n++] = &avx512bf16;
     return index < n ? all[index] : NULL;
+}
+#elif defined(__aarch64__)
+const ash_kernel *ash_kernel_get(ash_cpu_level level)
+{
+    return level == ASH_CPU_SCALAR ? &ref : ash_arm_kernel(level);
+}
+
+const ash_kernel *ash_kernel_variant(int index)
+{
+    return index <= (int)ash_cpu_get()->level ? ash_kernel_get((ash_cpu_level)index) : NULL;
 }
 #else
 const ash_kernel *ash_kernel_variant(int index)

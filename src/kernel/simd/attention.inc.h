@@ -180,7 +180,8 @@ static void turn(const ash_attn_span *s, int c0, int n, int t0, int t1, uint16_t
         const uint16_t *k = s->k[t / ASH_KV_TOKENS];
         int c = 0;
         k += c0 * ASH_KV_TOKENS + t % ASH_KV_TOKENS;
-        for (; c + 8 <= n; c += 8) turn_8x8(k + c * ASH_KV_TOKENS, ASH_KV_TOKENS, to + t * COLUMNS + c, COLUMNS);
+        for (; c + 8 <= n; c += 8)
+            turn_8x8(k + c * ASH_KV_TOKENS, ASH_KV_TOKENS, to + t * COLUMNS + c, COLUMNS);
         for (; c < n; c++)
             for (int i = 0; i < 8; i++) to[(t + i) * COLUMNS + c] = k[c * ASH_KV_TOKENS + i];
     }

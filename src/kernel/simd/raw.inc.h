@@ -1,5 +1,5 @@
-/* Unpacking of the RAW form to bytes, scales and minima; whoever includes this has vf
- * and defines vi, a vector of LANES words, and its operations.
+/* Unpacking of the RAW form to bytes, scales and minima; whoever includes this has vf and defines vi, a
+ * vector of LANES words, and its operations.
  *
  * A tile is 16 rows times up to 256 columns: w = scale * (q - zero) - min, the zero point and how many
  * columns share a scale being the type's. Every block type can be written so, exactly but for the roundings

@@ -154,8 +154,24 @@ static void test_all(void **state)
     }
 }
 
+/* No table lacks anything, and the levels are those of the tables. */
+static void test_tables(void **state)
+{
+    const ash_kernel *k;
+    int v = 0;
+    for (; (k = ash_kernel_variant(v)); v++) {
+        for (int f = 0; f < ASH_FORM_COUNT; f++) assert_non_null(k->matmul[f]);
+        assert_true(k->fine && k->quantise && k->to_bf16 && k->to_f16 && k->pack_bits);
+        assert_true(k->rms_norm && k->add && k->silu_mul && k->rope_adjacent && k->rope_halves);
+        assert_true(k->span && k->merge);
+        assert_true(k->level <= ash_cpu_get()->level);
+        assert_int_equal(ash_kernel_get(k->level)->level, k->level);
+    }
+    assert_true(v > (int)ash_cpu_get()->level);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_all)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_all), cmocka_unit_test(test_tables)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
