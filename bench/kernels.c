@@ -175,7 +175,7 @@ static void bench_attention(ash_nn *nn, const ash_limits *peak, int heads, ash_k
                             int context, int n)
 {
     ash_err err = ASH_ERR_INIT;
-    int dims = shape.k_dim + shape.v_dim, kept = shape.v_in_k ? shape.k_dim : dims;
+    int dims = shape.k_dim + shape.v_dim;
     int per = (context + 31) / 32, each = n / seqs;
     ash_kv *kv;
     must_ok(ash_kv_open(&shape, per * seqs, &kv, &err), &err);
@@ -199,7 +199,8 @@ static void bench_attention(ash_nn *nn, const ash_limits *peak, int heads, ash_k
         double per_ns = (double)calls / (double)(end - start);
         best = round >= 0 && per_ns > best ? per_ns : best;
     }
-    double gop = best * pairs * heads * dims * 2, gb = best * seqs * context * shape.kv_heads * kept * 2.0;
+    double token_bytes = (double)ash_kv_block_bytes(&shape) / shape.layers / ASH_KV_TOKENS;
+    double gop = best * pairs * heads * dims * 2, gb = best * seqs * context * token_bytes;
     printf("{\"kernel\":\"%s\",\"threads\":%d,\"attention\":\"%d/%d heads of "
            "%d+%d\",\"seqs\":%d,\"context\":%d,"
            "\"batch\":%d,\"us\":%.1f,\"gflop_s\":%.0f,\"of_f32\":%.2f,\"gb_s\":%.1f,\"of_read\":%."
@@ -271,6 +272,7 @@ int main(int argc, char **argv)
     }
     const ash_kv_shape small = {16, 3, 64, 64, ASH_KV_F16, false};
     const ash_kv_shape large = {16, 8, 128, 128, ASH_KV_F16, false};
+    const ash_kv_shape bytes = {16, 8, 128, 128, ASH_KV_Q8, false};
     const ash_kv_shape latent = {16, 1, 576, 512, ASH_KV_F16, true}; /* DeepSeek-V2 and V3 */
     bench_attention(nn, &peak, 9, small, 1, 512, 512);
     bench_attention(nn, &peak, 32, large, 1, 512, 512);
@@ -278,6 +280,8 @@ int main(int argc, char **argv)
     bench_attention(nn, &peak, 9, small, 1, 512, 1);
     bench_attention(nn, &peak, 9, small, 8, 512, 8);
     bench_attention(nn, &peak, 32, large, 1, 4096, 1);
+    bench_attention(nn, &peak, 32, bytes, 1, 8192, 512);
+    bench_attention(nn, &peak, 32, bytes, 1, 4096, 1);
     bench_attention(nn, &peak, 16, latent, 1, 512, 64);
     bench_attention(nn, &peak, 16, latent, 1, 4096, 1);
     bench_attention(nn, &peak, 128, latent, 1, 4096, 1);

@@ -32,6 +32,7 @@ static const ash_kernel ref = {
     .rope_halves = ash_ref_rope_halves,
     .kv = ASH_KV_F32,
     .span = ash_ref_span,
+    .span_q8 = ash_ref_span,
     .merge = ash_ref_merge,
 };
 
@@ -86,6 +87,7 @@ static const ash_kernel avx512 = {
     .rope_adjacent = ash_avx512_rope_adjacent,
     .rope_halves = ash_avx512_rope_halves,
     .span = ash_avx512_span,
+    .span_q8 = ash_avx512_span_q8,
     .merge = ash_avx512_merge,
 };
 
@@ -114,6 +116,7 @@ static const ash_kernel avx512bf16 = {
     .rope_halves = ash_avx512_rope_halves,
     .span_act = ASH_ACT_BF16,
     .span = ash_avx512bf16_span,
+    .span_q8 = ash_avx512_span_q8,
     .merge = ash_avx512_merge,
 };
 

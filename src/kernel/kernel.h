@@ -52,10 +52,33 @@ enum {
 typedef enum ash_kv_type {
     ASH_KV_F16, /* every table's */
     ASH_KV_F32, /* the scalar one's too */
+    ASH_KV_Q8,  /* every table's, where V is no part of K */
 } ash_kv_type;
 
+/* Of a head's K or V of 32 tokens, ASH_KV_Q8 keeps q = round(x / d) in -127..127 with d = max |x| / 127 over
+ * the components of a token; NaN as d, and zeros, if one is not finite. K is q + 128 as bytes [k_dim / 4, up]
+ * [32 tokens][4], V is q as [8][v_dim][4 tokens]: what vpdpbusd takes at once. Both take `dim`, rounded up
+ * to 4, times 32 bytes; behind them is d [32], float. */
+static inline int64_t ash_kv_q8_bytes(int dim)
+{
+    return (int64_t)(dim + 3) / 4 * 4 * ASH_KV_TOKENS;
+}
+
+static inline const float *ash_kv_steps(const void *head, int dim)
+{
+    return (const float *)((const uint8_t *)head + ash_kv_q8_bytes(dim));
+}
+
+/* Bytes of one head's K or V of a block. */
+static inline int64_t ash_kv_part_bytes(ash_kv_type type, int dim)
+{
+    if (type == ASH_KV_Q8)
+        return ash_kv_q8_bytes(dim) + ASH_KV_TOKENS * (int64_t)sizeof(float);
+    return (int64_t)dim * ASH_KV_TOKENS * (type == ASH_KV_F32 ? 4 : 2);
+}
+
 /* Up to ASH_TILE query vectors of one KV head against up to ASH_SPAN tokens of one sequence.
- * K of a block is [k_dim][32 tokens], V is [32 tokens][v_dim]. Where v is NULL beside a k, V is the
+ * K of a block is [k_dim][32 tokens], V is [32 tokens][v_dim], but for ASH_KV_Q8. Where v is NULL beside a k, V is the
  * first v_dim components of K (a latent of which keys and values are made: MLA), in all blocks alike.
  * Query vector i sees the tokens [lo[i], hi[i]) of the span (empty if hi <= lo), others may hold
  * anything, NaN too. The state of a query vector (max, sum, acc) starts as (-INFINITY, 0, zeros);
@@ -111,6 +134,9 @@ typedef struct ash_kernel {
      * weights of tokens are multiplied as span_act says: as floats, or rounded to bfloat16. */
     ash_act_form span_act; /* ASH_ACT_F32 or ASH_ACT_BF16 */
     void (*span)(const ash_attn_span *s);
+    /* The same of ASH_KV_Q8, queries and weights in 16 bits at least; NULL where ash_attention_run has to
+     * widen blocks to half floats for span. */
+    void (*span_q8)(const ash_attn_span *s);
     /* (max, sum, acc) += (*max2, *sum2, acc2 [v_dim]), exactly as span would have added it. */
     void (*merge)(float *max, float *sum, float *acc, float max2, float sum2, const float *acc2,
                   int64_t v_dim);

@@ -82,8 +82,8 @@ static void set_tokens(const job *j, const item *it, int span, ash_attn_span *s)
 {
     const ash_kv_shape *shape = &j->kv->shape;
     const ash_row *last = &j->rows[it->t.row + it->t.n - 1];
-    int64_t size = shape->type == ASH_KV_F32 ? sizeof(float) : sizeof(uint16_t);
-    int64_t k_head = shape->k_dim * ASH_KV_TOKENS * size, v_head = shape->v_dim * ASH_KV_TOKENS * size;
+    int64_t k_head = ash_kv_part_bytes(shape->type, shape->k_dim);
+    int64_t v_head = ash_kv_part_bytes(shape->type, shape->v_dim);
     s->next = NULL;
     for (int b = 0; b <= ASH_SPAN_BLOCKS; b++) {
         int block = span * ASH_SPAN_BLOCKS + b;
@@ -107,6 +107,47 @@ static void set_tokens(const job *j, const item *it, int span, ash_attn_span *s)
         int lo = row_lo(j, row) - first, hi = j->rows[row].pos + 1 - first;
         s->lo[i] = lo > 0 ? lo : 0;
         s->hi[i] = hi < ASH_SPAN ? hi : ASH_SPAN;
+    }
+}
+
+/* Blocks of 8 bits as half floats, for tables that have no span_q8. */
+static void widen(const job *j, ash_attn_span *s, uint16_t *to)
+{
+    for (int b = 0; b < ASH_SPAN_BLOCKS && s->k[b]; b++) {
+        const uint8_t *k = s->k[b];
+        const int8_t *v = s->v[b];
+        const float *kd = ash_kv_steps(k, s->k_dim), *vd = ash_kv_steps(v, s->v_dim);
+        float x[ASH_KV_TOKENS];
+        s->k[b] = to;
+        for (int c = 0; c < s->k_dim; c++, to += ASH_KV_TOKENS) {
+            for (int t = 0; t < ASH_KV_TOKENS; t++)
+                x[t] = (float)(k[(c / 4 * ASH_KV_TOKENS + t) * 4 + c % 4] - 128) * kd[t];
+            j->nn->k->to_f16(x, ASH_KV_TOKENS, to);
+        }
+        s->v[b] = to;
+        for (int t = 0; t < ASH_KV_TOKENS; t++, to += s->v_dim) {
+            for (int c = 0; c < s->v_dim; c += ASH_KV_TOKENS) {
+                int n = s->v_dim - c < ASH_KV_TOKENS ? s->v_dim - c : ASH_KV_TOKENS;
+                for (int i = 0; i < n; i++) x[i] = (float)v[(t / 4 * s->v_dim + c + i) * 4 + t % 4] * vd[t];
+                j->nn->k->to_f16(x, n, to + c);
+            }
+        }
+    }
+    s->next = NULL;
+}
+
+static void run_span(const job *j, const item *it, int span, int worker, ash_attn_span *s)
+{
+    const ash_kernel *k = j->nn->k;
+    set_tokens(j, it, span, s);
+    if (j->kv->shape.type != ASH_KV_Q8) {
+        k->span(s);
+    } else if (k->span_q8) {
+        k->span_q8(s);
+    } else {
+        widen(j, s, j->nn->scratch->workers[worker].wide);
+        s->type = ASH_KV_F16;
+        k->span(s);
     }
 }
 
@@ -138,8 +179,7 @@ static void attend(void *arg, int64_t begin, int64_t end, int worker)
         }
         int last = j->rows[it.t.row + it.t.n - 1].pos / ASH_SPAN;
         for (int span = row_lo(j, it.t.row) / ASH_SPAN; span <= last; span++) {
-            set_tokens(j, &it, span, &s);
-            j->nn->k->span(&s);
+            run_span(j, &it, span, worker, &s);
         }
         finish(j, &it, &s);
     }
@@ -164,7 +204,6 @@ static void attend_parts(void *arg, int64_t begin, int64_t end, int worker)
         int from = first + (int)((int64_t)n * part / j->parts);
         int to = first + (int)((int64_t)n * (part + 1) / j->parts);
         for (int span = from; span < to; span++) {
-            set_tokens(j, &it, span, &s);
             for (int i = 0; i < s.m; i++) {
                 float *p = part_of(j, it.t.row + i / it.heads, it.h0 + i % it.heads, span - first);
                 memset(p, 0, (size_t)(s.v_dim + 2) * sizeof *p);
@@ -173,7 +212,7 @@ static void attend_parts(void *arg, int64_t begin, int64_t end, int worker)
                 s.sum[i] = p + 1;
                 s.acc[i] = p + 2;
             }
-            j->nn->k->span(&s);
+            run_span(j, &it, span, worker, &s);
         }
     }
 }

@@ -1,6 +1,8 @@
 /* Owns the pool of KV blocks and their layout. Refuses shapes that overflow. One thread at a time. */
 #include "nn/kv.h"
 
+#include <float.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -10,15 +12,14 @@
 /* Bytes of K (or V) of one layer in one block, on 64 bytes. */
 static int64_t part_bytes(const ash_kv_shape *s, int dim)
 {
-    int64_t size = s->type == ASH_KV_F32 ? sizeof(float) : sizeof(uint16_t);
-    return s->kv_heads * dim * ASH_KV_TOKENS * size;
+    return s->kv_heads * ash_kv_part_bytes(s->type, dim);
 }
 
 int64_t ash_kv_block_bytes(const ash_kv_shape *s)
 {
     enum { MOST = 1 << 16 };
     if (s->layers < 1 || s->layers > MOST || s->kv_heads < 1 || s->kv_heads > MOST || s->k_dim < 1 ||
-        s->k_dim > MOST || s->v_dim < 1 || s->v_dim > MOST || (s->v_in_k && s->v_dim > s->k_dim))
+        s->k_dim > MOST || s->v_dim < 1 || s->v_dim > MOST || (s->v_in_k && (s->v_dim > s->k_dim || s->type == ASH_KV_Q8)))
         return 0;
     int64_t layer = part_bytes(s, s->k_dim) + (s->v_in_k ? 0 : part_bytes(s, s->v_dim));
     return layer > INT64_MAX / 4 / s->layers ? 0 : layer * s->layers;
@@ -134,6 +135,40 @@ static void store_floats(const job *j, int at, const float *key, const float *va
                (size_t)s->v_dim * sizeof *v);
 }
 
+/* x [n] as q d, each q to its byte at to[c * stride], or for keys to its place among quads. */
+static void store_bytes(const float *x, int n, uint8_t *to, int64_t stride, bool key, float *d)
+{
+    float most = 0, all = 0;
+    for (int c = 0; c < n; c++) {
+        most = fmaxf(most, fabsf(x[c]));
+        all += 0.0f * x[c]; /* NaN unless all are finite */
+    }
+    bool finite = all == 0.0f;
+    float inv = finite && most >= FLT_MIN ? 127.0f / most : 0.0f; /* which is at most 1.1e40 */
+    inv = inv <= FLT_MAX ? inv : 0.0f;
+    *d = finite ? inv > 0.0f ? most / 127.0f : 0.0f : NAN;
+    for (int c = 0; c < n; c++) {
+        int q = finite ? (int)nearbyintf(x[c] * inv) : 0;
+        if (key)
+            to[c / 4 * stride + c % 4] = (uint8_t)(q + 128);
+        else
+            to[c * stride] = (uint8_t)q;
+    }
+}
+
+static void store_quads(const job *j, int at, const float *key, const float *value, uint8_t *k, uint8_t *v)
+{
+    const ash_kv_shape *s = &j->kv->shape;
+    for (int h = 0; h < s->kv_heads; h++) {
+        float *d = (float *)(k + ash_kv_q8_bytes(s->k_dim));
+        store_bytes(key + h * s->k_dim, s->k_dim, k + at * 4, 4 * ASH_KV_TOKENS, true, d + at);
+        k += ash_kv_part_bytes(ASH_KV_Q8, s->k_dim);
+        d = (float *)(v + ash_kv_q8_bytes(s->v_dim));
+        store_bytes(value + h * s->v_dim, s->v_dim, v + at / 4 * s->v_dim * 4 + at % 4, 4, false, d + at);
+        v += ash_kv_part_bytes(ASH_KV_Q8, s->v_dim);
+    }
+}
+
 static void store(void *arg, int64_t begin, int64_t end, int worker)
 {
     const job *j = arg;
@@ -148,6 +183,8 @@ static void store(void *arg, int64_t begin, int64_t end, int worker)
         const float *value = s->v_in_k ? NULL : j->value + i * s->kv_heads * s->v_dim;
         if (s->type == ASH_KV_F32)
             store_floats(j, at, key, value, (float *)k, v);
+        else if (s->type == ASH_KV_Q8)
+            store_quads(j, at, key, value, k, v);
         else
             store_halves(j, at, key, value, (uint16_t *)k, v);
     }

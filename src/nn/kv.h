@@ -1,4 +1,5 @@
-/* A pool of blocks that hold the keys and values of 32 tokens for all layers, as half floats or floats.
+/* A pool of blocks that hold the keys and values of 32 tokens for all layers, as half floats, floats, or 8
+ * bits with a step for each token and head.
  *
  * A sequence is a table of block ids: token t is in block table[t / 32]. Blocks are counted, so that
  * sequences may share a common prefix: whole blocks are shared, a block is written only while it has
@@ -6,7 +7,7 @@
  * blocks are used again, lowest number first. One thread at a time.
  *
  * block: [layer] { K [kv_heads][k_dim][32 tokens], V [kv_heads][32 tokens][v_dim] }, each K and V on
- * 64 bytes. K is transposed so that a vector register holds one component of many tokens. With v_in_k
+ * 64 bytes; of ASH_KV_Q8 see kernel.h. K is transposed so that a vector register holds one component of many tokens. With v_in_k
  * there is no V: a value is the first v_dim components of its key (the latent of MLA with its rotated
  * part behind; DeepSeek-V2, Liu et al. 2024, section 2.1). */
 #ifndef ASHLEY_NN_KV_H
@@ -16,8 +17,8 @@
 
 typedef struct ash_kv_shape {
     int layers, kv_heads, k_dim, v_dim;
-    ash_kv_type type; /* ash_kernel.kv of the table that will read it, or ASH_KV_F16 */
-    bool v_in_k;      /* then v_dim <= k_dim */
+    ash_kv_type type; /* ash_kernel.kv of the table that will read it, ASH_KV_F16, or ASH_KV_Q8 */
+    bool v_in_k;      /* then v_dim <= k_dim, and no ASH_KV_Q8 */
 } ash_kv_shape;
 
 typedef struct ash_kv {

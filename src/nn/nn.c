@@ -62,6 +62,9 @@ static void carve_all(carver *c, const ash_nn_options *o, ash_nn_scratch *s)
         w->p = carve(c, (uint64_t)ASH_TILE * ASH_SPAN * sizeof(float));
         w->x = carve(c, (uint64_t)o->max_in * sizeof(float));
         w->terms = carve(c, (uint64_t)o->max_rows * 2 * 2 * ASH_GROUP * sizeof(float));
+        w->wide = ash_kernel_get(o->level)->span_q8
+                      ? NULL
+                      : carve(c, (uint64_t)ASH_SPAN * 2 * (uint64_t)o->max_head_dim * sizeof(uint16_t));
         w->acc = carve(c, (uint64_t)ASH_TILE * (uint64_t)o->max_head_dim * sizeof(float));
     }
 }

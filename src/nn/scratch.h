@@ -9,6 +9,7 @@ typedef struct ash_worker {
     void *matmul;                       /* ash_kernel_scratch bytes */
     float *p;                           /* [ASH_TILE][ASH_SPAN] */
     float *acc;                         /* [ASH_TILE][max_head_dim] */
+    uint16_t *wide;                     /* a span's keys and values as half floats, or NULL */
     float *x;                           /* [max_in]: activations in the order of a matrix's columns */
     float *terms;                       /* [2 max_rows][2 groups]: products of first and second terms */
     float max[ASH_TILE], sum[ASH_TILE];

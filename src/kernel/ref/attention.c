@@ -23,20 +23,31 @@ static float element(const ash_attn_span *s, const void *block, int at)
                                  : ash_f16_to_f32(((const uint16_t *)block)[at]);
 }
 
-static float score(const ash_attn_span *s, int i, int t)
+static float key(const ash_attn_span *s, int t, int c)
 {
-    const void *k = s->k[t / ASH_KV_TOKENS];
+    const uint8_t *k = s->k[t / ASH_KV_TOKENS];
     int at = t % ASH_KV_TOKENS;
-    float sum = 0;
-    for (int c = 0; c < s->k_dim; c++) sum += s->q[i][c] * element(s, k, c * ASH_KV_TOKENS + at);
-    return sum * s->scale;
+    if (s->type != ASH_KV_Q8)
+        return element(s, k, c * ASH_KV_TOKENS + at);
+    return (float)(k[(c / 4 * ASH_KV_TOKENS + at) * 4 + c % 4] - 128) * ash_kv_steps(k, s->k_dim)[at];
 }
 
 static float value(const ash_attn_span *s, int t, int c)
 {
-    const void *k = s->k[t / ASH_KV_TOKENS], *v = s->v[t / ASH_KV_TOKENS];
+    const int8_t *v = s->v[t / ASH_KV_TOKENS];
     int at = t % ASH_KV_TOKENS;
-    return v ? element(s, v, at * s->v_dim + c) : element(s, k, c * ASH_KV_TOKENS + at);
+    if (!v)
+        return key(s, t, c);
+    if (s->type != ASH_KV_Q8)
+        return element(s, v, at * s->v_dim + c);
+    return (float)v[(at / 4 * s->v_dim + c) * 4 + at % 4] * ash_kv_steps(v, s->v_dim)[at];
+}
+
+static float score(const ash_attn_span *s, int i, int t)
+{
+    float sum = 0;
+    for (int c = 0; c < s->k_dim; c++) sum += s->q[i][c] * key(s, t, c);
+    return sum * s->scale;
 }
 
 static void span_one(const ash_attn_span *s, int i)

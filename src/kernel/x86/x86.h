@@ -59,6 +59,7 @@ void ash_avx512_silu_mul(float *g, const float *u, int64_t n);
 void ash_avx512_rope_adjacent(float *x, const float *c, const float *s, int64_t n);
 void ash_avx512_rope_halves(float *x, const float *c, const float *s, int64_t n);
 void ash_avx512_span(const ash_attn_span *s);
+void ash_avx512_span_q8(const ash_attn_span *s);
 void ash_avx512_merge(float *max, float *sum, float *acc, float max2, float sum2, const float *acc2,
                       int64_t v_dim);
 

@@ -22,6 +22,14 @@ typedef struct fixture {
     int total;
 } fixture;
 
+/* x [n] as ASH_KV_Q8 keeps it. */
+static void round_head(float *x, int n)
+{
+    float most = 0;
+    for (int i = 0; i < n; i++) most = fmaxf(most, fabsf(x[i]));
+    for (int i = 0; i < n; i++) x[i] = rintf(x[i] * (127 / most)) * (most / 127);
+}
+
 static void open_fixture(fixture *f, const setup *s, ash_cpu_level level)
 {
     ash_err err = ASH_ERR_INIT;
@@ -49,6 +57,10 @@ static void open_fixture(fixture *f, const setup *s, ash_cpu_level level)
     for (int i = 0; i < f->total; i++)
         f->rows[i] = (ash_row){f->tables + i / s->tokens * f->per_seq, i % s->tokens};
     ash_kv_store(f->nn, f->kv, 1, f->rows, f->total, f->k, f->v);
+    for (int i = 0; s->shape.type == ASH_KV_Q8 && i < f->total * s->shape.kv_heads; i++) {
+        round_head(f->k + (int64_t)i * s->shape.k_dim, s->shape.k_dim);
+        round_head(f->v + (int64_t)i * s->shape.v_dim, s->shape.v_dim);
+    }
 }
 
 static void close_fixture(fixture *f)
@@ -65,13 +77,14 @@ static void close_fixture(fixture *f)
 /* x as the kernel multiplies it. */
 static double rounded(const fixture *f, float x)
 {
-    return (double)(f->nn->k->span_act == ASH_ACT_BF16 ? ash_bf16_to_f32(ash_bf16_from_f32(x)) : x);
+    bool bf16 = f->nn->k->span_act == ASH_ACT_BF16 && f->s.shape.type != ASH_KV_Q8;
+    return (double)(bf16 ? ash_bf16_to_f32(ash_bf16_from_f32(x)) : x);
 }
 
 /* x as the pool holds it, and as the kernel multiplies that. */
 static double kept(const fixture *f, float x)
 {
-    return rounded(f, f->s.shape.type == ASH_KV_F32 ? x : ash_f16_to_f32(ash_f16_from_f32(x)));
+    return rounded(f, f->s.shape.type != ASH_KV_F16 ? x : ash_f16_to_f32(ash_f16_from_f32(x)));
 }
 
 /* Component c of the value of a token (counted over all sequences). */
@@ -121,6 +134,10 @@ static void check_values(const fixture *f, const float *out, float scale)
             /* float sums of k_dim + tokens terms of size up to 4 k_dim scale and 2; weights of 8 bits are
              * off by up to 2^-9 of themselves, and their mean is taken off again */
             double bound = 3e-5 + (f->nn->k->span_act == ASH_ACT_BF16 ? 2 * size / 512 : 0);
+            if (f->s.shape.type == ASH_KV_Q8)
+                bound = f->nn->k->level == ASH_CPU_SCALAR  ? 3e-5
+                        : f->nn->k->span_q8                ? 3e-5 + 1e-4 * size /* weights of 16 bits */
+                                                           : 1e-3 * size; /* all of half floats */
             if (!(fabs(got - want) <= bound))
                 fail_msg("%s row %d head %d: %g, expected %g", f->nn->k->name, i, h, got, want);
         }
@@ -195,6 +212,42 @@ static void test_floats(void **state)
     for (int i = 0; i < 2; i++) run_setup(&all[i], ASH_CPU_SCALAR);
 }
 
+static void test_bytes(void **state)
+{
+    static const setup all[] = {
+        {{2, 3, 64, 64, ASH_KV_Q8, false}, 9, 2, 70, 0, 2},
+        {{2, 2, 128, 128, ASH_KV_Q8, false}, 8, 1, 300, 0, 3},
+        {{2, 1, 24, 40, ASH_KV_Q8, false}, 5, 3, 45, 0, 2},
+        {{2, 1, 192, 128, ASH_KV_Q8, false}, 120, 1, 33, 0, 2},
+        {{2, 1, 300, 20, ASH_KV_Q8, false}, 2, 1, 40, 0, 2}, /* more components than a query is turned in */
+        {{2, 2, 7, 5, ASH_KV_Q8, false}, 2, 1, 40, 0, 2},
+        {{2, 2, 32, 48, ASH_KV_Q8, false}, 4, 1, 900, 0, 2}, /* rows alone are split over the context */
+        {{2, 1, 16, 16, ASH_KV_Q8, false}, 2, 2, 300, 33, 2},
+    };
+    for (int i = 0; i < (int)(sizeof all / sizeof *all); i++) run_levels(&all[i]);
+}
+
+/* A value that is not finite makes its readers' results NaN, as with half floats, and nothing else. */
+static void test_bytes_of_nan(void **state)
+{
+    static const float bad[] = {NAN, INFINITY, -INFINITY};
+    for (int i = 0; i < 3; i++) {
+        setup s = {{2, 1, 16, 16, ASH_KV_Q8, false}, 1, 1, 5, 0, 1};
+        fixture f;
+        float out[5 * 16];
+        ash_attention a = {.heads = 1, .scale = 0.1f};
+        open_fixture(&f, &s, ash_cpu_get()->level);
+        f.k[3 * 16 + 2] = bad[i];
+        ash_kv_store(f.nn, f.kv, 1, f.rows, f.total, f.k, f.v);
+        ash_attention_run(f.nn, &a, f.kv, 1, f.rows, f.total, f.q, out);
+        for (int c = 0; c < 16; c++) {
+            assert_false(isnan(out[2 * 16 + c]));
+            assert_true(isnan(out[3 * 16 + c]) && isnan(out[4 * 16 + c]));
+        }
+        close_fixture(&f);
+    }
+}
+
 static void test_window(void **state)
 {
     static const int32_t windows[] = {1, 2, 31, 32, 33, 127, 128, 129, 200};
@@ -219,6 +272,9 @@ static void test_pool(void **state)
     assert_int_equal(ash_kv_block_bytes(&latent), 2 * 3 * 64 * 32 * 2);
     ash_kv_shape bad[] = {{0, 1, 1, 1}, {1, -1, 1, 1}, {1, 1, 0, 1}, {1, 1, 1, 1 << 30},
                           {1, 1, 8, 9, ASH_KV_F16, true}};
+    ash_kv_shape bytes = {2, 3, 62, 32, ASH_KV_Q8, false}, both = {2, 3, 64, 32, ASH_KV_Q8, true};
+    assert_int_equal(ash_kv_block_bytes(&bytes), 2 * 3 * (64 + 4 + 32 + 4) * 32);
+    assert_int_equal(ash_kv_block_bytes(&both), 0);
     for (int i = 0; i < 5; i++) assert_int_equal(ash_kv_block_bytes(&bad[i]), 0);
     ash_kv *kv;
     ash_err err = ASH_ERR_INIT;
@@ -248,6 +304,8 @@ int main(void)
         cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_latent),
         cmocka_unit_test(test_floats),
+        cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_bytes_of_nan),
         cmocka_unit_test(test_window),
         cmocka_unit_test(test_long),
     };
