@@ -91,6 +91,7 @@ static int open_local(ash_asker *a, const char *id)
                            .path = a->path,
                            .template_text = entry->template_text,
                            .ctx = entry->context,
+                           .kv_q8 = ash_cli_kv_q8(a->cli, entry, NULL),
                            .keep_alive_ms = -1,
                            .preload = true,
                            .required = true,

@@ -72,6 +72,9 @@ const ash_cli_command *ash_cli_find(const char *name);
 int ash_cli_parse(ash_cli *cli, int argc, char **argv);
 /* The value of an option, NULL if not given ("" for a switch that was). */
 const char *ash_cli_get(const ash_cli *cli, const char *name);
+/* Whether keys and values are kept in 8 bits: as the preload entry says, else the catalogue's, else
+ * ASHLEY_KV. Both entries may be NULL. */
+bool ash_cli_kv_q8(const ash_cli *cli, const ash_catalogue_entry *entry, const ash_preload *preload);
 /* A whole number option in [lo, hi]; *out stays as it is if not given. Prints and returns
  * ASH_EXIT_USAGE if it is wrong. */
 int ash_cli_int(const ash_cli *cli, const char *name, long lo, long hi, long *out);

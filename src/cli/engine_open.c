@@ -3,6 +3,7 @@
 
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "cli/term.h"
@@ -57,6 +58,12 @@ int ash_cli_engine_file(ash_cli *cli, const char *path, const char *shown, ash_e
     return rc ? ash_cli_fail(&err) : 0;
 }
 
+bool ash_cli_kv_q8(const ash_cli *cli, const ash_catalogue_entry *entry, const ash_preload *preload)
+{
+    const char *kv = preload && preload->kv ? preload->kv : entry ? entry->kv : NULL;
+    return kv ? !strcmp(kv, "q8") : cli->config->kv_q8;
+}
+
 int ash_cli_engine(ash_cli *cli, const char *model, ash_engine_opts o, ash_engine **out)
 {
     char *path;
@@ -66,6 +73,7 @@ int ash_cli_engine(ash_cli *cli, const char *model, ash_engine_opts o, ash_engin
     if (status) return status;
     o.template_text = entry->template_text;
     o.ctx = o.ctx ? o.ctx : entry->context;
+    o.kv_q8 = ash_cli_kv_q8(cli, entry, NULL);
     status = ash_cli_engine_file(cli, path, model, o, out);
     free(path);
     return status;

@@ -119,6 +119,7 @@ static int add_spec(serving *s, const ash_catalogue_entry *e, const ash_preload 
     spec->description = e->description;
     spec->warning = e->warning;
     spec->ctx = spec->ctx ? spec->ctx : e->context;
+    spec->kv_q8 = ash_cli_kv_q8(s->cli, e, p);
     spec->warm_prompt = warm_prompt(s, e->id);
     return 0;
 }

@@ -102,7 +102,7 @@ static void add_plan(json_t *o, const ash_model *m)
 {
     const ash_model_info *info = &m->info;
     const ash_engine_plan *p = &m->sizes.plan;
-    uint64_t block = (uint64_t)ash_kv_block_bytes(&m->net->kv);
+    uint64_t block = (uint64_t)ash_kv_block_bytes(&m->sizes.kv);
     uint64_t blocks = ((uint64_t)p->n_ctx + ASH_KV_TOKENS - 1) / ASH_KV_TOKENS;
     set(o, "architecture", json_string(info->architecture));
     set(o, "quantization", json_string(info->quantization));
@@ -113,6 +113,9 @@ static void add_plan(json_t *o, const ash_model *m)
     set(o, "n_ctx_train", json_integer(info->n_ctx_train));
     set_bytes(o, "file_bytes", p->file_bytes);
     set_bytes(o, "weight_bytes", p->weight_bytes);
+    set(o, "kv", json_string(m->sizes.kv.type == ASH_KV_Q8    ? "q8"
+                             : m->sizes.kv.type == ASH_KV_F32 ? "f32"
+                                                              : "f16"));
     set_bytes(o, "kv_bytes", p->kv_bytes);
     set_bytes(o, "kv_bytes_per_token", block / ASH_KV_TOKENS);
     set_bytes(o, "kv_bytes_at_context", block * blocks);
@@ -196,7 +199,7 @@ static int open_files(const ash_catalogue_place *p, ash_checkpoint **out, ash_er
 }
 
 int ash_show_gather(const ash_catalogue_entry *e, const ash_catalogue_place *place,
-                    ash_cpu_level cpu, json_t **out, ash_err *err)
+                    bool kv_q8, ash_cpu_level cpu, json_t **out, ash_err *err)
 {
     ash_checkpoint *files = NULL, *planned = NULL;
     ash_model *m = NULL;
@@ -212,7 +215,7 @@ int ash_show_gather(const ash_catalogue_entry *e, const ash_catalogue_place *pla
         return rc;
     }
     add_files(o, files, place);
-    ash_engine_opts opts = {.path = files->path, .ctx = e->context, .cpu = cpu};
+    ash_engine_opts opts = {.path = files->path, .ctx = e->context, .kv_q8 = kv_q8, .cpu = cpu};
     if (ash_model_plan(&opts, planned, &m, &why)) {
         ash_str name;
         if (ash_arch_name(files, &name)) set(o, "architecture", json_stringn(name.p, name.n));
@@ -298,6 +301,7 @@ static void print_sizes(const json_t *o)
            number(o, "n_ctx_train"));
     row_bytes(o, "files", "file_bytes");
     row_bytes(o, "weights, packed", "weight_bytes");
+    printf("%-17s %s\n", "KV", json_string_value(json_object_get(o, "kv")));
     row_bytes(o, "KV of a token", "kv_bytes_per_token");
     row_bytes(o, "KV at the context", "kv_bytes_at_context");
     row_bytes(o, "KV pool", "kv_bytes");
@@ -335,7 +339,7 @@ int ash_cmd_show(ash_cli *cli)
     json_t *o;
     int status = ash_cli_place(cli, cli->args[0], &place, &e);
     if (status) return status;
-    if (ash_show_gather(e, &place, cli->config->cpu, &o, &err)) {
+    if (ash_show_gather(e, &place, ash_cli_kv_q8(cli, e, NULL), cli->config->cpu, &o, &err)) {
         if (!place.path) ash_err_prefix(&err, "%s; what there is", place.reason);
         status = ash_cli_fail(&err);
     } else {

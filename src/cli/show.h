@@ -11,7 +11,7 @@
  * caller's: id, path, format, architecture, sizes, tokenizer, template, notes, and "refused" if it
  * cannot run here. Errors are those of opening; a model that is refused is none. */
 int ash_show_gather(const ash_catalogue_entry *e, const ash_catalogue_place *place,
-                    ash_cpu_level cpu, json_t **out, ash_err *err) ASH_MUST_CHECK;
+                    bool kv_q8, ash_cpu_level cpu, json_t **out, ash_err *err) ASH_MUST_CHECK;
 void ash_show_print(const json_t *o);
 
 #endif

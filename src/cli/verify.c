@@ -175,8 +175,10 @@ static void verify_binding(verification *v)
     ash_checkpoint *files;
     ash_model *m = NULL;
     ash_err err = ASH_ERR_INIT;
-    ash_engine_opts o = {
-        .path = v->files->path, .ctx = v->entry->context, .cpu = v->cli->config->cpu};
+    ash_engine_opts o = {.path = v->files->path,
+                         .ctx = v->entry->context,
+                         .kv_q8 = ash_cli_kv_q8(v->cli, v->entry, NULL),
+                         .cpu = v->cli->config->cpu};
     char text[400];
     int rc = ash_checkpoint_open(v->files->path, &files, &err);
     if (!rc) rc = ash_model_plan(&o, files, &m, &err);

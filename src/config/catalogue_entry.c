@@ -201,10 +201,12 @@ static int get_words(ash_catalogue_entry *e, ash_err *err)
     static const char *const formats[] = {"gptq", "gguf", "safetensors", "pytorch", "auto", NULL};
     static const char *const sizes[] = {"small", "medium", "large", NULL};
     static const char *const policies[] = {"never", "on-error", "on-not-ready", "always", NULL};
+    static const char *const kinds[] = {"f16", "q8", NULL};
     int i;
     e->format = "auto";
     int rc = get_word(e->json, "format", formats, &i, &e->format, err);
     if (!rc) rc = get_word(e->json, "size", sizes, &i, &e->size, err);
+    if (!rc) rc = get_word(e->json, "kv", kinds, &i, &e->kv, err);
     if (!rc) rc = get_word(e->json, "fallback", policies, &i, NULL, err);
     if (!rc && i >= 0) e->fallback = (ash_fallback)(ASH_FALLBACK_NEVER + i);
     return rc;

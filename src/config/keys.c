@@ -15,7 +15,7 @@ static const ash_key_info keys[] = {
     {"PRELOAD_MODELS", "preload", ASH_KEY_PRELOAD, NULL, NULL,
      "models to have in memory before the first request: ids with commas, or a JSON array of ids "
      "or of "
-     "{\"model\",\"required\",\"ctx\",\"keep_alive\",\"pin\",\"confirm\"}",
+     "{\"model\",\"required\",\"ctx\",\"keep_alive\",\"pin\",\"confirm\",\"kv\"}",
      .built = true, FIELD(preload)},
     {"DEFAULT_MODEL", "default-model", ASH_KEY_STRING, "openai", NULL,
      "model for a request that names none or a persona: a catalogue id, or openai for the upstream",
@@ -98,6 +98,10 @@ static const ash_key_info keys[] = {
     {"ASHLEY_PREDICTION", "prediction", ASH_KEY_BOOL, "1", NULL,
      "guess how a text goes on where that is measured to be faster; texts are the same without",
      .built = true, FIELD(prediction)},
+    {"ASHLEY_KV", "kv", ASH_KEY_WORD, "f16", "f16 q8",
+     "how keys and values are kept: half floats, or 8 bits in half the memory; \"kv\" of a preload or "
+     "catalogue entry comes first",
+     .built = true, FIELD(kv_q8)},
     {"ASHLEY_CPU", "cpu", ASH_KEY_WORD, NULL, "scalar avx2 avx512 neon dotprod i8mm",
      "forces a lower kernel set (default: the best the machine has)", .built = true, FIELD(cpu)},
 };
@@ -157,6 +161,8 @@ static int set_word(ash_config *c, const ash_key_info *k, const char *text, ash_
     if (i < 0) return ash_err_set(err, ASH_EINVAL, "expected one of: %s", k->words);
     if (k->offset == offsetof(ash_config, fallback))
         c->fallback = (ash_fallback)(ASH_FALLBACK_NEVER + i);
+    else if (k->offset == offsetof(ash_config, kv_q8))
+        c->kv_q8 = i == 1;
     else if (k->offset == offsetof(ash_config, ready))
         c->ready = (ash_ready)i;
     else

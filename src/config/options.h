@@ -48,6 +48,7 @@ typedef struct ash_preload {
     bool required, pin;    /* default true; a keep_alive unpins unless "pin" says otherwise */
     bool confirm;          /* consent to a download with a warning */
     uint32_t ctx;          /* 0: the model's own */
+    const char *kv;        /* "f16" "q8", NULL: the catalogue's or ASHLEY_KV */
     bool has_keep_alive;
     int64_t keep_alive_ms; /* -1: for ever; without has_keep_alive ASHLEY_KEEP_ALIVE */
 } ash_preload;
@@ -84,6 +85,7 @@ typedef struct ash_config {
     int64_t drain_ms;
     ash_strings origins;   /* exact origins, "scheme://" for all of a scheme, "loopback" for http and
                               https on localhost, 127.0.0.1 and [::1] with any port */
+    bool kv_q8;            /* keys and values in 8 bits where no entry says otherwise */
     bool notify_ready;     /* tell systemd when ready, not when listening */
     bool prediction;
     ash_cpu_level cpu;

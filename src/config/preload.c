@@ -45,7 +45,7 @@ static int read_keep_alive(const json_t *v, ash_preload *p, ash_err *err)
 
 static int check_members(const json_t *v, ash_err *err)
 {
-    static const char *const known[] = {"model", "required", "ctx", "keep_alive", "pin", "confirm"};
+    static const char *const known[] = {"model", "required", "ctx", "keep_alive", "pin", "confirm", "kv"};
     const char *key;
     json_t *member;
     json_object_foreach((json_t *)v, key, member)
@@ -56,8 +56,8 @@ static int check_members(const json_t *v, ash_err *err)
         if (!ok)
             return ash_err_set(
                 err, ASH_EINVAL,
-                "'%.64s' is not a member; expected model, required, ctx, keep_alive, pin "
-                "or confirm%s%s%s",
+                "'%.64s' is not a member; expected model, required, ctx, keep_alive, pin, "
+                "confirm or kv%s%s%s",
                 key, near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
     }
     return 0;
@@ -72,6 +72,11 @@ static int read_object(const json_t *v, ash_preload *p, ash_err *err)
     if (!rc) rc = ash_json_get_bool(v, "required", &p->required, err);
     if (!rc) rc = ash_json_get_bool(v, "confirm", &p->confirm, err);
     if (!rc) rc = ash_json_get_int(v, "ctx", 1, INT32_MAX, &ctx, err);
+    if (!rc) rc = ash_json_get_str(v, "kv", &p->kv, err);
+    if (!rc && p->kv && strcmp(p->kv, "f16") && strcmp(p->kv, "q8"))
+        rc = ash_err_set(err, ASH_EINVAL, "'kv' is '%.60s'; expected one of f16, q8", p->kv);
+    if (!rc && p->kv)
+        p->kv = !strcmp(p->kv, "q8") ? "q8" : "f16"; /* the JSON goes */
     const json_t *keep = json_object_get(v, "keep_alive");
     if (!rc && keep && !json_is_null(keep)) rc = read_keep_alive(keep, p, err);
     if (!rc) rc = ash_json_get_bool(v, "pin", &p->pin, err);

@@ -40,6 +40,8 @@ typedef struct ash_engine_opts {
                                   model's own, at most 8192 */
     uint32_t max_sequences;    /* running at once; 0 = 32 */
     uint64_t kv_bytes;         /* KV pool; 0 = room for max(ctx, 4096) * 4 tokens, at least one ctx */
+    bool kv_q8;                /* keys and values in 8 bits, a step for each token and head, instead of half
+                                  floats; a latent (MLA) stays as it is */
     int threads;               /* 0 = ash_cpu_threads() */
     ash_prediction prediction;
     ash_cpu_level cpu;         /* kernel set, at most ash_cpu_get()->level */

@@ -54,6 +54,8 @@ static int size_kv(const ash_net *net, const ash_engine_opts *opts, ash_sizes *s
 {
     s->kv = net->kv;
     s->kv.type = ash_kernel_get(opts->cpu)->kv;
+    if (opts->kv_q8 && !s->kv.v_in_k)
+        s->kv.type = ASH_KV_Q8;
     uint64_t block = (uint64_t)ash_kv_block_bytes(&s->kv);
     if (!block)
         return ash_err_set(err, ASH_EFORMAT, "%s: keys and values of that shape are too large",

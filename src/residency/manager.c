@@ -147,6 +147,7 @@ static int load_engine(const ash_manager *m, ash_entry *e, ash_engine **out, ash
     ash_engine_opts o = {.path = e->spec.path,
                          .template_text = e->spec.template_text,
                          .ctx = e->spec.ctx,
+                         .kv_q8 = e->spec.kv_q8,
                          .threads = m->threads,
                          .state_dir = m->state_dir,
                          .disk_budget = m->disk_budget,

@@ -35,6 +35,7 @@ typedef struct ash_model_spec {
     const char *template_text;                                /* override or NULL */
     const char *repo, *format, *size, *description, *warning; /* shown, may be NULL */
     uint32_t ctx;                                             /* 0 = the model's own */
+    bool kv_q8;                                               /* as in ash_engine_opts */
     int64_t keep_alive_ms; /* idle time before an on-demand model goes; -1 = for ever */
     bool preload, required, pin;
     const char *warm_prompt; /* the default persona's system prompt, or NULL */
