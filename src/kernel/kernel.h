@@ -79,7 +79,8 @@ static inline int64_t ash_kv_part_bytes(ash_kv_type type, int dim)
 
 /* Up to ASH_TILE query vectors of one KV head against up to ASH_SPAN tokens of one sequence.
  * K of a block is [k_dim][32 tokens], V is [32 tokens][v_dim], but for ASH_KV_Q8. Where v is NULL beside
- * a k, V is the first v_dim components of K (a latent of which keys and values are made: MLA), in all blocks alike.
+ * a k, V is the first v_dim components of K (a latent of which keys and values are made: MLA), in all
+ * blocks alike.
  * Query vector i sees the tokens [lo[i], hi[i]) of the span (empty if hi <= lo), others may hold
  * anything, NaN too. The state of a query vector (max, sum, acc) starts as (-INFINITY, 0, zeros);
  * out = acc / sum in the end. */
