@@ -19,7 +19,8 @@ int64_t ash_kv_block_bytes(const ash_kv_shape *s)
 {
     enum { MOST = 1 << 16 };
     if (s->layers < 1 || s->layers > MOST || s->kv_heads < 1 || s->kv_heads > MOST || s->k_dim < 1 ||
-        s->k_dim > MOST || s->v_dim < 1 || s->v_dim > MOST || (s->v_in_k && (s->v_dim > s->k_dim || s->type == ASH_KV_Q8)))
+        s->k_dim > MOST || s->v_dim < 1 || s->v_dim > MOST ||
+        (s->v_in_k && (s->v_dim > s->k_dim || s->type == ASH_KV_Q8)))
         return 0;
     int64_t layer = part_bytes(s, s->k_dim) + (s->v_in_k ? 0 : part_bytes(s, s->v_dim));
     return layer > INT64_MAX / 4 / s->layers ? 0 : layer * s->layers;

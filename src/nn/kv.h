@@ -7,9 +7,9 @@
  * blocks are used again, lowest number first. One thread at a time.
  *
  * block: [layer] { K [kv_heads][k_dim][32 tokens], V [kv_heads][32 tokens][v_dim] }, each K and V on
- * 64 bytes; of ASH_KV_Q8 see kernel.h. K is transposed so that a vector register holds one component of many tokens. With v_in_k
- * there is no V: a value is the first v_dim components of its key (the latent of MLA with its rotated
- * part behind; DeepSeek-V2, Liu et al. 2024, section 2.1). */
+ * 64 bytes; of ASH_KV_Q8 see kernel.h. K is transposed so that a vector register holds one component of many
+ * tokens. With v_in_k there is no V: a value is the first v_dim components of its key (the latent of MLA with
+ * its rotated part behind; DeepSeek-V2, Liu et al. 2024, section 2.1). */
 #ifndef ASHLEY_NN_KV_H
 #define ASHLEY_NN_KV_H
 
