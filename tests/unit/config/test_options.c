@@ -137,7 +137,7 @@ static void preload_lists(void **state)
     ash_config_close(c);
 
     c = loaded("PRELOAD_MODELS='[\"a\",{\"model\":\"b\",\"required\":false,\"ctx\":512,"
-               "\"keep_alive\":\"10m\"},{\"model\":\"c\",\"keep_alive\":-1,\"pin\":true,"
+               "\"kv\":\"q8\",\"keep_alive\":\"10m\"},{\"model\":\"c\",\"keep_alive\":-1,\"pin\":true,"
                "\"confirm\":true}]'\n",
                NONE);
     assert_int_equal(c->preload.n, 3);
@@ -145,6 +145,9 @@ static void preload_lists(void **state)
     assert_true(c->preload.v[0].required && c->preload.v[0].pin && !c->preload.v[0].has_keep_alive);
     assert_true(!b->required && !b->pin && b->has_keep_alive && b->ctx == 512 && !b->confirm);
     assert_int_equal(b->keep_alive_ms, 600000);
+    assert_string_equal(b->kv, "q8");
+    assert_null(last->kv);
+    assert_false(c->kv_q8);
     assert_true(last->required && last->pin && last->confirm);
     assert_int_equal(last->keep_alive_ms, -1);
     ash_config_close(c);
@@ -158,6 +161,8 @@ static void wrong_values(void **state)
         {"ASHLEY_PORT=80808", "ASHLEY_PORT (.env:1) is '80808': expected a port from 0 to 65535"},
         {"ASHLEY_PORT=80x", "expected a port"},
         {"ASHLEY_PORT=-1", "expected a port"},
+        {"ASHLEY_KV=q4", "expected one of: f16 q8"},
+        {"PRELOAD_MODELS='[{\"model\":\"a\",\"kv\":\"q4\"}]'", "'kv' is 'q4'; expected one of f16, q8"},
         {"\nASHLEY_READY=most",
          "ASHLEY_READY (.env:2) is 'most': expected one of: all required any"},
         {"ASHLEY_FALLBACK=sometimes", "expected one of: never on-error on-not-ready always"},
