@@ -239,7 +239,8 @@ static int open_all(serving *s, ash_err *err)
     ash_manager_opts mo = {
         .specs = s->specs, .n_specs = s->n_specs, .cpu = c->cpu,
         .prediction = c->prediction ? ASH_PREDICTION_AUTO : ASH_PREDICTION_NEVER,
-        .state_dir = c->state_dir, .disk_budget = c->disk_budget, .ready_policy = c->ready};
+        .state_dir = c->disk_budget ? c->state_dir : NULL,
+        .disk_budget = c->disk_budget == ASH_BYTES_AUTO ? 0 : c->disk_budget, .ready_policy = c->ready};
     rc = ash_manager_open(&mo, &s->manager, err);
     rc = rc ? rc : ash_local_open(s->manager, &s->local, err);
     rc = rc ? rc : open_upstream(s, err);

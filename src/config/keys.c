@@ -44,7 +44,8 @@ static const ash_key_info keys[] = {
     {"ASHLEY_MEMORY_BUDGET", "memory-budget", ASH_KEY_BYTES, "auto", NULL,
      "memory for models: bytes with suffix, or auto", .built = false, FIELD(memory_budget)},
     {"ASHLEY_DISK_BUDGET", "disk-budget", ASH_KEY_BYTES, "auto", NULL,
-     "disk for packed models: bytes with suffix, or auto (a quarter of what is free beyond 4 GiB)",
+     "disk for packed models and prefixes: bytes with suffix, 0 for none, or auto (a quarter of what is free "
+     "beyond 4 GiB)",
      .built = true, FIELD(disk_budget)},
     {"ASHLEY_KEEP_ALIVE", "keep-alive", ASH_KEY_TIME_FOR_EVER, "5m", NULL,
      "how long an on-demand model stays after its last use; -1 for ever", .built = true,
@@ -235,7 +236,7 @@ int ash_key_set(ash_config *c, const ash_key_info *k, const char *text, ash_aren
         return 0;
     case ASH_KEY_BYTES:
         if (!strcasecmp(text, "auto")) {
-            *(uint64_t *)field = 0;
+            *(uint64_t *)field = ASH_BYTES_AUTO;
             return 0;
         }
         return ash_value_bytes(text, field, err);

@@ -42,6 +42,9 @@ typedef struct ash_key_info {
 /* All keys, in the order of the documentation. */
 const ash_key_info *ash_config_keys(size_t *n);
 
+/* A size that was left to this machine. */
+#define ASH_BYTES_AUTO UINT64_MAX
+
 /* One entry of PRELOAD_MODELS. */
 typedef struct ash_preload {
     const char *model;
@@ -76,7 +79,7 @@ typedef struct ash_config {
     uint16_t port; /* 0: any free one */
     ash_strings api_keys; /* secrets */
     bool allow_open;
-    uint64_t memory_budget, disk_budget; /* bytes; 0: auto */
+    uint64_t memory_budget, disk_budget; /* bytes, or ASH_BYTES_AUTO */
     int64_t keep_alive_ms;               /* -1: for ever */
     int64_t queue_ms, load_ms, first_token_ms, idle_ms; /* 0: none */
     ash_fallback fallback; /* UNSET: on-error where the default model is an upstream, else never */

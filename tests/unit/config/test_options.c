@@ -61,7 +61,7 @@ static void defaults(void **state)
     assert_int_equal(c->port, 8080);
     assert_int_equal(c->api_keys.n, 0);
     assert_false(c->allow_open);
-    assert_int_equal(c->memory_budget, 0);
+    assert_true(c->memory_budget == ASH_BYTES_AUTO && c->disk_budget == ASH_BYTES_AUTO);
     assert_int_equal(c->keep_alive_ms, 300000);
     assert_int_equal(c->queue_ms, 30000);
     assert_int_equal(c->load_ms, 600000);
@@ -106,6 +106,7 @@ static void every_type(void **state)
 {
     ash_config *c =
         loaded("ASHLEY_API_KEYS=key-one, key-two\nASHLEY_ALLOW_OPEN=1\nASHLEY_MEMORY_BUDGET=4Gi\n"
+               "ASHLEY_DISK_BUDGET=0\n"
                "ASHLEY_KEEP_ALIVE=-1\nASHLEY_IDLE_TIMEOUT=250ms\nASHLEY_FALLBACK=on-not-ready\n"
                "ASHLEY_READY=any\nASHLEY_ORIGINS=https://a.example\nASHLEY_NOTIFY=ready\n"
                "ASHLEY_CPU=scalar\nHF_HUB_OFFLINE=yes\nHF_HOME=~/hf\nASHLEY_STATE_DIR=/s/\n",
@@ -114,6 +115,7 @@ static void every_type(void **state)
     assert_string_equal(c->api_keys.v[1], "key-two");
     assert_true(c->allow_open);
     assert_int_equal(c->memory_budget, 4294967296);
+    assert_int_equal(c->disk_budget, 0); /* nothing, which is not auto */
     assert_int_equal(c->keep_alive_ms, -1);
     assert_int_equal(c->idle_ms, 250);
     assert_int_equal(c->fallback, ASH_FALLBACK_ON_NOT_READY);
