@@ -116,6 +116,7 @@ static const ash_kernel avx512bf16 = {
     .rope_halves = ash_avx512_rope_halves,
     .span_act = ASH_ACT_BF16,
     .span = ash_avx512bf16_span,
+    .fine_span = ash_avx512_span,
     .span_q8 = ash_avx512_span_q8,
     .merge = ash_avx512_merge,
 };

@@ -135,6 +135,7 @@ typedef struct ash_kernel {
      * weights of tokens are multiplied as span_act says: as floats, or rounded to bfloat16. */
     ash_act_form span_act; /* ASH_ACT_F32 or ASH_ACT_BF16 */
     void (*span)(const ash_attn_span *s);
+    void (*fine_span)(const ash_attn_span *s); /* the same in floats; NULL where span is so */
     /* The same of ASH_KV_Q8, queries and weights in 16 bits at least; NULL where ash_attention_run has to
      * widen blocks to half floats for span. */
     void (*span_q8)(const ash_attn_span *s);
