@@ -26,7 +26,8 @@ LOGS = os.path.join(ROOT, "build-test", "logs")
 SANITIZERS = {
     "ASAN_OPTIONS": "detect_leaks=1:allocator_may_return_null=1:handle_segv=2:handle_sigill=2",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
-    "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
+    "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1:suppressions="
+                    + os.path.join(ROOT, "tests", "tsan.supp"),
 }
 
 

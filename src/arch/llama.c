@@ -330,7 +330,8 @@ static void attend(const llama *m, ash_run *run, int layer, const state *s)
 {
     const ash_hparams *hp = &m->net.hp;
     ash_attention a = {.heads = (int)hp->n_heads, .scale = 1 / sqrtf((float)hp->k_dim),
-                       .window = ash_hparams_window(hp, layer)};
+                       .window = ash_hparams_window(hp, layer),
+                       .fine = m->layers[layer].q.w.form == ASH_FORM_F32}; /* who keeps floats wants them */
     ash_attention_run(run->nn, &a, run->kv, layer, s->rows, s->n, s->q, s->attn);
     ash_linear_run(run->nn, (const ash_linear *[]){&m->layers[layer].o}, 1, s->attn, s->n,
                    (float *[]){s->d});

@@ -197,9 +197,11 @@ static int open_model(ash_cli *cli, ash_engine_opts o, ash_engine **out)
     if ((cli->n_args == 0) == !spec)
         return ash_cli_usage("bench takes either MODEL or --synthetic SHAPE:FORMAT");
     if (!spec) return ash_cli_engine(cli, cli->args[0], o, out);
+    int status = cli->config ? 0 : ash_cli_configure(cli);
+    if (status) return status;
     o.kv_q8 = ash_cli_kv_q8(cli, NULL, NULL);
     if (ash_synthetic_make(spec, &fd, path, &err)) return ash_cli_fail(&err);
-    int status = ash_cli_engine_file(cli, path, spec, o, out);
+    status = ash_cli_engine_file(cli, path, spec, o, out);
     ash_synthetic_remove(fd, path);
     return status;
 }

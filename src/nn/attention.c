@@ -140,8 +140,9 @@ static void run_span(const job *j, const item *it, int span, int worker, ash_att
 {
     const ash_kernel *k = j->nn->k;
     set_tokens(j, it, span, s);
-    if (j->kv->shape.v_in_k && k->fine_span) {
-        k->fine_span(s); /* what a latent is rounded by may end in the choice of another expert */
+    /* what a latent is rounded by may end in the choice of another expert */
+    if ((j->kv->shape.v_in_k || j->a->fine) && k->fine_span && j->kv->shape.type != ASH_KV_Q8) {
+        k->fine_span(s);
     } else if (j->kv->shape.type != ASH_KV_Q8) {
         k->span(s);
     } else if (k->span_q8) {

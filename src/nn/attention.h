@@ -9,6 +9,7 @@ typedef struct ash_attention {
     int heads;      /* a multiple of the pool's kv_heads; head h reads KV head h / (heads / kv_heads) */
     float scale;    /* of the scores; usually 1 / sqrt(k_dim) */
     int32_t window; /* a row sees its last `window` positions; 0 means all */
+    bool fine;      /* in floats on any CPU, where others round to bfloat16; a latent always is */
 } ash_attention;
 
 /* out [n, heads * v_dim] from q [n, heads * k_dim]: row i attends to the positions 0..rows[i].pos of
