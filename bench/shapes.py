@@ -26,6 +26,7 @@ import shapes_text
 PRIME = 1048573  # elements of a pattern
 CHUNK = 8 << 20
 SIZES = {"F32": 4, "I32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1}
+BLOCKS = {"Q4_0": (32, 18), "Q8_0": (32, 34), "Q4_K": (256, 144), "Q6_K": (256, 210)}  # values, bytes
 ORDER = ["F8_E4M3", "F16", "BF16", "I32", "F32"]  # safetensors writes the widest type first
 
 
@@ -60,11 +61,13 @@ def half(value):
 
 def blocks(kind):
     """Random GGUF blocks whose values have a deviation of about 0.02."""
-    size = {"Q4_0": 18, "Q4_K": 144, "Q6_K": 210}[kind]
+    size = BLOCKS[kind][1]
     n = 16381 if size > 20 else 131071
     b = numpy.random.default_rng(len(kind) + size).integers(0, 256, (n, size), dtype=numpy.uint8)
     if kind == "Q4_0":
         b[:, 0:2] = half(0.0043)
+    elif kind == "Q8_0":
+        b[:, 0:2] = half(0.00027)
     elif kind == "Q4_K":  # y = d * scale * q - dmin * min, 6-bit scales
         b[:, 0:2], b[:, 2:4] = half(0.00014), half(0.00102)
     else:  # y = d * scale * q, 8-bit scales
@@ -94,7 +97,7 @@ def pattern(fill, dtype):
             _patterns[key] = numpy.random.default_rng(6).integers(0, 1 << 32, PRIME, dtype="<u4").tobytes()
         elif fill == "zero":
             _patterns[key] = bytes(1 << 16)
-        elif fill in ("Q4_0", "Q4_K", "Q6_K"):
+        elif fill in BLOCKS:
             _patterns[key] = blocks(fill)
         else:  # one word over and over
             _patterns[key] = struct.pack("<I", int(fill, 16)) * 16384
@@ -114,7 +117,7 @@ class Tensor:
             yield self.groups()
             return
         data = pattern(self.fill, self.dtype)
-        unit = SIZES.get(self.dtype, {"Q4_0": 18, "Q4_K": 144, "Q6_K": 210}.get(self.dtype))
+        unit = BLOCKS[self.dtype][1] if self.dtype in BLOCKS else SIZES[self.dtype]
         at = zlib.crc32(self.name.encode()) % (len(data) // unit) * unit
         left = self.bytes
         piece = data[at:]
@@ -248,13 +251,15 @@ def write_torch(path, tensors):
 
 
 def write_gguf(path, pairs, tensors):
-    types = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_K": 12, "Q6_K": 14, "BF16": 30}
+    types = {"F32": 0, "F16": 1, "Q4_0": 2, "Q8_0": 8, "Q4_K": 12, "Q6_K": 14, "BF16": 30}
 
     def text(s):
         b = s.encode()
         return struct.pack("<Q", len(b)) + b
 
     def value(v):
+        if isinstance(v, bytes):  # as a file has it, type and all
+            return v
         if isinstance(v, bool):
             return struct.pack("<IB", 7, v)
         if isinstance(v, int):
@@ -383,14 +388,16 @@ def deepseek_layer(c, i, fp8):
 
 
 def llama_gguf(c, mix):
-    """Tensors of a Llama GGUF; mix is Q4_0 or Q4_K_M, as llama.cpp's quantiser chooses types."""
+    """Tensors of a Llama GGUF; mix is Q4_0, Q8_0, BF16 or Q4_K_M, as llama.cpp's quantiser chooses types."""
     d, vocab, n = c["hidden_size"], c["vocab_size"], c["num_hidden_layers"]
-    base = "Q4_0" if mix == "Q4_0" else "Q4_K"
+    base = "Q4_K" if mix == "Q4_K_M" else mix
     short = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output",
              "gate_proj": "ffn_gate", "up_proj": "ffn_up", "down_proj": "ffn_down"}
 
     def matrix(name, kind, n_out, n_in):
-        block, size = {"Q4_0": (32, 18), "Q4_K": (256, 144), "Q6_K": (256, 210)}[kind]
+        if kind not in BLOCKS:
+            return Tensor(name + ".weight", kind, [n_out, n_in])
+        block, size = BLOCKS[kind]
         return Tensor(name + ".weight", kind, [n_out, n_in], kind, n_out * n_in // block * size)
 
     yield matrix("token_embd", base, vocab, d)
@@ -403,7 +410,7 @@ def llama_gguf(c, mix):
             kind = "Q6_K" if more and part in ("attn_v", "ffn_down") else base
             yield matrix(f"blk.{i}.{part}", kind, n_out, n_in)
     yield Tensor("output_norm.weight", "F32", [d], "norm")
-    yield matrix("output", "Q6_K", vocab, d)
+    yield matrix("output", base if mix in ("Q8_0", "BF16") else "Q6_K", vocab, d)
 
 
 # ---- the catalogue's entries --------------------------------------------------------------------
@@ -542,18 +549,23 @@ def make_sharded(folder, c, more, index_only):
             write_safetensors(os.path.join(folder, name), shard, {"format": "pt"})
 
 
-def make_gguf(folder, c, mix, text):
+def gguf_settings(c, name, mix):
     head = c["hidden_size"] // c["num_attention_heads"]
-    pairs = {"general.architecture": "llama", "general.name": "deepseek-math-7b-instruct",
-             "general.file_type": {"Q4_0": 2, "Q4_K_M": 15}[mix], "general.quantization_version": 2,
-             "llama.block_count": c["num_hidden_layers"],
-             "llama.context_length": c["max_position_embeddings"],
-             "llama.embedding_length": c["hidden_size"], "llama.feed_forward_length": c["intermediate_size"],
-             "llama.attention.head_count": c["num_attention_heads"],
-             "llama.attention.head_count_kv": c["num_key_value_heads"],
-             "llama.attention.layer_norm_rms_epsilon": c["rms_norm_eps"],
-             "llama.rope.freq_base": c["rope_theta"], "llama.rope.dimension_count": head,
-             "llama.vocab_size": c["vocab_size"]} | shapes_text.gguf_pairs(text, c["vocab_size"])
+    return {"general.architecture": "llama", "general.name": name,
+            "general.file_type": {"Q4_0": 2, "Q8_0": 7, "Q4_K_M": 15, "BF16": 32}[mix],
+            "general.quantization_version": 2,
+            "llama.block_count": c["num_hidden_layers"],
+            "llama.context_length": c["max_position_embeddings"],
+            "llama.embedding_length": c["hidden_size"], "llama.feed_forward_length": c["intermediate_size"],
+            "llama.attention.head_count": c["num_attention_heads"],
+            "llama.attention.head_count_kv": c["num_key_value_heads"],
+            "llama.attention.layer_norm_rms_epsilon": c["rms_norm_eps"],
+            "llama.rope.freq_base": c.get("rope_theta", 10000.0), "llama.rope.dimension_count": head,
+            "llama.vocab_size": c["vocab_size"]}
+
+
+def make_gguf(folder, c, mix, text):
+    pairs = gguf_settings(c, "deepseek-math-7b-instruct", mix) | shapes_text.gguf_pairs(text, c["vocab_size"])
     write_gguf(os.path.join(folder, f"deepseek-math-7b-instruct.{mix}.gguf"), pairs, list(llama_gguf(c, mix)))
 
 

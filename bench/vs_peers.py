@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 """Ashley against other engines on one GGUF file, all in one run, in turn.
 
-    bench/vs_peers.py [--model FILE] [--peers llama.cpp,openvino] [--runs 5] [--prompt 512] [--decode 128]
-                      [--threads 2] [--json]
+    bench/vs_peers.py [--model FILE | --shape SHAPE --format FORMAT] [--peers llama.cpp,openvino]
+                      [--runs 5] [--prompt 512] [--decode 128] [--threads 2] [--json]
+
+SHAPE is llama-1b, mistral-7b or llama-13b, FORMAT q4_0, q4_k_m, q8_0 or bf16: a file with random weights
+(bench/peer_model.py; needs numpy) is written into a temporary folder and removed.
 
 llama.cpp comes prebuilt in the npm package node-llama-cpp (gpu: false, about 700 MB, most of it GPU builds
 that are not used), OpenVINO GenAI in the PyPI package openvino-genai (it wants a byte-level BPE
@@ -17,6 +20,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 
 from common import ASHLEY, MIB, MODEL, ROOT, machine, need, spread
 
@@ -93,20 +97,7 @@ def openvino(o):
 PEERS = {"llama.cpp": llamacpp, "openvino": openvino}
 
 
-def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("--model", default=MODEL)
-    p.add_argument("--peers", default=",".join(PEERS), type=lambda s: s.split(","))
-    p.add_argument("--runs", type=int, default=5)
-    p.add_argument("--prompt", type=int, default=512)
-    p.add_argument("--decode", type=int, default=128)
-    p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    p.add_argument("--json", action="store_true")
-    o = p.parse_args()
-    if unknown := [name for name in o.peers if name not in PEERS]:
-        p.error(f"no peer {', '.join(unknown)}; there are: {', '.join(PEERS)}")
-    need(o.model, "run scripts/run --no-serve first")
-    need(ASHLEY, "run scripts/run --no-serve first")
+def compare(o):
     head = machine()
     sides = {"ashley": ashley} | {name: PEERS[name] for name in o.peers}
     got = {name: [] for name in sides}
@@ -131,6 +122,34 @@ def main():
             if key in runs[0]:
                 unit = MIB if key.startswith("peak") else 1
                 print(f"{name}: {title}: {statistics.median(r[key] for r in runs) / unit:.0f}")
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("--model", default=MODEL)
+    p.add_argument("--shape")
+    p.add_argument("--format", default="q4_0")
+    p.add_argument("--peers", default=",".join(PEERS), type=lambda s: s.split(","))
+    p.add_argument("--runs", type=int, default=5)
+    p.add_argument("--prompt", type=int, default=512)
+    p.add_argument("--decode", type=int, default=128)
+    p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    p.add_argument("--json", action="store_true")
+    o = p.parse_args()
+    if unknown := [name for name in o.peers if name not in PEERS]:
+        p.error(f"no peer {', '.join(unknown)}; there are: {', '.join(PEERS)}")
+    need(MODEL, "run scripts/run --no-serve first")
+    need(ASHLEY, "run scripts/run --no-serve first")
+    if not o.shape:
+        compare(o)
+        return
+    import peer_model
+    if o.shape not in peer_model.SHAPES or o.format not in peer_model.FORMATS:
+        p.error(f"shapes are {', '.join(peer_model.SHAPES)}; formats {', '.join(peer_model.FORMATS)}")
+    with tempfile.TemporaryDirectory(prefix="ashley-bench-") as folder:
+        o.model = os.path.join(folder, f"{o.shape}-{o.format}.gguf")
+        peer_model.write(o.shape, o.format, o.model)
+        compare(o)
 
 
 if __name__ == "__main__":
