@@ -97,6 +97,20 @@ typedef struct ash_attn_span {
     float *p;                        /* scratch [m][ASH_SPAN] */
 } ash_attn_span;
 
+/* The tokens [*t0, *t1) that any of the query vectors [i, i + n) sees; false if there are none. */
+static inline bool ash_span_seen(const ash_attn_span *s, int i, int n, int *t0, int *t1)
+{
+    *t0 = ASH_SPAN;
+    *t1 = 0;
+    for (int end = i + n; i < end; i++) {
+        if (s->hi[i] <= s->lo[i])
+            continue;
+        *t0 = s->lo[i] < *t0 ? s->lo[i] : *t0;
+        *t1 = s->hi[i] > *t1 ? s->hi[i] : *t1;
+    }
+    return *t0 < *t1;
+}
+
 /* What a word of packed quants has of one input of 16 outputs: bits of the 16 words at `words`. */
 typedef struct ash_bits {
     const uint8_t *words; /* any alignment */

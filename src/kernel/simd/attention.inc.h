@@ -160,15 +160,9 @@ INLINE void scores(const ash_attn_span *s, tile *t, const int N)
 
 static void open_tile(const ash_attn_span *s, tile *t, int i0, int n)
 {
-    *t = (tile){.i0 = i0, .n = n, .t0 = ASH_SPAN};
-    for (int i = i0; i < i0 + n; i++) {
-        if (s->hi[i] <= s->lo[i])
-            continue;
-        t->t0 = s->lo[i] < t->t0 ? s->lo[i] : t->t0;
-        t->t1 = s->hi[i] > t->t1 ? s->hi[i] : t->t1;
-    }
+    *t = (tile){.i0 = i0, .n = n};
 #define CALL(N) scores(s, t, N)
-    if (t->t0 < t->t1)
+    if (ash_span_seen(s, i0, n, &t->t0, &t->t1))
         BY_SIZE(n, CALL);
 #undef CALL
 }

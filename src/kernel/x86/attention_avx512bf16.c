@@ -263,15 +263,7 @@ void ash_avx512bf16_span(const ash_attn_span *s)
 {
     work w;
     w.s = s;
-    w.t0 = ASH_SPAN;
-    w.t1 = 0;
-    for (int i = 0; i < s->m; i++) {
-        if (s->hi[i] <= s->lo[i])
-            continue;
-        w.t0 = s->lo[i] < w.t0 ? s->lo[i] : w.t0;
-        w.t1 = s->hi[i] > w.t1 ? s->hi[i] : w.t1;
-    }
-    if (w.t0 >= w.t1)
+    if (!ash_span_seen(s, 0, s->m, &w.t0, &w.t1))
         return;
     scores(&w);
     for (int i = 0; i < s->m; i++) soften(&w, i);
