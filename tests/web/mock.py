@@ -5,7 +5,8 @@ chats that stream), with answers made up from the question, so that every case c
   mock.py [--port N] [--key SECRET] [--fast]     prints "listening on PORT"
 
 What the last message says decides the answer: see ANSWERS and `chat`. /mock/requests returns the
-bodies of all chats so far, /mock/fail?sse=1 takes /models/sse away.
+bodies of all chats so far, /mock/fail?sse=1 takes /models/sse away, /mock/go ends every wait of a
+"prefill" and of a load asked for with "hold".
 """
 
 import argparse
@@ -99,6 +100,7 @@ class State:
         self.requests = []
         self.sse = True
         self.loading_left = 2
+        self.go = threading.Event()  # what passes too soon to be seen for certain waits for /mock/go
         self.models = {}
         self.changed = {}
         self.add("smollm2-135m-instruct", "loaded", n_ctx=8192, resident_bytes=132_000_000,
@@ -132,7 +134,7 @@ class State:
             self.changed[name] = self.version
             self.lock.notify_all()
 
-    def load(self, name):
+    def load(self, name, hold=False):
         def run():
             steps = 24
             for i in range(steps):
@@ -140,6 +142,8 @@ class State:
                     return
                 self.put(name, progress=i / steps, stage="map" if i < 8 else "warm",
                          eta_seconds=(steps - i) * 0.125 * self.speed, bytes_per_second=9e8)
+                if hold and i == steps // 2:
+                    self.go.wait(60)
                 time.sleep(0.125 * self.speed)
             self.put(name, state="loaded", progress=1, stage=None, eta_seconds=None, can=["unload"])
         if self.models[name]["state"] in ("loading", "loaded"):
@@ -231,6 +235,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.reply(200, {"status": "ok"})
         if url.path == "/mock/requests":
             return self.reply(200, self.state.requests)
+        if url.path == "/mock/go":
+            self.state.go.set()
+            return self.reply(200, {})
         if url.path == "/mock/fail":
             self.state.sse = False
             return self.reply(200, {})
@@ -296,10 +303,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if "not ready" in last and state.loading_left > 0:
             state.loading_left -= 1
             return self.error(503, "model_loading", "platypus-7b is still loading",
-                              [("Retry-After", "1")], loading=state.models["platypus-7b"])
+                              [("Retry-After", "3")], loading=state.models["platypus-7b"])
         far = model in ("ashley", "openai") and "local" not in last
         if model in state.models and state.models[model]["state"] == "unloaded":
-            state.load(model)
+            state.load(model, hold="hold" in last)
         served = PERSONAS[1]["meta"]["model"] if model == "ink" else model
         # A stream that began before it was known who answers says it in a chunk.
         self.stream([] if "fallback" in last else
@@ -333,7 +340,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             for done in (0, 40, 80):
                 self.chunk({}, model, prompt_progress={"total": 100, "cache": 0, "processed": done,
                                                        "time_ms": done})
-                time.sleep(0.4)
+            self.state.go.wait(60)
         if "think" in last:
             for word in "First I weigh the question, then I answer it.".split():
                 self.chunk({"reasoning_content": word + " "}, model)

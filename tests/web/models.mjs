@@ -1,6 +1,6 @@
 // States of models as people see them, and what can be done about them.
 import assert from 'node:assert/strict';
-import { answered, ask, button, choose, eventually, lastAnswer, picker, ready } from './steps.mjs';
+import { answered, ask, button, choose, eventually, goOn, lastAnswer, picker, ready } from './steps.mjs';
 
 const open = async (page) => {
   await button(page, /^All \d+ models?$/).click();
@@ -73,16 +73,16 @@ export const modelTests = [
   },
   {
     name: 'who asks a model that is not in memory sees what they wait for',
-    mock: [], // a load that takes its three seconds
-    async run({ page }) {
+    async run({ page, url }) {
       await choose(page, 'slow-llama');
       const strip = page.locator('.strip');
       assert.match(await strip.innerText(), /slow-llama loads when first used/);
-      await ask(page, 'hello');
+      await ask(page, 'hello, hold');
       await lastAnswer(page)
         .getByText(/slow-llama loading/)
         .waitFor();
       await lastAnswer(page).getByRole('progressbar').waitFor();
+      await goOn(url);
       assert.match(await answered(page), /Hello!/);
       await strip.waitFor({ state: 'detached' });
     },

@@ -51,6 +51,9 @@ export async function requestsTo(url) {
   return (await fetch(`${url}/mock/requests`)).json();
 }
 
+/** Lets the mock go on from where it waits for the test to have seen what it shows. */
+export const goOn = (url) => fetch(`${url}/mock/go`);
+
 export async function eventually(check, what, ms = 5000) {
   const end = Date.now() + ms;
   for (;;) {
