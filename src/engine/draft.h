@@ -13,6 +13,7 @@
 #define ASHLEY_ENGINE_DRAFT_H
 
 #include "base/err.h"
+#include "base/limits.h"
 
 enum { ASH_DRAFT_LEVELS = 8 };
 
@@ -25,6 +26,22 @@ typedef struct ash_draft {
     float right[ASH_DRAFT_LEVELS]; /* smoothed: how often a guess of this agreement came true */
     uint8_t seen[ASH_DRAFT_LEVELS]; /* guesses that `right` rests on, so far as they matter */
 } ash_draft;
+
+/* How often guesses of a draft model come true (engine/drafting.h). */
+typedef struct ash_draft_odds {
+    float right[ASH_DRAFT_LEVELS]; /* smoothed, by how sure the model was */
+    float mean;                    /* of all */
+    uint8_t seen[ASH_DRAFT_LEVELS], n_seen; /* guesses that these rest on, so far as they matter */
+    float credit;                  /* what guessing may still lose, in steps; reading is not counted */
+} ash_draft_odds;
+
+/* What a draft model guesses to follow a text in one step. */
+typedef struct ash_drafted {
+    uint32_t n;
+    int32_t ids[ASH_MAX_DRAFT];
+    uint8_t levels[ASH_MAX_DRAFT]; /* of the odds */
+    float chances[ASH_MAX_DRAFT];  /* that it is right if those before are */
+} ash_drafted;
 
 /* For a text of up to max_ids tokens: 8 to 16 bytes each, at most 256 KiB. ASH_ENOMEM. */
 int ash_draft_init(ash_draft *d, uint32_t max_ids, ash_err *err) ASH_MUST_CHECK;

@@ -18,6 +18,8 @@ struct ash_engine {
     float *logits;      /* [max_sequences + ASH_MAX_DRAFT][n_vocab], behind the run's scratch */
     void *map;          /* owned: scratch and logits */
     uint64_t map_bytes;
+    ash_draft_model *draft; /* or NULL */
+    char draft_refused[sizeof ((ash_err *)0)->msg];
     ash_scheduler *scheduler;
     ash_kv_prompt *kept; /* the warm prompt's file, or NULL */
 };
@@ -29,8 +31,12 @@ int ash_engine_plan_read(const ash_engine_opts *opts, ash_engine_plan *out, ash_
     if (rc)
         return rc;
     *out = m->sizes.plan;
+    ash_err own = ASH_ERR_INIT;
+    if (opts->draft_path && opts->prediction != ASH_PREDICTION_NEVER &&
+        ash_draft_model_plan(opts, out->n_ctx, &out->draft_bytes, &own) == ASH_ENOMEM)
+        rc = ash_err_nomem(err, "draft model");
     ash_model_close(m);
-    return 0;
+    return rc;
 }
 
 /* ---- opening -------------------------------------------------------------------------------- */
@@ -90,6 +96,27 @@ static int warm(ash_engine *e, const ash_engine_opts *opts, int64_t *row_ns, ash
     free(rows);
     free(table);
     return rc ? rc : ash_model_progress(opts, ASH_LOAD_WARM, 3, 3, err);
+}
+
+/* What keeps a draft model from guessing costs a warning: the model serves without. */
+static int open_draft(ash_engine *e, const ash_engine_opts *opts, ash_err *err)
+{
+    ash_model_info *info = &e->model->info;
+    ash_err own = ASH_ERR_INIT;
+    if (!opts->draft_path || opts->prediction == ASH_PREDICTION_NEVER)
+        return 0;
+    int rc = ash_draft_model_open(opts, e->model, e->run.nn->pool, &e->draft, &own);
+    if (rc == ASH_ECANCELED)
+        return ash_err_set(err, rc, "%s", own.msg);
+    if (!rc) {
+        info->draft = ash_draft_model_name(e->draft);
+        info->draft_bytes = ash_draft_model_bytes(e->draft);
+        return 0;
+    }
+    memcpy(e->draft_refused, own.msg, sizeof e->draft_refused);
+    info->draft_refused = e->draft_refused;
+    ash_warn("engine", "%s: no draft model guesses: %s", opts->path, own.msg);
+    return 0;
 }
 
 /* ---- warm prompt ---------------------------------------------------------------------------- */
@@ -276,7 +303,8 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
         (rc = ash_nn_open(&e->model->sizes.nn, &e->run.nn, err)) || (rc = reserve_run(e, err)) ||
         (rc = ash_model_load(e->model, opts, e->run.nn->pool, err)) ||
         (rc = warm(e, opts, &row_ns, err)) ||
-        (rc = ash_scheduler_open(e->model, &e->run, e->logits, opts->prediction, row_ns,
+        (rc = open_draft(e, opts, err)) ||
+        (rc = ash_scheduler_open(e->model, &e->run, e->logits, opts->prediction, e->draft, row_ns,
                                  &e->scheduler, err)) ||
         (rc = prefill_warm_prompt(e, opts, err))) {
         ash_engine_close(e);
@@ -294,6 +322,7 @@ void ash_engine_close(ash_engine *e)
         return;
     ash_kv_prompt_close(e->kept);
     ash_scheduler_close(e->scheduler);
+    ash_draft_model_close(e->draft); /* before the pool that it borrows */
     ash_kv_close(e->run.kv);
     ash_nn_close(e->run.nn);
     ash_model_close(e->model);

@@ -44,6 +44,10 @@ typedef struct ash_engine_opts {
                                   floats; a latent (MLA) stays as it is */
     int threads;               /* 0 = ash_cpu_threads() */
     ash_prediction prediction;
+    const char *draft_path;    /* a checkpoint of a small model with the same vocabulary that guesses
+                                  (engine/draft_model.h), or NULL; borrowed. What keeps it from doing so is
+                                  no failure: ash_model_info.draft_refused. Not opened with
+                                  ASH_PREDICTION_NEVER */
     ash_cpu_level cpu;         /* kernel set, at most ash_cpu_get()->level */
     bool bare;                 /* weights only: a checkpoint without tokenizer or template will do */
     const char *warm_prompt;   /* system prompt to prefill while loading, or NULL; borrowed */
@@ -64,6 +68,7 @@ typedef struct ash_engine_plan {
     uint64_t weight_bytes;  /* packed */
     uint64_t kv_bytes;      /* pool */
     uint64_t scratch_bytes; /* activations, logits, sampler state */
+    uint64_t draft_bytes;   /* all of the draft model; 0 without one, or if its headers refuse it */
     uint32_t n_ctx;         /* as it will be served */
 } ash_engine_plan;
 
@@ -74,6 +79,9 @@ typedef struct ash_model_info {
     const char *quantization; /* how most weights are stored: "Q4_1", "BF16", "FP8",
                                  "GPTQ 4-bit, group 128, act-order" */
     uint64_t n_params, file_bytes, weight_bytes, kv_bytes, scratch_bytes;
+    const char *draft;         /* the name of the draft model that guesses, or NULL */
+    const char *draft_refused; /* why none does although one was named, or NULL */
+    uint64_t draft_bytes;      /* all that it takes; 0 without */
     uint32_t n_ctx, n_ctx_train, n_vocab, n_layers, n_embd, n_heads, n_kv_heads;
     const char *chat_template; /* its text, "" if none */
     const char *template_from; /* "GGUF tokenizer.chat_template", "catalogue", "none" */
@@ -162,6 +170,7 @@ typedef struct ash_engine_stats {
     uint32_t kv_blocks, kv_blocks_used, kv_blocks_cached; /* cached: kept for prefix reuse */
     uint64_t prompt_tokens, cached_tokens, completion_tokens;
     uint64_t guessed_tokens, right_tokens; /* computed as guesses; those that came true */
+    uint64_t drafted_tokens, drafted_right; /* of these from the draft model */
     int64_t last_step_ns; /* monotonic; for liveness: 0 before the first */
 } ash_engine_stats;
 void ash_engine_get_stats(const ash_engine *e, ash_engine_stats *out);

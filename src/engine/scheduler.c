@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "engine/drafting.h"
 #include "engine/kv_spill.h"
-#include "engine/pace.h"
 
 enum {
     BACKGROUND_TURN = 4,             /* background rows join every so many steps beside chats */
@@ -60,6 +60,7 @@ struct ash_scheduler {
     ash_sequence *waiting;   /* chats before background, each oldest first */
     ash_sequence **running;  /* [max_sequences], oldest first */
     uint32_t n_running;
+    bool beside_prompts;     /* this step computes prompts too */
     bool stuck;              /* all that wait do so for the spill, or for KV memory that a call holds */
     ash_kv_spill *spill;     /* owned, or NULL */
     uint64_t restoring;      /* the job that the spill brings blocks back for */
@@ -70,10 +71,12 @@ struct ash_scheduler {
     int n_rows, n_drawn;
     int n_logits;            /* rows of logits that are given out */
     ash_prediction prediction;
+    ash_drafting drafting;
     ash_pace pace;
     ash_pace_step plan;      /* what this step consists of */
     uint64_t steps;
-    uint64_t prompt_tokens, cached_tokens, completion_tokens, guessed_tokens, right_tokens;
+    uint64_t prompt_tokens, cached_tokens, completion_tokens;
+    uint64_t guessed_tokens, right_tokens, drafted_tokens, drafted_right;
     int32_t *eval_blocks;    /* [blocks of n_ctx] */
 };
 
@@ -541,19 +544,43 @@ static double worth(const ash_scheduler *s, bool prompts, int guesses, double to
     return longer > 0 ? tokens / longer : 0;
 }
 
+/* How likely q's guess after `ahead` others is right if those are. */
+static float chance_of(const ash_sequence *q, uint32_t ahead)
+{
+    const ash_drafted *g = &q->drafted;
+    return !g->n ? ash_draft_chance(&q->draft, ahead) : ahead < g->n ? g->chances[ahead] : 0;
+}
+
+/* Counts who decodes in this step, and asks the draft model for them if there are few and no prompts. */
+static void find_decoding(ash_scheduler *s, bool chats)
+{
+    ash_sequence *few[ASH_DRAFT_SLOTS];
+    bool prompts = false;
+    for (uint32_t i = 0; i < s->n_running; i++) {
+        ash_sequence *q = s->running[i];
+        bool joins = takes_part(s, q, chats), decodes = joins && rows_left(q) == 1;
+        if (decodes && s->plan.decoding < ASH_DRAFT_SLOTS)
+            few[s->plan.decoding] = q;
+        s->plan.decoding += decodes;
+        prompts |= joins && !decodes;
+        q->decodes = decodes;
+        q->drafted.n = 0;
+    }
+    s->beside_prompts = prompts;
+    ash_drafting_guess(&s->drafting, &s->pace, few,
+                       prompts || s->plan.decoding > ASH_DRAFT_SLOTS ? 0 : s->plan.decoding);
+}
+
 /* Gives guesses to those that decode, the likeliest first: as many as make most tokens a second. */
 static void give_guesses(ash_scheduler *s, bool chats)
 {
     ash_sequence *order[ASH_MAX_DRAFT];
     int given = 0, best = 0;
-    bool prompts = false;
+    find_decoding(s, chats);
     for (uint32_t i = 0; i < s->n_running; i++) {
         ash_sequence *q = s->running[i];
-        bool joins = takes_part(s, q, chats), decodes = joins && rows_left(q) == 1;
-        s->plan.decoding += decodes;
-        prompts |= joins && !decodes;
         q->n_guesses = 0;
-        q->chance = decodes && s->prediction != ASH_PREDICTION_NEVER ? ash_draft_chance(&q->draft, 0) : 0;
+        q->chance = q->decodes && s->prediction != ASH_PREDICTION_NEVER ? chance_of(q, 0) : 0;
     }
     double tokens = s->plan.decoding, most = tokens * WORTHWHILE;
     for (ash_sequence *q; given < ASH_MAX_DRAFT && (q = likeliest(s));) {
@@ -561,8 +588,8 @@ static void give_guesses(ash_scheduler *s, bool chats)
         order[given++] = q;
         tokens += last;
         q->n_guesses++;
-        q->chance *= ash_draft_chance(&q->draft, q->n_guesses);
-        double w = worth(s, prompts, given, tokens, last);
+        q->chance *= chance_of(q, q->n_guesses);
+        double w = worth(s, s->beside_prompts, given, tokens, last);
         if (w > most) {
             most = w;
             best = given;
@@ -572,7 +599,9 @@ static void give_guesses(ash_scheduler *s, bool chats)
     while (given > best) order[--given]->n_guesses--;
     for (uint32_t i = 0; i < s->n_running; i++) {
         ash_sequence *q = s->running[i];
-        if (q->n_guesses)
+        if (q->drafted.n)
+            memcpy(q->ids + q->n_ids, q->drafted.ids, q->n_guesses * sizeof *q->ids);
+        else if (q->n_guesses)
             ash_draft_guess(&q->draft, q->ids, q->n_guesses);
     }
 }
@@ -619,6 +648,10 @@ static void settle(ash_scheduler *s, ash_sequence *q)
     uint32_t right = q->logits && q->n_samples ? q->n_samples - 1 : 0;
     s->guessed_tokens += q->n_guesses;
     s->right_tokens += right;
+    if (q->drafted.n) {
+        s->drafted_tokens += q->n_guesses;
+        s->drafted_right += right;
+    }
     q->n_kv += q->rows - q->n_guesses + right; /* keys of wrong guesses are written over */
     publish(s, q);
     if (prefill)
@@ -664,6 +697,7 @@ static void step(ash_scheduler *s)
     ash_pool_run(s->run->nn->pool, s->n_drawn, 1, draw_range, s);
     s->step_ns = ash_clock_ns() - t;
     ash_pace_note(&s->pace, &s->plan, s->step_ns);
+    ash_drafting_learn(&s->drafting, &s->pace, &s->plan, s->drawn, s->n_drawn);
     for (uint32_t i = 0; i < s->n_running;) {
         ash_sequence *q = s->running[i];
         if (q->rows)
@@ -735,6 +769,8 @@ static void note_stats(ash_scheduler *s, bool turn)
     s->stats.completion_tokens = completion;
     s->stats.guessed_tokens = s->guessed_tokens;
     s->stats.right_tokens = s->right_tokens;
+    s->stats.drafted_tokens = s->drafted_tokens;
+    s->stats.drafted_right = s->drafted_right;
     s->stats.last_step_ns = ash_clock_ns();
     s->turn |= turn;
     pthread_mutex_unlock(&s->lock);
@@ -825,7 +861,7 @@ static void release(ash_scheduler *s)
 }
 
 int ash_scheduler_open(const ash_model *m, ash_run *run, float *logits, ash_prediction prediction,
-                       int64_t row_ns, ash_scheduler **out, ash_err *err)
+                       ash_draft_model *draft, int64_t row_ns, ash_scheduler **out, ash_err *err)
 {
     *out = NULL;
     ash_scheduler *s = calloc(1, sizeof *s);
@@ -836,6 +872,7 @@ int ash_scheduler_open(const ash_model *m, ash_run *run, float *logits, ash_pred
     s->logits = logits;
     s->prediction = prediction;
     ash_pace_init(&s->pace, row_ns);
+    ash_drafting_init(&s->drafting, draft, prediction == ASH_PREDICTION_ALWAYS);
     s->inbox_end = &s->inbox;
     s->calls_end = &s->calls;
     s->stats.kv_blocks = (uint32_t)m->sizes.kv_blocks;

@@ -8,23 +8,26 @@
  * later, mostly from the prefix cache. Background jobs start only when no chat waits, take part in
  * every fourth step while a chat runs, give way first, and never evict a chat's prefix.
  *
- * A sequence that decodes may have further rows, of tokens that are guessed to follow (draft.h). Its sampler
- * draws from row after row for as long as it draws what was guessed; rows behind are computed again. So
- * a text is what it would be without guesses, at any temperature.
+ * A sequence that decodes may have further rows, of tokens that are guessed to follow (draft.h, drafting.h).
+ * Its sampler draws from row after row for as long as it draws what was guessed; rows behind are computed
+ * again. So a text is what it would be without guesses, at any temperature.
  *
  * A sequence's results do not depend on what runs beside it: kernels compute each row for itself. */
 #ifndef ASHLEY_ENGINE_SCHEDULER_H
 #define ASHLEY_ENGINE_SCHEDULER_H
 
+#include "engine/draft_model.h"
 #include "engine/kv_slots.h"
 #include "engine/sequence.h"
 
 typedef struct ash_scheduler ash_scheduler;
 
 /* Borrows a loaded model and its run (scratch, KV pool); logits is [max_sequences + ASH_MAX_DRAFT][n_vocab].
- * row_ns: what a row of a prompt was measured to take; corrected while running. Starts the thread. */
+ * draft: borrowed, or NULL. row_ns: what a row of a prompt was measured to take; corrected while running.
+ * Starts the thread. */
 int ash_scheduler_open(const ash_model *m, ash_run *run, float *logits, ash_prediction prediction,
-                       int64_t row_ns, ash_scheduler **out, ash_err *err) ASH_MUST_CHECK;
+                       ash_draft_model *draft, int64_t row_ns, ash_scheduler **out,
+                       ash_err *err) ASH_MUST_CHECK;
 /* Ends all jobs with ASH_FINISH_CANCELED, joins the thread, frees. NULL is fine. */
 void ash_scheduler_close(ash_scheduler *s);
 

@@ -32,6 +32,7 @@ struct ash_sequence {
     bool looked_on_disk;  /* what is there of the prompt is being brought back, or nothing is */
 
     /* this step */
+    bool decodes;      /* takes part, with one row and its guesses */
     uint32_t rows;     /* of the batch */
     uint32_t n_guesses; /* of them the last: ids[n_ids .. n_ids + n_guesses) */
     float *logits;     /* [1 + n_guesses][n_vocab] of the last rows, or NULL */
@@ -42,6 +43,8 @@ struct ash_sequence {
 
     /* prediction */
     ash_draft draft;   /* from start on, if the job wants text */
+    ash_drafted drafted; /* by the draft model for this step; in place of look-up if there are any */
+    ash_draft_odds odds; /* the draft model's on this text; mean 0: it has not guessed yet */
     float chance;      /* that all guesses up to the next one are right; the scheduler's, while planning */
 
     /* text */

@@ -25,7 +25,7 @@ static void *carve(carver *c, uint64_t bytes)
 
 static int threads_of(const ash_nn_options *o)
 {
-    return o->threads ? o->threads : ash_cpu_threads();
+    return o->pool ? ash_pool_threads(o->pool) : o->threads ? o->threads : ash_cpu_threads();
 }
 
 static void carve_act(carver *c, const ash_nn_options *o, ash_act *a)
@@ -102,8 +102,8 @@ int ash_nn_open(const ash_nn_options *o, ash_nn **out, ash_err *err)
     nn->o = *o;
     nn->o.threads = threads_of(o);
     nn->k = ash_kernel_get(o->level);
-    rc = ash_pool_open(nn->o.threads, &nn->pool, err);
-    if (rc)
+    nn->pool = o->pool;
+    if (!nn->pool && (rc = ash_pool_open(nn->o.threads, &nn->pool, err)))
         goto fail;
     uint64_t bytes = ash_nn_bytes(&nn->o);
     void *mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
@@ -127,7 +127,8 @@ void ash_nn_close(ash_nn *nn)
 {
     if (!nn)
         return;
-    ash_pool_close(nn->pool);
+    if (!nn->o.pool)
+        ash_pool_close(nn->pool);
     if (nn->scratch)
         munmap(nn->scratch, nn->scratch->bytes);
     free(nn);

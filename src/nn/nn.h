@@ -12,6 +12,8 @@
 typedef struct ash_nn_options {
     ash_cpu_level level;  /* ash_cpu_get()->level, or a lower one */
     int threads;          /* with the caller; 0 means ash_cpu_threads() */
+    ash_pool *pool;       /* borrowed, in place of threads: of an nn whose forwards take turns with these; or
+                             NULL: one of its own */
     int max_rows;         /* rows of one forward */
     int64_t max_in;       /* columns of the widest matrix, in packed order: the largest w.cols of a linear */
     int max_heads;        /* query heads */
@@ -23,7 +25,7 @@ typedef struct ash_nn_scratch ash_nn_scratch; /* nn's own */
 
 typedef struct ash_nn {
     const ash_kernel *k;
-    ash_pool *pool;  /* owned */
+    ash_pool *pool;  /* o.pool, or owned */
     ash_nn_options o;
     ash_nn_scratch *scratch;
 } ash_nn;
