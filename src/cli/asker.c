@@ -96,7 +96,9 @@ static int open_local(ash_asker *a, const char *id)
                            .preload = true,
                            .required = true,
                            .pin = true};
-    ash_manager_opts o = {.specs = &spec, .n_specs = 1, .cpu = a->cli->config->cpu};
+    ash_manager_opts o = ash_cli_manager_opts(a->cli->config);
+    o.specs = &spec;
+    o.n_specs = 1;
     a->model = entry->id;
     a->local = true;
     int rc = ash_manager_open(&o, &a->manager, &err);

@@ -58,6 +58,15 @@ int ash_cli_engine_file(ash_cli *cli, const char *path, const char *shown, ash_e
     return rc ? ash_cli_fail(&err) : 0;
 }
 
+ash_manager_opts ash_cli_manager_opts(const ash_config *c)
+{
+    return (ash_manager_opts){.cpu = c->cpu,
+                              .prediction = c->prediction ? ASH_PREDICTION_AUTO : ASH_PREDICTION_NEVER,
+                              .state_dir = c->disk_budget ? c->state_dir : NULL,
+                              .disk_budget = c->disk_budget == ASH_BYTES_AUTO ? 0 : c->disk_budget,
+                              .ready_policy = c->ready};
+}
+
 bool ash_cli_kv_q8(const ash_cli *cli, const ash_catalogue_entry *entry, const ash_preload *preload)
 {
     const char *kv = preload && preload->kv ? preload->kv : entry ? entry->kv : NULL;

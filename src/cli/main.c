@@ -127,6 +127,7 @@ int main(int argc, char **argv)
 {
     setlocale(LC_CTYPE, "");
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file limit is an error of write, like a full disk */
     if (argc < 2) {
         ash_cli_help_all();
         return ASH_EXIT_USAGE;

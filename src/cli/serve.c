@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "cli/engine_open.h"
 #include "cli/notify.h"
 #include "cli/report.h"
 #include "cli/term.h"
@@ -236,11 +237,9 @@ static int open_all(serving *s, ash_err *err)
     int rc = make_personas(s, err);
     rc = rc ? rc : make_specs(s, err);
     if (rc) return rc;
-    ash_manager_opts mo = {
-        .specs = s->specs, .n_specs = s->n_specs, .cpu = c->cpu,
-        .prediction = c->prediction ? ASH_PREDICTION_AUTO : ASH_PREDICTION_NEVER,
-        .state_dir = c->disk_budget ? c->state_dir : NULL,
-        .disk_budget = c->disk_budget == ASH_BYTES_AUTO ? 0 : c->disk_budget, .ready_policy = c->ready};
+    ash_manager_opts mo = ash_cli_manager_opts(c);
+    mo.specs = s->specs;
+    mo.n_specs = s->n_specs;
     rc = ash_manager_open(&mo, &s->manager, err);
     rc = rc ? rc : ash_local_open(s->manager, &s->local, err);
     rc = rc ? rc : open_upstream(s, err);

@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -336,6 +337,58 @@ static void killed_while_writing(void **state)
     leave(&p);
 }
 
+/* Two processes that start with nothing at once: both right, one pack, which the third maps. */
+static void two_at_once(void **state)
+{
+    place p;
+    result r;
+    char path[256];
+    enter(&p);
+    for (int round = 0; round < 4; round++) {
+        pid_t children[2];
+        empty(p.packs);
+        for (int i = 0; i < 2; i++) {
+            assert_true((children[i] = fork()) >= 0);
+            if (children[i] == 0) _exit(load(&p, 0, true, &r) || !r.has_key);
+        }
+        for (int i = 0; i < 2; i++) {
+            int status;
+            assert_int_equal(waitpid(children[i], &status, 0), children[i]);
+            assert_int_equal(status, 0);
+        }
+        assert_true(find_pack(&p, path));
+        assert_int_equal(load(&p, 0, true, &r), 0);
+        assert_true(r.mapped);
+    }
+    leave(&p);
+}
+
+/* A disk that takes no more: nothing half-written stays, the next start with room keeps a pack. */
+static void no_room_on_the_disk(void **state)
+{
+    place p;
+    result r;
+    char path[256];
+    enter(&p);
+    for (rlim_t most = 0; most < 3 << 20; most += 700000) {
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            const struct rlimit limit = {most, most};
+            signal(SIGXFSZ, SIG_IGN);
+            setrlimit(RLIMIT_FSIZE, &limit);
+            _exit(load(&p, 0, true, &r));
+        }
+        int status;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
+        assert_false(find_pack(&p, path));
+    }
+    assert_int_equal(load(&p, 0, true, &r), 0);
+    assert_true(find_pack(&p, path));
+    leave(&p);
+}
+
 /* A file that is cut while it is mapped: the job fails, the process does not. */
 static void cut_while_mapped(void **state)
 {
@@ -381,6 +434,8 @@ int main(void)
                                        cmocka_unit_test(a_changed_checkpoint_has_another_key),
                                        cmocka_unit_test(a_folder_that_does_not_do_is_done_without),
                                        cmocka_unit_test(room_is_made_by_use),
+                                       cmocka_unit_test(two_at_once),
+                                       cmocka_unit_test(no_room_on_the_disk),
                                        cmocka_unit_test(cut_while_mapped),
                                        cmocka_unit_test(killed_while_writing)};
     return cmocka_run_group_tests(tests, NULL, NULL);
