@@ -191,6 +191,7 @@ static void add_engine(void *user, const char *id, ash_engine *e)
     line(&l->bytes, "ashley_model_bytes", id, "weights", info->weight_bytes);
     line(&l->bytes, "ashley_model_bytes", id, "kv", info->kv_bytes);
     line(&l->bytes, "ashley_model_bytes", id, "scratch", info->scratch_bytes);
+    line(&l->bytes, "ashley_model_bytes", id, "draft", info->draft_bytes);
     line(&l->running, "ashley_running", id, NULL, s.running);
     line(&l->queue, "ashley_queue_length", id, NULL, s.queued);
     line(&l->kv, "ashley_kv_blocks", id, "total", s.kv_blocks);
@@ -198,6 +199,8 @@ static void add_engine(void *user, const char *id, ash_engine *e)
     line(&l->kv, "ashley_kv_blocks", id, "cached", s.kv_blocks_cached);
     line(&l->guesses, "ashley_guessed_tokens", id, "computed", s.guessed_tokens);
     line(&l->guesses, "ashley_guessed_tokens", id, "right", s.right_tokens);
+    line(&l->guesses, "ashley_guessed_tokens", id, "drafted", s.drafted_tokens);
+    line(&l->guesses, "ashley_guessed_tokens", id, "drafted_right", s.drafted_right);
 }
 
 static void write_engines(ash_manager *manager, ash_buf *out)
@@ -211,7 +214,8 @@ static void write_engines(ash_manager *manager, ash_buf *out)
         {&l.running, "ashley_running", "Answers being computed."},
         {&l.queue, "ashley_queue_length", "Answers waiting for their turn."},
         {&l.kv, "ashley_kv_blocks", "Blocks of the KV pool by kind."},
-        {&l.guesses, "ashley_guessed_tokens", "Guessed tokens since the load: computed, and right."},
+        {&l.guesses, "ashley_guessed_tokens",
+         "Guessed tokens since the load: computed, and right; of these by a draft model."},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) ash_buf_init(all[i].lines, 1 << 20);
     ash_manager_each(manager, add_engine, &l);

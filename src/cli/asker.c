@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "cli/draft.h"
 #include "cli/engine_open.h"
 #include "cli/term.h"
 #include "provider/local.h"
@@ -87,11 +88,16 @@ static int open_local(ash_asker *a, const char *id)
     ash_err err = ASH_ERR_INIT;
     int status = ash_cli_locate(a->cli, id, &a->path, &entry);
     if (status) return status;
+    ash_cli_draft draft;
+    if (ash_cli_draft_find(a->cli, entry, NULL, &draft, &err)) return ash_cli_fail(&err);
     ash_model_spec spec = {.id = entry->id,
                            .path = a->path,
                            .template_text = entry->template_text,
                            .ctx = entry->context,
                            .kv_q8 = ash_cli_kv_q8(a->cli, entry, NULL),
+                           .draft = draft.id,
+                           .draft_path = draft.path,
+                           .draft_absent = draft.reason,
                            .keep_alive_ms = -1,
                            .preload = true,
                            .required = true,
@@ -102,6 +108,7 @@ static int open_local(ash_asker *a, const char *id)
     a->model = entry->id;
     a->local = true;
     int rc = ash_manager_open(&o, &a->manager, &err);
+    ash_cli_draft_release(&draft); /* it was copied */
     rc = rc ? rc : ash_local_open(a->manager, &a->provider, &err);
     rc = rc ? rc : ash_manager_start(a->manager, &err);
     return rc ? ash_cli_fail(&err) : wait_for_load(a, entry->id);

@@ -31,6 +31,9 @@ static void print_entry(const json_t *m)
     json_object_foreach((json_t *)json_object_get(m, "stage_ms"), key, v)
         fprintf(stderr, " %s %.0f", key, json_number_value(v));
     fputc('\n', stderr);
+    if (*text_of(m, "draft"))
+        fprintf(stderr, "  %-32s %-9s draft model %s%s%s\n", "", "", text_of(m, "draft"),
+                *text_of(m, "draft_refused") ? " does not guess: " : "", text_of(m, "draft_refused"));
 }
 
 void ash_report_print(const json_t *report, bool quiet)

@@ -15,7 +15,7 @@
 #include "api/server.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "cli/cli.h"
+#include "cli/draft.h"
 #include "cli/engine_open.h"
 #include "cli/notify.h"
 #include "cli/report.h"
@@ -32,6 +32,7 @@ typedef struct serving {
     ash_model_spec *specs;
     size_t n_specs;
     char **paths;       /* of the specs; owned */
+    ash_cli_draft *drafts; /* of the specs */
     char (*texts)[820]; /* absent reasons and hints of the specs */
     ash_manager *manager;
     ash_provider *local, *upstream;
@@ -122,7 +123,11 @@ static int add_spec(serving *s, const ash_catalogue_entry *e, const ash_preload 
     spec->ctx = spec->ctx ? spec->ctx : e->context;
     spec->kv_q8 = ash_cli_kv_q8(s->cli, e, p);
     spec->warm_prompt = warm_prompt(s, e->id);
-    return 0;
+    rc = ash_cli_draft_find(s->cli, e, p, &s->drafts[i], &err);
+    spec->draft = s->drafts[i].id;
+    spec->draft_path = s->drafts[i].path;
+    spec->draft_absent = s->drafts[i].reason;
+    return rc;
 }
 
 /* Preload entries first, in their order, then the rest of the catalogue. */
@@ -134,7 +139,8 @@ static int make_specs(serving *s, ash_err *err)
     s->specs = calloc(most, sizeof *s->specs);
     s->paths = calloc(most, sizeof *s->paths);
     s->texts = calloc(most, sizeof *s->texts);
-    int rc = s->specs && s->paths && s->texts ? 0 : ash_err_nomem(err, "the list of models");
+    s->drafts = calloc(most, sizeof *s->drafts);
+    int rc = s->specs && s->paths && s->texts && s->drafts ? 0 : ash_err_nomem(err, "the list of models");
     for (size_t i = 0; !rc && i < c->preload.n; i++) {
         const ash_catalogue_entry *e = NULL;
         ash_err unknown = ASH_ERR_INIT;
@@ -258,7 +264,11 @@ static void close_all(serving *s)
     if (s->local) s->local->close(s->local);
     if (s->upstream) s->upstream->close(s->upstream);
     ash_manager_close(s->manager);
-    for (size_t i = 0; i < s->n_specs; i++) free(s->paths[i]);
+    for (size_t i = 0; i < s->n_specs; i++) {
+        free(s->paths[i]);
+        ash_cli_draft_release(&s->drafts[i]);
+    }
+    free(s->drafts);
     free(s->specs);
     free(s->paths);
     free(s->texts);

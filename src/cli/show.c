@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/cli.h"
 #include "cli/show.h"
 #include "config/value.h"
 #include "engine/model.h"
@@ -199,7 +198,8 @@ static int open_files(const ash_catalogue_place *p, ash_checkpoint **out, ash_er
 }
 
 int ash_show_gather(const ash_catalogue_entry *e, const ash_catalogue_place *place,
-                    bool kv_q8, ash_cpu_level cpu, json_t **out, ash_err *err)
+                    const ash_cli_draft *draft, bool kv_q8, ash_cpu_level cpu, json_t **out,
+                    ash_err *err)
 {
     ash_checkpoint *files = NULL, *planned = NULL;
     ash_model *m = NULL;
@@ -222,6 +222,7 @@ int ash_show_gather(const ash_catalogue_entry *e, const ash_catalogue_place *pla
         set(o, "refused", json_string(why.msg));
     } else {
         add_plan(o, m);
+        ash_cli_draft_describe(draft, m, files, kv_q8, cpu, o);
         declared_size(o, m->files->tensors);
     }
     add_tensors(o, m ? m->files->tensors : files->tensors);
@@ -306,6 +307,9 @@ static void print_sizes(const json_t *o)
     row_bytes(o, "KV at the context", "kv_bytes_at_context");
     row_bytes(o, "KV pool", "kv_bytes");
     row_bytes(o, "scratch", "scratch_bytes");
+    row_text(o, "draft model", "draft");
+    row_text(o, "  not used", "draft_refused");
+    if (number(o, "draft_bytes")) row_bytes(o, "  of it memory", "draft_bytes");
     row_bytes(o, "memory", "memory_bytes");
 }
 
@@ -339,7 +343,9 @@ int ash_cmd_show(ash_cli *cli)
     json_t *o;
     int status = ash_cli_place(cli, cli->args[0], &place, &e);
     if (status) return status;
-    if (ash_show_gather(e, &place, ash_cli_kv_q8(cli, e, NULL), cli->config->cpu, &o, &err)) {
+    ash_cli_draft draft;
+    if (ash_cli_draft_find(cli, e, NULL, &draft, &err) ||
+        ash_show_gather(e, &place, &draft, ash_cli_kv_q8(cli, e, NULL), cli->config->cpu, &o, &err)) {
         if (!place.path) ash_err_prefix(&err, "%s; what there is", place.reason);
         status = ash_cli_fail(&err);
     } else {
@@ -350,6 +356,7 @@ int ash_cmd_show(ash_cli *cli)
         if (cli->json) ash_cli_print_json(o);
         if (!cli->json) json_decref(o);
     }
+    ash_cli_draft_release(&draft);
     ash_catalogue_place_release(&place);
     return status;
 }

@@ -30,6 +30,7 @@ typedef struct ash_catalogue_entry {
     const char *template_text; /* override: Jinja text, @file already read */
     uint32_t context;          /* 0: the model's own */
     const char *kv;            /* "f16" "q8": how keys and values are kept */
+    const char *draft;         /* the model that guesses how texts go on: an id, or what may be named */
     uint64_t memory, disk;     /* declared bytes, 0: not said */
     ash_fallback fallback;     /* UNSET: the server's */
     const ash_catalogue_hash *sha256;

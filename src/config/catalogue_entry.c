@@ -222,6 +222,8 @@ int ash_catalogue_read_entry(ash_catalogue *c, ash_catalogue_entry *e, ash_err *
     if (!rc) rc = get_words(e, err);
     if (!rc) rc = ash_json_get_str(e->json, "description", &e->description, err);
     if (!rc) rc = ash_json_get_str(e->json, "warning", &e->warning, err);
+    if (!rc) rc = ash_json_get_str(e->json, "draft", &e->draft, err);
+    if (!rc && e->draft && !*e->draft) rc = ash_err_set(err, ASH_EINVAL, "'draft' is empty");
     int64_t context = 0;
     if (!rc) rc = ash_json_get_int(e->json, "context", 1, INT32_MAX, &context, err);
     e->context = (uint32_t)context;

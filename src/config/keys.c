@@ -15,7 +15,7 @@ static const ash_key_info keys[] = {
     {"PRELOAD_MODELS", "preload", ASH_KEY_PRELOAD, NULL, NULL,
      "models to have in memory before the first request: ids with commas, or a JSON array of ids "
      "or of "
-     "{\"model\",\"required\",\"ctx\",\"keep_alive\",\"pin\",\"confirm\",\"kv\"}",
+     "{\"model\",\"required\",\"ctx\",\"keep_alive\",\"pin\",\"confirm\",\"kv\",\"draft\"}",
      .built = true, FIELD(preload)},
     {"DEFAULT_MODEL", "default-model", ASH_KEY_STRING, "openai", NULL,
      "model for a request that names none or a persona: a catalogue id, or openai for the upstream",

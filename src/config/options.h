@@ -52,6 +52,7 @@ typedef struct ash_preload {
     bool confirm;          /* consent to a download with a warning */
     uint32_t ctx;          /* 0: the model's own */
     const char *kv;        /* "f16" "q8", NULL: the catalogue's or ASHLEY_KV */
+    const char *draft;     /* the model that guesses, "": none, NULL: the catalogue's */
     bool has_keep_alive;
     int64_t keep_alive_ms; /* -1: for ever; without has_keep_alive ASHLEY_KEEP_ALIVE */
 } ash_preload;

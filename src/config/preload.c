@@ -45,7 +45,8 @@ static int read_keep_alive(const json_t *v, ash_preload *p, ash_err *err)
 
 static int check_members(const json_t *v, ash_err *err)
 {
-    static const char *const known[] = {"model", "required", "ctx", "keep_alive", "pin", "confirm", "kv"};
+    static const char *const known[] = {"model", "required", "ctx", "keep_alive", "pin", "confirm",
+                                        "kv", "draft"};
     const char *key;
     json_t *member;
     json_object_foreach((json_t *)v, key, member)
@@ -57,7 +58,7 @@ static int check_members(const json_t *v, ash_err *err)
             return ash_err_set(
                 err, ASH_EINVAL,
                 "'%.64s' is not a member; expected model, required, ctx, keep_alive, pin, "
-                "confirm or kv%s%s%s",
+                "confirm, kv or draft%s%s%s",
                 key, near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
     }
     return 0;
@@ -77,6 +78,7 @@ static int read_object(const json_t *v, ash_preload *p, ash_err *err)
         rc = ash_err_set(err, ASH_EINVAL, "'kv' is '%.60s'; expected one of f16, q8", p->kv);
     if (!rc && p->kv)
         p->kv = !strcmp(p->kv, "q8") ? "q8" : "f16"; /* the JSON goes */
+    if (!rc) rc = ash_json_get_str(v, "draft", &p->draft, err);
     const json_t *keep = json_object_get(v, "keep_alive");
     if (!rc && keep && !json_is_null(keep)) rc = read_keep_alive(keep, p, err);
     if (!rc) rc = ash_json_get_bool(v, "pin", &p->pin, err);
@@ -89,12 +91,16 @@ static int append(ash_preload *list, size_t *n, const ash_preload *p, ash_arena 
                   ash_err *err)
 {
     int rc = check_id(p->model, err);
+    if (!rc && p->draft && *p->draft) rc = check_id(p->draft, err);
     if (rc) return rc;
     for (size_t i = 0; i < *n; i++)
         if (!strcmp(list[i].model, p->model)) return 0;
     list[*n] = *p;
     list[*n].model = ash_arena_strdup(arena, p->model);
-    return list[(*n)++].model ? 0 : ash_err_nomem(err, "PRELOAD_MODELS");
+    list[*n].draft = p->draft ? ash_arena_strdup(arena, p->draft) : NULL;
+    bool ok = list[*n].model && !p->draft == !list[*n].draft;
+    ++*n;
+    return ok ? 0 : ash_err_nomem(err, "PRELOAD_MODELS");
 }
 
 static int read_entry(const json_t *v, ash_preload *p, ash_err *err)

@@ -49,7 +49,6 @@ static ash_engine_opts options(const ash_engine_opts *opts)
                              .kv_q8 = opts->kv_q8,
                              .threads = opts->threads,
                              .cpu = opts->cpu,
-                             .bare = true,
                              .state_dir = opts->state_dir,
                              .disk_budget = opts->disk_budget,
                              .cancel = opts->cancel};
@@ -168,6 +167,7 @@ static int load(ash_draft_model *d, const ash_engine_opts *opts, const ash_model
                 ash_err *err)
 {
     ash_engine_opts o = options(opts);
+    o.bare = !model->tokenizer;
     int rc = ash_model_open(&o, &d->model, err);
     if (rc)
         return rc;

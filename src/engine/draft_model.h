@@ -22,8 +22,8 @@ enum {
 
 typedef struct ash_draft_model ash_draft_model;
 
-/* Whether both have the same tokens, ids [0, n); either may be NULL: then only the other's rows count, which
- * are compared by open. ASH_EUNSUPPORTED says what differs. */
+/* Whether both have the same tokens under the same ids. Either may be NULL: then only rows count, which open
+ * compares. ASH_EUNSUPPORTED says what differs. */
 int ash_draft_vocabulary(const ash_tokenizer *model, const ash_tokenizer *draft, ash_err *err) ASH_MUST_CHECK;
 /* Bytes that opts->draft_path will take beside a model with a context of n_ctx: weights, slots and scratch.
  * From headers; errors as ash_model_open. */

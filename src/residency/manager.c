@@ -131,7 +131,7 @@ static void on_progress(void *user, ash_load_stage stage, uint64_t done, uint64_
  * one context, at least. Leaves a sixteenth free. */
 static int fit_pool(ash_engine_opts *o, ash_engine_plan *plan, uint64_t room, ash_err *err)
 {
-    uint64_t fixed = plan->weight_bytes + plan->scratch_bytes, usual = plan->kv_bytes;
+    uint64_t fixed = plan->weight_bytes + plan->scratch_bytes + plan->draft_bytes, usual = plan->kv_bytes;
     room -= room / 16;
     if (fixed >= room || usual <= room - fixed) return 0;
     o->kv_bytes = room - fixed;
@@ -142,7 +142,32 @@ static int fit_pool(ash_engine_opts *o, ash_engine_plan *plan, uint64_t room, as
     return rc;
 }
 
-static int load_engine(const ash_manager *m, ash_entry *e, ash_engine **out, ash_err *err)
+/* Leaves the draft model out, with the reason, where it is not there or the memory has no room for it beside
+ * the model with its usual KV pool, which serves more. */
+static int fit_draft(const ash_entry *e, ash_engine_opts *o, ash_engine_plan *plan, uint64_t room,
+                     char *refused, size_t size, ash_err *err)
+{
+    uint64_t need = plan->weight_bytes + plan->scratch_bytes + plan->kv_bytes, draft = plan->draft_bytes;
+    if (!e->spec.draft)
+        return 0;
+    if (o->prediction == ASH_PREDICTION_NEVER)
+        snprintf(refused, size, "prediction is off");
+    else if (!o->draft_path)
+        snprintf(refused, size, "%s", e->spec.draft_absent ? e->spec.draft_absent : "not on this machine");
+    else if (draft && (room < need || draft > room - need))
+        snprintf(refused, size, "it needs %.2f GB of memory beside the model's %.2f, and %.2f GB are free",
+                 (double)draft * 1e-9, (double)need * 1e-9, (double)room * 1e-9);
+    else
+        return 0;
+    if (o->prediction != ASH_PREDICTION_NEVER)
+        ash_warn("residency", "%s: the draft model '%s' does not guess: %s", e->spec.id, e->spec.draft,
+                 refused);
+    o->draft_path = NULL;
+    return draft ? ash_engine_plan_read(o, plan, err) : 0;
+}
+
+static int load_engine(const ash_manager *m, ash_entry *e, char *draft_refused, size_t size,
+                       ash_engine **out, ash_err *err)
 {
     ash_engine_opts o = {.path = e->spec.path,
                          .template_text = e->spec.template_text,
@@ -153,6 +178,7 @@ static int load_engine(const ash_manager *m, ash_entry *e, ash_engine **out, ash
                          .disk_budget = m->disk_budget,
                          .cpu = m->cpu,
                          .prediction = m->prediction,
+                         .draft_path = e->spec.draft_path,
                          .warm_prompt = e->spec.warm_prompt,
                          .progress = on_progress,
                          .user = e,
@@ -161,8 +187,9 @@ static int load_engine(const ash_manager *m, ash_entry *e, ash_engine **out, ash
     int rc = ash_engine_plan_read(&o, &plan, err);
     if (rc) return rc;
     uint64_t room = ash_memory_available();
-    if ((rc = fit_pool(&o, &plan, room, err))) return rc;
-    uint64_t need = plan.weight_bytes + plan.kv_bytes + plan.scratch_bytes;
+    if ((rc = fit_draft(e, &o, &plan, room, draft_refused, size, err)) ||
+        (rc = fit_pool(&o, &plan, room, err))) return rc;
+    uint64_t need = plan.weight_bytes + plan.kv_bytes + plan.scratch_bytes + plan.draft_bytes;
     if (need > room)
         return ash_err_set(err, ASH_ENOSPC,
                            "'%s' needs %.2f GB of memory (weights %.2f, KV cache %.2f) and %.2f GB "
@@ -202,8 +229,8 @@ static void note_boot(ash_manager *m)
 }
 
 /* Takes the result of a load into the entry; the lock is held. Waiters to answer go to *done. */
-static void finish_load(ash_manager *m, ash_entry *e, ash_engine *engine, const ash_err *err,
-                        ash_waiter **done)
+static void finish_load(ash_manager *m, ash_entry *e, ash_engine *engine, const char *draft_refused,
+                        const ash_err *err, ash_waiter **done)
 {
     int64_t now = ash_clock_ns();
     if (engine) {
@@ -213,7 +240,9 @@ static void finish_load(ash_manager *m, ash_entry *e, ash_engine *engine, const 
         for (int i = 1; i < last; i++) known += e->stage_ms[i];
         e->stage_ms[last] = fmax(total - known, 0.0);
         e->load_ms = total;
-        e->resident_bytes = info->weight_bytes + info->kv_bytes + info->scratch_bytes;
+        e->resident_bytes = info->weight_bytes + info->kv_bytes + info->scratch_bytes + info->draft_bytes;
+        snprintf(e->draft_refused, sizeof e->draft_refused, "%s",
+                 info->draft_refused ? info->draft_refused : draft_refused);
         e->engine = engine;
         e->state = ASH_MODEL_LOADED;
         e->failures = 0;
@@ -263,11 +292,12 @@ static void *loader_main(void *arg)
         ash_err err = ASH_ERR_INIT;
         ash_engine *engine = NULL;
         ash_info("residency", "loading %s from %s", e->spec.id, e->spec.path);
-        int rc = load_engine(m, e, &engine, &err);
+        char draft_refused[sizeof e->draft_refused] = "";
+        int rc = load_engine(m, e, draft_refused, sizeof draft_refused, &engine, &err);
         if (rc && !err.code) ash_err_set(&err, rc, "%s", ash_err_name(rc));
         ash_waiter *done = NULL;
         pthread_mutex_lock(&m->mutex);
-        finish_load(m, e, rc ? NULL : engine, &err, &done);
+        finish_load(m, e, rc ? NULL : engine, draft_refused, &err, &done);
         pthread_mutex_unlock(&m->mutex);
         answer_waiters(done);
         pthread_mutex_lock(&m->mutex);
@@ -401,6 +431,9 @@ static bool copy_spec(ash_model_spec *to, const ash_model_spec *from)
     to->description = copy_text(from->description, &ok);
     to->warning = copy_text(from->warning, &ok);
     to->warm_prompt = copy_text(from->warm_prompt, &ok);
+    to->draft = copy_text(from->draft, &ok);
+    to->draft_path = copy_text(from->draft_path, &ok);
+    to->draft_absent = copy_text(from->draft_absent, &ok);
     return ok;
 }
 
@@ -408,7 +441,8 @@ static void free_spec(ash_model_spec *s)
 {
     const char *all[] = {s->id,          s->path,        s->absent_reason, s->absent_code,
                          s->absent_hint, s->repo,        s->format,        s->template_text,
-                         s->size,        s->description, s->warning,       s->warm_prompt};
+                         s->size,        s->description, s->warning,       s->warm_prompt,
+                         s->draft,       s->draft_path,  s->draft_absent};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free((void *)all[i]);
 }
 

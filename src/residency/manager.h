@@ -36,6 +36,9 @@ typedef struct ash_model_spec {
     const char *repo, *format, *size, *description, *warning; /* shown, may be NULL */
     uint32_t ctx;                                             /* 0 = the model's own */
     bool kv_q8;                                               /* as in ash_engine_opts */
+    const char *draft;        /* the id of the model that guesses for it (engine/draft_model.h), or NULL */
+    const char *draft_path;   /* where that is, or NULL */
+    const char *draft_absent; /* draft_path NULL: why */
     int64_t keep_alive_ms; /* idle time before an on-demand model goes; -1 = for ever */
     bool preload, required, pin;
     const char *warm_prompt; /* the default persona's system prompt, or NULL */
@@ -84,7 +87,8 @@ int ash_manager_cancel(ash_manager *m, const char *id, ash_err *err) ASH_MUST_CH
 /* The progress object of one model (new reference, NULL without memory or for an unknown id) and of
  * all, in catalogue order: members model,state,stage,stages,progress,bytes_done,bytes_total,
  * bytes_per_second,stalled_since,eta_seconds,eta_basis,queue_position,started_at,error,can, and
- * beside them required, pin, repo, format, size, description, warning, n_ctx, resident_bytes. */
+ * beside them required, pin, repo, format, size, description, warning, n_ctx, resident_bytes, draft (its id
+ * or null), draft_refused (why it does not guess, or null). */
 json_t *ash_manager_progress(const ash_manager *m, const char *id);
 json_t *ash_manager_list(const ash_manager *m);
 /* Changes whenever any model's progress changed; for watchers that poll or wait. */

@@ -36,6 +36,7 @@ typedef struct ash_entry {
     ash_load_progress progress;
     atomic_bool cancel;
     double shown_progress; /* highest value shown for this load: never backwards */
+    char draft_refused[sizeof ((ash_err *)0)->msg]; /* LOADED: why the draft model does not guess, or "" */
     uint64_t resident_bytes, last_bytes;
     int64_t last_bytes_ns; /* when last_bytes was seen to change */
     double rate;           /* bytes per second, smoothed */

@@ -70,7 +70,8 @@ static void a_whole_entry(void **state)
                "\"size\":\"small\",\"description\":\"d\",\"template\":\"@t.jinja\",\"context\":"
                "4096,\"memory\":\"5GB\","
                "\"disk\":123,\"warning\":\"w\",\"sha256\":{\"f\":\"00112233445566778899aabbccddeeff"
-               "00112233445566778899aabbccddeeff\"},\"fallback\":\"on-not-ready\",\"extra\":[1]},"
+               "00112233445566778899aabbccddeeff\"},\"fallback\":\"on-not-ready\",\"draft\":\"b\","
+               "\"extra\":[1]},"
                "\"b\":{}}");
     assert_int_equal(ash_catalogue_count(c), 2);
     const ash_catalogue_entry *e = ash_catalogue_find(c, "a");
@@ -86,6 +87,7 @@ static void a_whole_entry(void **state)
     assert_int_equal(e->memory, 5000000000);
     assert_int_equal(e->disk, 123);
     assert_string_equal(e->warning, "w");
+    assert_string_equal(e->draft, "b");
     assert_int_equal(e->n_sha256, 1);
     assert_int_equal(e->fallback, ASH_FALLBACK_ON_NOT_READY);
     assert_non_null(json_object_get(e->json, "extra"));
@@ -93,6 +95,7 @@ static void a_whole_entry(void **state)
     assert_string_equal(b->id, "b");
     assert_null(b->bad);
     assert_string_equal(b->format, "auto");
+    assert_null(b->draft);
     assert_int_equal(b->fallback, ASH_FALLBACK_UNSET);
     assert_null(ash_catalogue_at(c, 2));
     ash_catalogue_close(c);

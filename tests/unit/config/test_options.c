@@ -140,7 +140,7 @@ static void preload_lists(void **state)
 
     c = loaded("PRELOAD_MODELS='[\"a\",{\"model\":\"b\",\"required\":false,\"ctx\":512,"
                "\"kv\":\"q8\",\"keep_alive\":\"10m\"},{\"model\":\"c\",\"keep_alive\":-1,\"pin\":true,"
-               "\"confirm\":true}]'\n",
+               "\"confirm\":true,\"draft\":\"a-small-one\"}]'\n",
                NONE);
     assert_int_equal(c->preload.n, 3);
     const ash_preload *b = &c->preload.v[1], *last = &c->preload.v[2];
@@ -149,6 +149,8 @@ static void preload_lists(void **state)
     assert_int_equal(b->keep_alive_ms, 600000);
     assert_string_equal(b->kv, "q8");
     assert_null(last->kv);
+    assert_null(b->draft);
+    assert_string_equal(last->draft, "a-small-one");
     assert_false(c->kv_q8);
     assert_true(last->required && last->pin && last->confirm);
     assert_int_equal(last->keep_alive_ms, -1);
@@ -164,6 +166,8 @@ static void wrong_values(void **state)
         {"ASHLEY_PORT=80x", "expected a port"},
         {"ASHLEY_PORT=-1", "expected a port"},
         {"ASHLEY_KV=q4", "expected one of: f16 q8"},
+        {"PRELOAD_MODELS='[{\"model\":\"a\",\"draft\":1}]'", "'draft' must be a string"},
+        {"PRELOAD_MODELS='[{\"model\":\"a\",\"draft\":\"\\u0001\"}]'", "no control characters"},
         {"PRELOAD_MODELS='[{\"model\":\"a\",\"kv\":\"q4\"}]'", "'kv' is 'q4'; expected one of f16, q8"},
         {"\nASHLEY_READY=most",
          "ASHLEY_READY (.env:2) is 'most': expected one of: all required any"},

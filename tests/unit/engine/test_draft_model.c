@@ -295,6 +295,11 @@ static void what_refuses_a_draft_leaves_the_model_serving(void **state)
     unlink(path);
     ash_buf_release(&b);
     m = model_of(2);
+    m.tokenizer = false;
+    assert_true(tiny_file(&m, path));
+    expect_refused(path, "tokenizer.ggml.model");
+    unlink(path);
+    m = model_of(2);
     tiny_build(&m, &b);
     char *at = memmem(b.data, b.len, "w290", 4);
     assert_non_null(at);

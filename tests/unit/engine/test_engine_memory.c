@@ -76,9 +76,16 @@ static void a_token_allocates_nothing(void **state)
     static told t[JOBS];
     int32_t ids[50];
     tiny_model m = model();
-    ash_engine *e = engine_of(&m, (ash_engine_opts){.cpu = ash_cpu_get()->level, .threads = 2});
+    char draft[64];
+    assert_true(tiny_file(&m, draft));
+    ash_engine *e = engine_of(&m, (ash_engine_opts){.cpu = ash_cpu_get()->level, .threads = 2,
+                                                    .draft_path = *state ? draft : NULL,
+                                                    .prediction = *state ? ASH_PREDICTION_ALWAYS
+                                                                         : ASH_PREDICTION_AUTO});
+    unlink(draft);
     assert_non_null(e);
-    for (int i = JOBS - 1; i >= 0; i--) { /* the counting one last: all others run by then */
+    assert_true(!ash_engine_info(e)->draft == !*state);
+    for (int i = *state ? 1 : JOBS - 1; i >= 0; i--) { /* the counting one last: all others run by then */
         ash_err err = ASH_ERR_INIT;
         uint64_t id;
         told_init(&t[i]);
@@ -98,6 +105,9 @@ static void a_token_allocates_nothing(void **state)
     told_wait(&t[0]);
     assert_int_equal(t[0].n_ids, TOKENS);
     assert_int_equal(count_to - count_from, 0);
+    ash_engine_stats s;
+    ash_engine_get_stats(e, &s);
+    assert_true(s.drafted_tokens > 100 || !*state);
     ash_engine_close(e);
 }
 
@@ -105,6 +115,7 @@ static void a_token_allocates_nothing(void **state)
 
 static void a_load_may_run_out_anywhere(void **state)
 {
+    long with = 0, without = 0; /* loads with a draft model, and those that went on without */
     for (int all = 0; all < 2; all++) {
         for (long n = 0;; n++) {
             tiny_model m = model();
@@ -112,7 +123,7 @@ static void a_load_may_run_out_anywhere(void **state)
             ash_engine *e;
             ash_err err = ASH_ERR_INIT;
             assert_true(tiny_file(&m, path));
-            ash_engine_opts o = {.cpu = ASH_CPU_SCALAR, .threads = 2, .path = path,
+            ash_engine_opts o = {.cpu = ASH_CPU_SCALAR, .threads = 2, .path = path, .draft_path = path,
                                  .warm_prompt = "a prompt of the persona"};
             atomic_store(&fail_all, all);
             atomic_store(&fail_at, atomic_load(&n_allocs) + n);
@@ -120,10 +131,13 @@ static void a_load_may_run_out_anywhere(void **state)
             bool reached = atomic_load(&n_allocs) > atomic_load(&fail_at);
             atomic_store(&fail_at, -1);
             unlink(path);
-            if (!rc)
+            if (!rc) {
+                with += ash_engine_info(e)->draft != NULL;
+                without += ash_engine_info(e)->draft_refused != NULL;
                 ash_engine_close(e);
-            else
+            } else {
                 assert_null(e);
+            }
             if (rc != 0 && rc != ASH_ENOMEM)
                 fail_msg("allocation %ld: %d: %s", n, rc, err.msg);
             if (!reached) {
@@ -133,6 +147,7 @@ static void a_load_may_run_out_anywhere(void **state)
             }
         }
     }
+    assert_true(with >= 2 && without >= 10);
 }
 
 /* With a state folder: the first load keeps its prompt there, later ones restore it. */
@@ -208,6 +223,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_token_allocates_nothing),
+        cmocka_unit_test_prestate(a_token_allocates_nothing, "with a draft model"),
         cmocka_unit_test(a_load_may_run_out_anywhere),
         cmocka_unit_test_setup_teardown(keeping_a_prompt_may_run_out_anywhere, scratch_dir_make,
                                         scratch_dir_remove),

@@ -31,6 +31,8 @@ int ash_engine_plan_read(const ash_engine_opts *opts, ash_engine_plan *out, ash_
 {
     *out = (ash_engine_plan){.weight_bytes = 1000, .kv_bytes = 100, .scratch_bytes = 10};
     if (strstr(opts->path, "huge")) out->weight_bytes = (uint64_t)1 << 60;
+    if (opts->draft_path && opts->prediction != ASH_PREDICTION_NEVER)
+        out->draft_bytes = strstr(opts->draft_path, "huge") ? (uint64_t)1 << 60 : 7;
     if (strstr(opts->path, "wide")) out->kv_bytes = opts->kv_bytes ? opts->kv_bytes : (uint64_t)1 << 60;
     return 0;
 }
@@ -58,6 +60,12 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
     opts->progress(opts->user, ASH_LOAD_WARM, 1, 1);
     ash_engine *e = calloc(1, sizeof *e);
     e->info = (ash_model_info){.n_ctx = 77, .weight_bytes = 1000, .kv_bytes = 100};
+    if (opts->draft_path && opts->prediction != ASH_PREDICTION_NEVER) {
+        bool other = strstr(opts->draft_path, "other");
+        e->info.draft = other ? NULL : opts->draft_path;
+        e->info.draft_refused = other ? "another vocabulary" : NULL;
+        e->info.draft_bytes = other ? 0 : 7;
+    }
     *out = e;
     return 0;
 }
@@ -230,6 +238,45 @@ static void test_one_bad_entry_never_stops_the_rest(void **state)
     ash_manager_close(m);
 }
 
+/* What a loaded model says of its draft model: NULL if that guesses. */
+static void expect_draft(ash_manager *m, const char *id, const char *draft, const char *why, int bytes)
+{
+    until_state(m, id, ASH_MODEL_LOADED);
+    json_t *p = ash_manager_progress(m, id);
+    const char *refused = json_string_value(json_object_get(p, "draft_refused"));
+    const char *named = json_string_value(json_object_get(p, "draft"));
+    assert_true(draft ? named && !strcmp(named, draft) : !named);
+    if (!why != !refused || (why && !strstr(refused, why)))
+        fail_msg("%s: '%s', not '%s'", id, refused ? refused : "", why ? why : "");
+    assert_int_equal(json_integer_value(json_object_get(p, "resident_bytes")), bytes);
+    json_decref(p);
+}
+
+static void test_a_draft_that_cannot_be_is_left_out(void **state)
+{
+    ash_model_spec specs[] = {SPEC("none", "a", true), SPEC("good", "a", true), SPEC("gone", "a", true),
+                              SPEC("other", "a", true), SPEC("huge", "a", true)};
+    const char *paths[] = {NULL, "draft", NULL, "other", "huge"};
+    for (int i = 1; i < 5; i++) {
+        specs[i].draft = "small";
+        specs[i].draft_path = paths[i];
+        specs[i].draft_absent = "not downloaded";
+    }
+    ash_manager *m = open_manager(specs, 5, ASH_READY_ALL);
+    expect_draft(m, "none", NULL, NULL, 1100);
+    expect_draft(m, "good", "small", NULL, 1107);
+    expect_draft(m, "gone", "small", "not downloaded", 1100);
+    expect_draft(m, "other", "small", "another vocabulary", 1100);
+    expect_draft(m, "huge", "small", "GB are free", 1100);
+    assert_true(ash_manager_ready(m));
+    ash_manager_close(m);
+    ash_manager_opts o = {.specs = specs, .n_specs = 2, .prediction = ASH_PREDICTION_NEVER};
+    assert_int_equal(ash_manager_open(&o, &m, NULL), 0);
+    assert_int_equal(ash_manager_start(m, NULL), 0);
+    expect_draft(m, "good", "small", "prediction is off", 1100);
+    ash_manager_close(m);
+}
+
 static void test_nearest_name(void **state)
 {
     ash_model_spec specs[] = {SPEC("smollm2-135m-instruct", "a", false),
@@ -357,6 +404,7 @@ int main(void)
         cmocka_unit_test(test_one_load_serves_all_who_wait),
         cmocka_unit_test(test_load_budget_ends_the_wait_not_the_load),
         cmocka_unit_test(test_one_bad_entry_never_stops_the_rest),
+        cmocka_unit_test(test_a_draft_that_cannot_be_is_left_out),
         cmocka_unit_test(test_nearest_name),
         cmocka_unit_test(test_unload_waits_for_the_last_lease),
         cmocka_unit_test(test_idle_model_goes_after_its_keep_alive),
