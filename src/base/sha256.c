@@ -1,10 +1,12 @@
 /* Owns the digest context. Refuses nothing. One thread each. */
 #include "base/sha256.h"
 
-#include <openssl/evp.h>
 #include <stdlib.h>
 
+#include "base/libcrypto.h"
+
 struct ash_sha256 {
+    ash_libcrypto lib;
     EVP_MD_CTX *c;
     bool failed;
 };
@@ -14,8 +16,11 @@ int ash_sha256_open(ash_sha256 **out, ash_err *err)
     *out = NULL;
     ash_sha256 *h = calloc(1, sizeof *h);
     if (!h) return ash_err_nomem(err, "a hash");
-    h->c = EVP_MD_CTX_new();
-    int rc = ash_sha256_reset(h, err);
+    int rc = ash_libcrypto_open(&h->lib, err);
+    if (!rc) {
+        h->c = h->lib.ctx_new();
+        rc = ash_sha256_reset(h, err);
+    }
     if (rc) {
         ash_sha256_close(h);
         return rc;
@@ -26,25 +31,25 @@ int ash_sha256_open(ash_sha256 **out, ash_err *err)
 
 int ash_sha256_reset(ash_sha256 *h, ash_err *err)
 {
-    h->failed = !h->c || EVP_DigestInit_ex(h->c, EVP_sha256(), NULL) != 1;
+    h->failed = !h->c || h->lib.init(h->c, h->lib.sha256(), NULL) != 1;
     return h->failed ? ash_err_nomem(err, "a hash") : 0;
 }
 
 void ash_sha256_add(ash_sha256 *h, const void *p, size_t n)
 {
-    if (!h->failed && n) h->failed = EVP_DigestUpdate(h->c, p, n) != 1;
+    if (!h->failed && n) h->failed = h->lib.update(h->c, p, n) != 1;
 }
 
 int ash_sha256_sum(ash_sha256 *h, uint8_t out[ASH_SHA256_BYTES], ash_err *err)
 {
-    bool ok = !h->failed && EVP_DigestFinal_ex(h->c, out, NULL) == 1;
+    bool ok = !h->failed && h->lib.final(h->c, out, NULL) == 1;
     return ok ? 0 : ash_err_nomem(err, "a hash");
 }
 
 void ash_sha256_close(ash_sha256 *h)
 {
     if (!h) return;
-    EVP_MD_CTX_free(h->c);
+    if (h->c) h->lib.ctx_free(h->c);
     free(h);
 }
 

@@ -1,5 +1,6 @@
 /* SHA-256 (FIPS 180-4) of content: what a file holds, what a key stands for. libcrypto's, which uses the
- * CPU's instructions where there are some. One thread each. */
+ * CPU's instructions where there are some; opened with the first hash, ASH_ENOENT if it is not there. One
+ * thread each. */
 #ifndef ASHLEY_BASE_SHA256_H
 #define ASHLEY_BASE_SHA256_H
 

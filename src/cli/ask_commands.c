@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/library.h"
 #include "cli/asker.h"
 #include "cli/engine_open.h"
 #include "cli/term.h"
@@ -79,32 +80,62 @@ static char *prompt_text(EditLine *el __attribute__((unused)))
     return text;
 }
 
+/* libedit, opened for a terminal. */
+typedef struct line_editor {
+    EditLine *(*init)(const char *program, FILE *in, FILE *out, FILE *errors);
+    void (*end)(EditLine *el);
+    int (*set)(EditLine *el, int what, ...);
+    const char *(*gets)(EditLine *el, int *count);
+    History *(*history_init)(void);
+    void (*history_end)(History *h);
+    int (*history)(History *h, HistEvent *ev, int what, ...);
+} line_editor;
+
 typedef struct line_reader {
-    EditLine *el;
+    line_editor lib;
+    EditLine *el; /* NULL: lines are read as they are */
     History *history;
-    char *line; /* for input that is no terminal */
+    char *line;
     size_t cap;
 } line_reader;
+
+/* By Debian's name or everyone else's. */
+static bool open_editor(line_editor *lib)
+{
+    static const ash_symbol symbols[] = {
+        {"el_init", offsetof(line_editor, init)},
+        {"el_end", offsetof(line_editor, end)},
+        {"el_set", offsetof(line_editor, set)},
+        {"el_gets", offsetof(line_editor, gets)},
+        {"history_init", offsetof(line_editor, history_init)},
+        {"history_end", offsetof(line_editor, history_end)},
+        {"history", offsetof(line_editor, history)},
+    };
+    ash_err err = ASH_ERR_INIT;
+    size_t n = sizeof symbols / sizeof *symbols;
+    return !ash_library_open("libedit.so.2", symbols, n, lib, &err) ||
+           !ash_library_open("libedit.so.0", symbols, n, lib, &err);
+}
 
 static void open_reader(line_reader *r)
 {
     *r = (line_reader){0};
-    if (!isatty(STDIN_FILENO)) return;
+    if (!isatty(STDIN_FILENO) || !open_editor(&r->lib)) return;
     HistEvent ev;
-    r->el = el_init("ashley", stdin, stdout, stderr);
-    r->history = history_init();
+    r->el = r->lib.init("ashley", stdin, stdout, stderr);
+    r->history = r->lib.history_init();
     if (!r->el || !r->history) return;
-    history(r->history, &ev, H_SETSIZE, 500);
-    el_set(r->el, EL_PROMPT, prompt_text);
-    el_set(r->el, EL_EDITOR, "emacs");
-    el_set(r->el, EL_HIST, history, r->history);
-    el_set(r->el, EL_SIGNAL, 0);
+    r->lib.history(r->history, &ev, H_SETSIZE, 500);
+    r->lib.set(r->el, EL_PROMPT, prompt_text);
+    r->lib.set(r->el, EL_EDITOR, "emacs");
+    r->lib.set(r->el, EL_HIST, r->lib.history, r->history);
+    r->lib.set(r->el, EL_SIGNAL, 0);
 }
 
 static void close_reader(line_reader *r)
 {
-    if (r->history) history_end(r->history);
-    if (r->el) el_end(r->el);
+    if (r->history) r->lib.history_end(r->history);
+    if (r->el) r->lib.end(r->el);
     free(r->line);
 }
 
@@ -114,14 +145,15 @@ static const char *read_line(line_reader *r)
     HistEvent ev;
     int count = 0;
     if (!r->el) {
+        if (isatty(STDIN_FILENO)) fputs(prompt_text(NULL), stdout), fflush(stdout);
         ssize_t n = getline(&r->line, &r->cap, stdin);
         if (n < 0) return NULL;
         r->line[strcspn(r->line, "\r\n")] = 0;
         return r->line;
     }
-    const char *got = el_gets(r->el, &count);
+    const char *got = r->lib.gets(r->el, &count);
     if (!got || count <= 0) return NULL;
-    history(r->history, &ev, H_ENTER, got);
+    if (r->history) r->lib.history(r->history, &ev, H_ENTER, got);
     free(r->line);
     r->line = strndup(got, strcspn(got, "\r\n"));
     return r->line;

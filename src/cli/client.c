@@ -1,11 +1,11 @@
 /* Owns the commands that ask a running server: ps, load, unload. */
-#include <curl/curl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/json.h"
 #include "cli/cli.h"
+#include "provider/curl.h"
 
 static size_t on_body(char *p, size_t size, size_t n, void *user)
 {
@@ -30,37 +30,39 @@ static void base_url(const ash_cli *cli, ash_buf *url)
 static int call(ash_cli *cli, const char *path, const char *body, json_t **out)
 {
     ash_buf url, answer;
+    ash_curl lib;
     ash_err err = ASH_ERR_INIT;
     long http = 0;
     *out = NULL;
     int status = cli->config ? 0 : ash_cli_configure(cli);
     if (status) return status;
+    if (ash_curl_open(&lib, &err)) return ash_cli_fail(&err);
     ash_buf_init(&url, ASH_MAX_URL);
     ash_buf_init(&answer, ASH_MAX_JSON_BODY);
     base_url(cli, &url);
     size_t base = url.len;
     ash_buf_adds(&url, path);
-    CURL *curl = curl_easy_init();
-    struct curl_slist *headers = curl_slist_append(NULL, "Content-Type: application/json");
+    CURL *curl = lib.easy_init();
+    struct curl_slist *headers = lib.slist_append(NULL, "Content-Type: application/json");
     if (cli->config->api_keys.n) {
         ash_buf auth;
         ash_buf_init(&auth, ASH_MAX_ENV_VALUE);
         ash_buf_printf(&auth, "Authorization: Bearer %s", cli->config->api_keys.v[0]);
-        headers = curl_slist_append(headers, ash_buf_cstr(&auth));
+        headers = lib.slist_append(headers, ash_buf_cstr(&auth));
         ash_buf_release(&auth);
     }
-    curl_easy_setopt(curl, CURLOPT_URL, ash_buf_cstr(&url));
-    curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
-    curl_easy_setopt(curl, CURLOPT_NOPROXY, "*");
-    curl_easy_setopt(curl, CURLOPT_TIMEOUT, 30L);
-    curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
-    curl_easy_setopt(curl, CURLOPT_WRITEDATA, &answer);
-    if (body) curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body);
-    CURLcode rc = curl ? curl_easy_perform(curl) : CURLE_OUT_OF_MEMORY;
-    curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &http);
+    lib.easy_setopt(curl, CURLOPT_URL, ash_buf_cstr(&url));
+    lib.easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
+    lib.easy_setopt(curl, CURLOPT_NOPROXY, "*");
+    lib.easy_setopt(curl, CURLOPT_TIMEOUT, 30L);
+    lib.easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
+    lib.easy_setopt(curl, CURLOPT_WRITEDATA, &answer);
+    if (body) lib.easy_setopt(curl, CURLOPT_POSTFIELDS, body);
+    CURLcode rc = curl ? lib.easy_perform(curl) : CURLE_OUT_OF_MEMORY;
+    lib.easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &http);
     if (rc) {
         fprintf(stderr, "ashley: no server answers at %.*s (%s); start one with `ashley serve`\n",
-                (int)base, ash_buf_cstr(&url), curl_easy_strerror(rc));
+                (int)base, ash_buf_cstr(&url), lib.easy_strerror(rc));
         status = ASH_EXIT_FAILED;
     } else if (ash_json_parse(ash_buf_cstr(&answer), answer.len, out, &err)) {
         ash_err_prefix(&err, "%s", ash_buf_cstr(&url));
@@ -73,8 +75,8 @@ static int call(ash_cli *cli, const char *path, const char *body, json_t **out)
                  : http == 404              ? ASH_EXIT_NOT_FOUND
                                             : ASH_EXIT_FAILED;
     }
-    curl_slist_free_all(headers);
-    curl_easy_cleanup(curl);
+    lib.slist_free_all(headers);
+    lib.easy_cleanup(curl);
     ash_buf_release(&url);
     ash_buf_release(&answer);
     return status;

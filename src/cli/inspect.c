@@ -1,6 +1,5 @@
 /* Owns the commands that look and change nothing: list, doctor, version; show and verify have files
  * of their own. */
-#include <curl/curl.h>
 #include <jansson.h>
 #include <microhttpd.h>
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -18,6 +17,7 @@
 #include "config/value.h"
 #include "engine/engine.h"
 #include "kernel/kernel.h"
+#include "provider/curl.h"
 #include "residency/memory.h"
 
 int ash_cli_print_json(json_t *v)
@@ -198,19 +198,22 @@ int ash_cmd_doctor(ash_cli *cli)
 int ash_cmd_version(ash_cli *cli)
 {
     char pcre[64] = "";
+    const char *curl = "missing";
+    ash_curl lib;
+    ash_err err = ASH_ERR_INIT;
     const ash_cpu *cpu = ash_cpu_get();
+    if (!ash_curl_open(&lib, &err)) curl = lib.version_info(CURLVERSION_NOW)->version;
     pcre2_config(PCRE2_CONFIG_VERSION, pcre);
     pcre[strcspn(pcre, " ")] = 0;
     if (cli->json)
         return ash_cli_print_json(json_pack(
             "{s:s, s:s, s:s, s:{s:s, s:s, s:s, s:s, s:s}}", "version", ASHLEY_VERSION, "kernels",
             ash_cpu_level_name(cpu->level), "processor", cpu->name, "libraries", "libmicrohttpd",
-            MHD_get_version(), "libcurl", curl_version_info(CURLVERSION_NOW)->version, "jansson",
+            MHD_get_version(), "libcurl", curl, "jansson",
             jansson_version_str(), "sqlite", sqlite3_libversion(), "pcre2", pcre));
     printf("ashley %s (kernel set %s; libmicrohttpd %s, libcurl %s, jansson %s, sqlite %s, pcre2 "
            "%s)\n",
            ASHLEY_VERSION, ash_cpu_level_name(cpu->level), MHD_get_version(),
-           curl_version_info(CURLVERSION_NOW)->version, jansson_version_str(), sqlite3_libversion(),
-           pcre);
+           curl, jansson_version_str(), sqlite3_libversion(), pcre);
     return ASH_EXIT_DONE;
 }

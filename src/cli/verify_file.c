@@ -4,13 +4,13 @@
 #include "cli/verify.h"
 
 #include <math.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/libcrypto.h"
 #include "quant/decode.h"
 
 enum {
@@ -22,6 +22,11 @@ enum {
 
 /* ---- hashes -------------------------------------------------------------------------------------
  */
+
+typedef struct digest {
+    ash_libcrypto lib;
+    EVP_MD_CTX *ctx; /* NULL: no hash is wanted */
+} digest;
 
 ash_verify_hash ash_verify_hub_hash(const char *path)
 {
@@ -40,27 +45,29 @@ ash_verify_hash ash_verify_hub_hash(const char *path)
     return h;
 }
 
-static int hash_begin(const ash_verify_hash *h, uint64_t size, EVP_MD_CTX **out, ash_err *err)
+static int hash_begin(const ash_verify_hash *h, uint64_t size, digest *d, ash_err *err)
 {
     char head[40];
-    *out = NULL;
+    *d = (digest){0};
     if (!h->kind) return 0;
-    EVP_MD_CTX *c = *out = EVP_MD_CTX_new();
+    int rc = ash_libcrypto_open(&d->lib, err);
+    if (rc) return rc;
+    d->ctx = d->lib.ctx_new();
     int n = snprintf(head, sizeof head, "blob %llu", (unsigned long long)size);
     bool git = h->kind == ASH_VERIFY_GIT;
-    if (!c || EVP_DigestInit_ex(c, git ? EVP_sha1() : EVP_sha256(), NULL) != 1 ||
-        (git && EVP_DigestUpdate(c, head, (size_t)n + 1) != 1))
+    if (!d->ctx || d->lib.init(d->ctx, git ? d->lib.sha1() : d->lib.sha256(), NULL) != 1 ||
+        (git && d->lib.update(d->ctx, head, (size_t)n + 1) != 1))
         return ash_err_nomem(err, "a hash");
     return 0;
 }
 
-static int hash_end(const ash_verify_job *j, EVP_MD_CTX *c, ash_err *err)
+static int hash_end(const ash_verify_job *j, const digest *d, ash_err *err)
 {
     unsigned char sum[EVP_MAX_MD_SIZE];
     unsigned n = 0;
     char hex[2 * EVP_MAX_MD_SIZE + 1] = "";
-    if (!c) return 0;
-    if (EVP_DigestFinal_ex(c, sum, &n) != 1) return ash_err_nomem(err, "a hash");
+    if (!d->ctx) return 0;
+    if (d->lib.final(d->ctx, sum, &n) != 1) return ash_err_nomem(err, "a hash");
     for (unsigned i = 0; i < n; i++) snprintf(hex + 2 * i, 3, "%02x", sum[i]);
     if (!strcmp(hex, j->hash.hex)) return 0;
     return ash_err_set(err, ASH_EFORMAT, "%s: the %s is %s, but %s says %s", j->path,
@@ -167,7 +174,7 @@ static uint64_t scan(ash_dtype t, const uint8_t *p, uint64_t n)
 typedef struct pass {
     const ash_verify_job *job;
     const ash_map *map;
-    EVP_MD_CTX *hash;
+    digest hash;
     uint64_t at, end;        /* the window */
     _Atomic(uint64_t) bad;   /* tensor of the first bad element found, + 1 */
     _Atomic(uint64_t) where; /* its number in the tensor */
@@ -206,7 +213,7 @@ static void check_part(void *arg, int64_t begin, int64_t end, int worker)
     pass *p = arg;
     for (int64_t i = begin; i < end; i++) {
         if (!i) {
-            if (p->hash) EVP_DigestUpdate(p->hash, p->map->data + p->at, p->end - p->at);
+            if (p->hash.ctx) p->hash.lib.update(p->hash.ctx, p->map->data + p->at, p->end - p->at);
             continue;
         }
         uint64_t from = p->at + (uint64_t)(i - 1) * PIECE, to = from + PIECE;
@@ -253,7 +260,7 @@ static int run(pass *p, ash_err *err)
         return ash_err_set(
             err, ASH_EFORMAT, "%s: tensor '%.200s': element %llu is no finite number", j->path,
             j->index->tensors[bad - 1].name, (unsigned long long)atomic_load(&p->where));
-    return rc ? rc : hash_end(j, p->hash, err);
+    return rc ? rc : hash_end(j, &p->hash, err);
 }
 
 int ash_verify_file(const ash_verify_job *job, ash_err *err)
@@ -267,7 +274,7 @@ int ash_verify_file(const ash_verify_job *job, ash_err *err)
         rc = ash_fs_map(job->path, &own, err);
     if (!rc) rc = hash_begin(&job->hash, p.map->size, &p.hash, err);
     if (!rc) rc = run(&p, err);
-    EVP_MD_CTX_free(p.hash);
+    if (p.hash.ctx) p.hash.lib.ctx_free(p.hash.ctx);
     ash_fs_unmap(&own);
     return rc;
 }

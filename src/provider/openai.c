@@ -28,7 +28,9 @@ struct openai {
     ash_answering *inbox; /* lock: newest first */
     bool stop;            /* lock */
     /* the transfer thread's */
-    CURLM *multi;
+    ash_curl curl;        /* once multi is set */
+    CURLM *multi;         /* NULL: no request yet, or no transfer is possible */
+    ash_err failure;      /* why */
     ash_answering *all;
     int64_t curl_due;      /* monotonic ms when curl wants to be called, -1: not */
     int64_t next_deadline; /* no request is late before; 0: none */
@@ -53,8 +55,8 @@ void openai_deadline(ash_answering *a, int64_t ms, const char *code)
 static void free_request(ash_answering *a)
 {
     if (!a) return;
-    if (a->easy) curl_easy_cleanup(a->easy);
-    curl_slist_free_all(a->headers);
+    if (a->easy) a->curl->easy_cleanup(a->easy);
+    if (a->headers) a->curl->slist_free_all(a->headers);
     free(a->body);
     free(a->id);
     free(a->model);
@@ -139,7 +141,7 @@ static int on_timer(CURLM *multi, long ms, void *user)
 
 static bool add_header(ash_answering *a, const char *line)
 {
-    struct curl_slist *more = curl_slist_append(a->headers, line);
+    struct curl_slist *more = a->curl->slist_append(a->headers, line);
     if (more) a->headers = more;
     return more != NULL;
 }
@@ -168,46 +170,49 @@ static void set_options(ash_answering *a)
 {
     openai *p = a->owner;
     CURL *e = a->easy;
+    const ash_curl *c = a->curl;
     const char *url = a->chat ? p->chat_url : p->completion_url;
     bool tls = !strncasecmp(url, "https", 5);
-    curl_easy_setopt(e, CURLOPT_URL, url);
-    curl_easy_setopt(e, CURLOPT_PRIVATE, a);
-    curl_easy_setopt(e, CURLOPT_ERRORBUFFER, a->curl_error);
-    curl_easy_setopt(e, CURLOPT_POST, 1L);
-    curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)a->body_len);
-    curl_easy_setopt(e, CURLOPT_POSTFIELDS, a->body);
-    curl_easy_setopt(e, CURLOPT_HTTPHEADER, a->headers);
-    curl_easy_setopt(e, CURLOPT_USERAGENT, "ashley/" ASHLEY_VERSION);
-    curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body);
-    curl_easy_setopt(e, CURLOPT_WRITEDATA, a);
-    curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_MS);
-    curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 0L);
-    curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L);
+    c->easy_setopt(e, CURLOPT_URL, url);
+    c->easy_setopt(e, CURLOPT_PRIVATE, a);
+    c->easy_setopt(e, CURLOPT_ERRORBUFFER, a->curl_error);
+    c->easy_setopt(e, CURLOPT_POST, 1L);
+    c->easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)a->body_len);
+    c->easy_setopt(e, CURLOPT_POSTFIELDS, a->body);
+    c->easy_setopt(e, CURLOPT_HTTPHEADER, a->headers);
+    c->easy_setopt(e, CURLOPT_USERAGENT, "ashley/" ASHLEY_VERSION);
+    c->easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body);
+    c->easy_setopt(e, CURLOPT_WRITEDATA, a);
+    c->easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_MS);
+    c->easy_setopt(e, CURLOPT_FOLLOWLOCATION, 0L);
+    c->easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
+    c->easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L);
     /* only what the configuration says: curl must not look into the environment by itself */
-    curl_easy_setopt(e, CURLOPT_PROXY, tls && p->proxy ? p->proxy : "");
-    curl_easy_setopt(e, CURLOPT_NOPROXY, p->no_proxy ? p->no_proxy : "");
+    c->easy_setopt(e, CURLOPT_PROXY, tls && p->proxy ? p->proxy : "");
+    c->easy_setopt(e, CURLOPT_NOPROXY, p->no_proxy ? p->no_proxy : "");
 #if LIBCURL_VERSION_NUM >= 0x075500
-    curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
+    c->easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
 #else
-    curl_easy_setopt(e, CURLOPT_PROTOCOLS, CURLPROTO_HTTP | CURLPROTO_HTTPS);
+    c->easy_setopt(e, CURLOPT_PROTOCOLS, CURLPROTO_HTTP | CURLPROTO_HTTPS);
 #endif
 }
 
 static void begin(openai *p, ash_answering *a)
 {
+    a->curl = &p->curl;
     a->next = p->all;
     if (p->all) p->all->prev = a;
     p->all = a;
-    a->easy = p->multi ? curl_easy_init() : NULL;
+    a->easy = p->multi ? p->curl.easy_init() : NULL;
     bool ok = a->easy && add_headers(a);
     if (ok) {
         set_options(a);
-        ok = curl_multi_add_handle(p->multi, a->easy) == CURLM_OK;
+        ok = p->curl.multi_add_handle(p->multi, a->easy) == CURLM_OK;
     }
     if (!ok) {
         a->transferred = true;
-        openai_reply_fail(a, "cannot be asked: no memory for the transfer.");
+        openai_reply_fail(a, "cannot be asked: %s.",
+                          *p->failure.msg ? p->failure.msg : "no memory for the transfer");
         return;
     }
     openai_deadline(a, a->budgets.first_token_ms, "first_token_timeout");
@@ -215,7 +220,7 @@ static void begin(openai *p, ash_answering *a)
 
 static void detach(ash_answering *a)
 {
-    if (a->easy && !a->transferred) curl_multi_remove_handle(a->owner->multi, a->easy);
+    if (a->easy && !a->transferred) a->curl->multi_remove_handle(a->owner->multi, a->easy);
     a->transferred = true;
 }
 
@@ -247,7 +252,7 @@ static void continue_request(ash_answering *a)
     if (a->transferred)
         openai_reply_finish(a);
     else
-        curl_easy_pause(a->easy, CURLPAUSE_CONT);
+        a->curl->easy_pause(a->easy, CURLPAUSE_CONT);
 }
 
 /* ---- the thread ---- */
@@ -256,13 +261,13 @@ static void take_finished(openai *p)
 {
     CURLMsg *msg;
     int left;
-    while ((msg = curl_multi_info_read(p->multi, &left))) {
+    while ((msg = p->curl.multi_info_read(p->multi, &left))) {
         if (msg->msg != CURLMSG_DONE) continue;
         ash_answering *a = NULL;
         CURL *easy = msg->easy_handle;
         CURLcode result = msg->data.result;
-        curl_easy_getinfo(easy, CURLINFO_PRIVATE, &a);
-        curl_multi_remove_handle(p->multi, easy);
+        p->curl.easy_getinfo(easy, CURLINFO_PRIVATE, &a);
+        p->curl.multi_remove_handle(p->multi, easy);
         a->transferred = true;
         a->result = result;
         if (a->close_seen)
@@ -350,23 +355,25 @@ static void turn(openai *p)
         int flags = (ev[i].events & (EPOLLIN | EPOLLHUP) ? CURL_CSELECT_IN : 0) |
                     (ev[i].events & EPOLLOUT ? CURL_CSELECT_OUT : 0) |
                     (ev[i].events & EPOLLERR ? CURL_CSELECT_ERR : 0);
-        curl_multi_socket_action(p->multi, ev[i].data.fd, flags, &running);
+        p->curl.multi_socket_action(p->multi, ev[i].data.fd, flags, &running);
     }
     if (p->curl_due >= 0 && ash_clock_ms() >= p->curl_due) {
         p->curl_due = -1;
-        curl_multi_socket_action(p->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+        p->curl.multi_socket_action(p->multi, CURL_SOCKET_TIMEOUT, 0, &running);
     }
 }
 
 static void open_multi(openai *p)
 {
-    p->multi = curl_multi_init();
+    if (ash_curl_open(&p->curl, &p->failure)) return;
+    p->curl.global_init(CURL_GLOBAL_DEFAULT);
+    p->multi = p->curl.multi_init();
     if (!p->multi) return;
-    curl_multi_setopt(p->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
-    curl_multi_setopt(p->multi, CURLMOPT_SOCKETDATA, p);
-    curl_multi_setopt(p->multi, CURLMOPT_TIMERFUNCTION, on_timer);
-    curl_multi_setopt(p->multi, CURLMOPT_TIMERDATA, p);
-    curl_multi_setopt(p->multi, CURLMOPT_MAXCONNECTS, (long)MAX_IDLE_CONNECTIONS);
+    p->curl.multi_setopt(p->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+    p->curl.multi_setopt(p->multi, CURLMOPT_SOCKETDATA, p);
+    p->curl.multi_setopt(p->multi, CURLMOPT_TIMERFUNCTION, on_timer);
+    p->curl.multi_setopt(p->multi, CURLMOPT_TIMERDATA, p);
+    p->curl.multi_setopt(p->multi, CURLMOPT_MAXCONNECTS, (long)MAX_IDLE_CONNECTIONS);
 }
 
 static bool stopping(openai *p)
@@ -377,7 +384,8 @@ static bool stopping(openai *p)
     return stop;
 }
 
-/* libcurl is set up here at the first request, which costs milliseconds that a start has not. */
+/* libcurl is opened and set up here at the first request, which costs milliseconds that a start has
+ * not. */
 static void *transfer_thread(void *arg)
 {
     openai *p = arg;
@@ -385,7 +393,6 @@ static void *transfer_thread(void *arg)
     while (epoll_wait(p->epoll, &ev, 1, -1) != 1) {
     }
     if (!stopping(p)) {
-        curl_global_init(CURL_GLOBAL_DEFAULT);
         open_multi(p);
     }
     while (read_inbox(p)) {
@@ -395,7 +402,7 @@ static void *transfer_thread(void *arg)
         if (p->multi) take_finished(p);
     }
     while (p->all) forget(p, p->all);
-    curl_multi_cleanup(p->multi);
+    if (p->multi) p->curl.multi_cleanup(p->multi);
     return NULL;
 }
 

@@ -3,9 +3,9 @@
 #ifndef ASHLEY_PROVIDER_OPENAI_PRIVATE_H
 #define ASHLEY_PROVIDER_OPENAI_PRIVATE_H
 
-#include <curl/curl.h>
 #include <pthread.h>
 
+#include "provider/curl.h"
 #include "provider/openai.h"
 #include "provider/sse.h"
 
@@ -30,6 +30,7 @@ struct ash_answering {
     bool in_inbox, want_start, want_resume, want_close;
     /* the transfer */
     struct ash_answering *prev, *next; /* of all that the thread has */
+    const ash_curl *curl; /* the owner's, once the request was begun */
     CURL *easy;
     struct curl_slist *headers;
     char curl_error[CURL_ERROR_SIZE];

@@ -103,7 +103,7 @@ static void shown(const char *s, char out[MAX_SHOWN + 1])
 static int retry_after(const ash_answering *a)
 {
     curl_off_t s = 0;
-    if (curl_easy_getinfo(a->easy, CURLINFO_RETRY_AFTER, &s) != CURLE_OK || s < 0) return 0;
+    if (a->curl->easy_getinfo(a->easy, CURLINFO_RETRY_AFTER, &s) != CURLE_OK || s < 0) return 0;
     return s > 86400 ? 86400 : (int)s;
 }
 
@@ -211,7 +211,7 @@ static bool check_type(ash_answering *a)
 {
     const char *type = NULL;
     a->sse_checked = true;
-    curl_easy_getinfo(a->easy, CURLINFO_CONTENT_TYPE, &type);
+    a->curl->easy_getinfo(a->easy, CURLINFO_CONTENT_TYPE, &type);
     if (!a->stream || (type && !strncasecmp(type, "text/event-stream", 17))) return true;
     char s[MAX_SHOWN + 1];
     shown(type ? type : "nothing", s);
@@ -222,7 +222,7 @@ static bool check_type(ash_answering *a)
 bool openai_reply_bytes(ash_answering *a, const char *p, size_t n)
 {
     if (a->over) return a->done; /* after [DONE] the rest is read, so that the connection lives */
-    if (!a->status) curl_easy_getinfo(a->easy, CURLINFO_RESPONSE_CODE, &a->status);
+    if (!a->status) a->curl->easy_getinfo(a->easy, CURLINFO_RESPONSE_CODE, &a->status);
     if (a->status / 100 != 2) {
         size_t room = MAX_ERROR_BODY - a->whole.len;
         ash_buf_add(&a->whole, p, n < room ? n : room);
@@ -256,7 +256,7 @@ static void finish_stream(ash_answering *a)
     else if (a->result == CURLE_OK)
         openai_reply_fail(a, "ended its stream without [DONE].");
     else
-        openai_reply_fail(a, "broke off its stream: %s.", curl_easy_strerror(a->result));
+        openai_reply_fail(a, "broke off its stream: %s.", a->curl->easy_strerror(a->result));
 }
 
 static void finish_whole(ash_answering *a)
@@ -279,14 +279,14 @@ static void finish_whole(ash_answering *a)
 void openai_reply_finish(ash_answering *a)
 {
     if (a->over || a->paused) return;
-    if (!a->status) curl_easy_getinfo(a->easy, CURLINFO_RESPONSE_CODE, &a->status);
+    if (!a->status) a->curl->easy_getinfo(a->easy, CURLINFO_RESPONSE_CODE, &a->status);
     if (a->failure)
         openai_reply_fail(a, "answered with more than %u bytes.", ASH_MAX_UPSTREAM_BODY);
     else if (a->status && a->status / 100 != 2)
         refuse_status(a);
     else if (a->result != CURLE_OK && !a->head_sent)
         openai_reply_fail(a, "cannot be reached or broke off: %.200s.",
-                          *a->curl_error ? a->curl_error : curl_easy_strerror(a->result));
+                          *a->curl_error ? a->curl_error : a->curl->easy_strerror(a->result));
     else if (!a->sse_checked && !check_type(a))
         return;
     else if (a->stream)
