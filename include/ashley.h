@@ -61,6 +61,10 @@ typedef struct ashley_options {
     uint32_t context;   /* tokens a text may have; 0: the model's own, at most 8192 */
     uint32_t parallel;  /* texts computed at once; 0: 32 */
     uint64_t kv_bytes;  /* memory for keys and values; 0: four contexts */
+    int kv_8bit;        /* non-zero: keys and values take 8 bits instead of 16; a latent (DeepSeek-V2, V3)
+                           stays as it is */
+    const char *state_dir; /* a folder where packed weights are kept for the next start, in at most a quarter
+                              of what is free on the disk beyond 4 GiB; or NULL */
     int threads;        /* 0: as many as this process may use */
     int weights_only;   /* non-zero: a checkpoint without tokenizer will do */
     const char *template_text; /* Jinja text, or the name of a built-in template ("chatml"), in place of

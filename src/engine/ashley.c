@@ -67,6 +67,8 @@ int ashley_open(const char *path, const ashley_options *o, ashley_model **out, a
                                   .ctx = l.o->context,
                                   .max_sequences = l.o->parallel,
                                   .kv_bytes = l.o->kv_bytes,
+                                  .kv_q8 = l.o->kv_8bit,
+                                  .state_dir = l.o->state_dir,
                                   .threads = l.o->threads,
                                   .cpu = ash_cpu_get()->level,
                                   .bare = l.o->weights_only,

@@ -1,6 +1,7 @@
 /* A program that knows nothing but <ashley.h>: load, chat, generate, stop, close. */
 #include <ashley.h>
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -86,6 +87,31 @@ static int generation(ashley_model *m)
     return 0;
 }
 
+/* 8 bits take less room than 16 and give nearly the same; a folder that cannot be is no failure. */
+static int less_memory(const char *path, uint64_t kv_bytes, const float *logits)
+{
+    static const int32_t prompt[] = {5, 6, 7};
+    ashley_error err = {0};
+    ashley_options o;
+    ashley_model *m;
+    ashley_info info;
+    float other[300], most = 0, off = 0;
+    ashley_options_init(&o);
+    o.context = 128;
+    o.kv_8bit = 1;
+    o.state_dir = "/dev/null/ashley";
+    CHECK(!ashley_open(path, &o, &m, &err));
+    ashley_get_info(m, &info);
+    CHECK(info.kv_bytes < kv_bytes && !ashley_eval(m, prompt, 3, 0, other, &err));
+    for (int i = 0; i < 300; i++) {
+        most = fmaxf(most, fabsf(logits[i]));
+        off = fmaxf(off, fabsf(other[i] - logits[i]));
+    }
+    CHECK(off > 0 && off < 0.1f * most);
+    ashley_close(m);
+    return 0;
+}
+
 int public_program(const char *path)
 {
     ashley_error err = {0};
@@ -110,5 +136,5 @@ int public_program(const char *path)
     CHECK(ashley_eval(m, prompt, 0, 0, logits, &err) == ASHLEY_ELIMIT);
     ashley_close(m);
     ashley_close(NULL);
-    return 0;
+    return less_memory(path, info.kv_bytes, logits);
 }
