@@ -1,6 +1,8 @@
 /* Owns UTF-8 decoding and encoding; the table is that of Unicode 15, table 3-7. Any thread. */
 #include "base/utf8.h"
 
+#include <string.h>
+
 /* Length of a sequence by its first byte (0 if it cannot start one) and the range of the second. */
 static int lead(unsigned char c, unsigned char *lo, unsigned char *hi)
 {
@@ -80,7 +82,16 @@ bool ash_utf8_valid(const char *p, size_t n)
 {
     bool ok = true;
     uint32_t cp;
-    for (size_t i = 0; i < n && ok;) i += ash_utf8_decode(p + i, n - i, &cp, &ok);
+    for (size_t i = 0; i < n && ok;) {
+        uint64_t eight;
+        for (; n - i >= 8; i += 8) { /* most of most text is ASCII */
+            memcpy(&eight, p + i, 8);
+            if (eight & 0x8080808080808080u)
+                break;
+        }
+        if (i < n)
+            i += ash_utf8_decode(p + i, n - i, &cp, &ok);
+    }
     return ok;
 }
 

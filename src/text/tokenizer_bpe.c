@@ -15,12 +15,18 @@ static uint64_t pair_key(int32_t left, int32_t right)
     return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
 }
 
-static size_t pair_slot(const tok_bpe *b, uint64_t key)
+/* Where the search for a pair begins. */
+static size_t pair_start(const tok_bpe *b, uint64_t key)
 {
     uint64_t h = (key ^ b->seed[0]) * (b->seed[1] | 1);
     h ^= h >> 32;
     h *= 0x9E3779B97F4A7C15u;
-    size_t i = (size_t)(h >> 20) & (b->n_pairs - 1);
+    return (size_t)(h >> 20) & (b->n_pairs - 1);
+}
+
+static size_t pair_slot(const tok_bpe *b, uint64_t key)
+{
+    size_t i = pair_start(b, key);
     while (b->pairs[i].key != key && b->pairs[i].key != NO_PAIR) i = (i + 1) & (b->n_pairs - 1);
     return i;
 }
@@ -36,18 +42,29 @@ static int bad_merge(const tok_desc *d, size_t i, ash_err *err)
                        ash_gguf_show(d->merges[i].right, right));
 }
 
+/* A merge on its way into the table. */
+typedef struct found_merge {
+    uint64_t left_hash, right_hash, key;
+    int32_t id; /* of the whole */
+} found_merge;
+
+static bool has_parts(const tok_merge_desc *m)
+{
+    return m->left.n && m->right.n && m->left.n <= ASH_MAX_TOKEN_BYTES &&
+           m->right.n <= ASH_MAX_TOKEN_BYTES;
+}
+
 /* Both parts and the whole must be tokens. *guess is the id of the whole if ids were given in the
  * order of the merges, as they mostly are. */
-static int add_merge(ash_tokenizer *t, const tok_desc *d, size_t i, int32_t *guess, ash_err *err)
+static int find_merge(const ash_tokenizer *t, const tok_desc *d, size_t i, found_merge *f,
+                      int32_t *guess, ash_err *err)
 {
     char joined[2 * ASH_MAX_TOKEN_BYTES];
     ash_str left = d->merges[i].left, right = d->merges[i].right;
-    if (left.n > ASH_MAX_TOKEN_BYTES || right.n > ASH_MAX_TOKEN_BYTES || !left.n || !right.n)
-        return bad_merge(d, i, err);
     memcpy(joined, left.p, left.n);
     memcpy(joined + left.n, right.p, right.n);
-    int32_t a = tok_vocab_find(&t->vocab, left.p, left.n);
-    int32_t b = tok_vocab_find(&t->vocab, right.p, right.n);
+    int32_t a = tok_vocab_find_hashed(&t->vocab, f->left_hash, left.p, left.n);
+    int32_t b = tok_vocab_find_hashed(&t->vocab, f->right_hash, right.p, right.n);
     ash_str whole = {joined, left.n + right.n};
     int32_t ab = *guess;
     if ((size_t)ab >= t->vocab.n || !ash_str_eq(tok_vocab_text(&t->vocab, ab), whole))
@@ -55,10 +72,36 @@ static int add_merge(ash_tokenizer *t, const tok_desc *d, size_t i, int32_t *gue
     if (a < 0 || b < 0 || ab < 0)
         return bad_merge(d, i, err);
     *guess = ab + 1;
-    tok_pair *p = &t->bpe.pairs[pair_slot(&t->bpe, pair_key(a, b))];
-    if (p->key == NO_PAIR || d->last_merge_counts)
-        *p = (tok_pair){.key = pair_key(a, b), .rank = (uint32_t)i, .id = ab};
+    f->key = pair_key(a, b);
+    f->id = ab;
+    __builtin_prefetch(&t->bpe.pairs[pair_start(&t->bpe, f->key)], 1);
     return 0;
+}
+
+/* Merges from..to, at most TOK_AHEAD, step by step: what one step reads the step before fetched. */
+static int add_merges(ash_tokenizer *t, const tok_desc *d, size_t from, size_t to, int32_t *guess,
+                      ash_err *err)
+{
+    found_merge found[TOK_AHEAD], *f = found;
+    int rc = 0;
+    for (size_t i = from; i < to; i++, f++) {
+        const tok_merge_desc *m = &d->merges[i];
+        if (!has_parts(m))
+            to = i + 1; /* those before it may be worse */
+        else
+            *f = (found_merge){.left_hash = tok_vocab_hash(&t->vocab, m->left.p, m->left.n),
+                               .right_hash = tok_vocab_hash(&t->vocab, m->right.p, m->right.n)};
+    }
+    f = found;
+    for (size_t i = from; i < to && !rc; i++, f++)
+        rc = has_parts(&d->merges[i]) ? find_merge(t, d, i, f, guess, err) : bad_merge(d, i, err);
+    f = found;
+    for (size_t i = from; i < to && !rc; i++, f++) {
+        tok_pair *p = &t->bpe.pairs[pair_slot(&t->bpe, f->key)];
+        if (p->key == NO_PAIR || d->last_merge_counts)
+            *p = (tok_pair){.key = f->key, .rank = (uint32_t)i, .id = f->id};
+    }
+    return rc;
 }
 
 /* Words can be merged one by one if every merge that holds a space begins with it, and none is
@@ -95,7 +138,8 @@ int tok_bpe_build(ash_tokenizer *t, const tok_desc *d, ash_err *err)
     memset(b->pairs, 0xFF, b->n_pairs * sizeof *b->pairs);
     int32_t guess = 256;
     int rc = 0;
-    for (size_t i = 0; i < d->n_merges && !rc; i++) rc = add_merge(t, d, i, &guess, err);
+    for (size_t i = 0; i < d->n_merges && !rc; i += TOK_AHEAD)
+        rc = add_merges(t, d, i, i + TOK_AHEAD < d->n_merges ? i + TOK_AHEAD : d->n_merges, &guess, err);
     t->splits_at_space = !rc && splits_at_space(t, d);
     return rc;
 }

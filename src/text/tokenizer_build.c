@@ -108,15 +108,13 @@ static int build_added(ash_tokenizer *t, tok_desc *d, ash_err *err)
 /* Of two tokens with one text the lower id answers; where a file may have no such pair that is said. */
 static int check_texts(const ash_tokenizer *t, const tok_desc *d, ash_err *err)
 {
-    for (size_t i = 0; d->one_text_one_id && i < t->vocab.n; i++) {
-        ash_str s = tok_vocab_text(&t->vocab, (int32_t)i);
-        int32_t first = s.n ? tok_vocab_find(&t->vocab, s.p, s.n) : (int32_t)i;
-        char shown[80];
-        if (first != (int32_t)i)
-            return ash_err_set(err, ASH_EFORMAT, "%s: the token '%s' has two ids, %d and %zu",
-                               d->tokens_name, ash_gguf_show(s, shown), (int)first, i);
-    }
-    return 0;
+    int32_t i = t->vocab.twice;
+    char shown[80];
+    if (!d->one_text_one_id || i < 0)
+        return 0;
+    ash_str s = tok_vocab_text(&t->vocab, i);
+    return ash_err_set(err, ASH_EFORMAT, "%s: the token '%s' has two ids, %d and %d", d->tokens_name,
+                       ash_gguf_show(s, shown), (int)tok_vocab_find(&t->vocab, s.p, s.n), (int)i);
 }
 
 static int copy_templates(ash_tokenizer *t, const tok_desc *d, ash_err *err)

@@ -19,6 +19,7 @@ typedef struct tok_vocab {
     uint64_t *slots;     /* open addressing by text: hash's high half << 32 | id + 1, 0 empty */
     size_t n_slots;
     uint64_t seed[2];
+    int32_t twice;       /* the first token whose text a lower id has; -1 none */
     int32_t byte_id[256]; /* BPE: the token of the one-byte word; else <0xXX>; -1 none */
 } tok_vocab;
 
@@ -29,6 +30,11 @@ uint32_t tok_byte_letter(uint8_t b);
 size_t tok_piece(const tok_desc *d, ash_str s, uint8_t type, char *out);
 int tok_vocab_build(tok_vocab *v, const tok_desc *d, ash_arena *arena, ash_err *err) ASH_MUST_CHECK;
 int32_t tok_vocab_find(const tok_vocab *v, const char *p, size_t n); /* the lowest id, or -1 */
+/* The same in two steps, for those who ask for many: the tables are larger than a second-level cache, and
+ * the first step fetches what the second reads. TOK_AHEAD of them at a time hide each other's way. */
+enum { TOK_AHEAD = 32 };
+uint64_t tok_vocab_hash(const tok_vocab *v, const char *p, size_t n);
+int32_t tok_vocab_find_hashed(const tok_vocab *v, uint64_t hash, const char *p, size_t n);
 /* The same, but only of tokens that plain text may become: no control token or user-defined one that
  * is markup, none that is an added token only. */
 int32_t tok_model_find(const tok_vocab *v, const char *p, size_t n);

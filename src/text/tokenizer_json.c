@@ -54,40 +54,54 @@ static bool is_set(ash_str value)
 
 /* ---- vocabulary ----------------------------------------------------------------------------- */
 
-/* *n becomes one more than the largest id if that is larger. */
-static int largest_id(ash_str vocab, uint64_t *n, ash_err *err)
+typedef struct vocab_entry {
+    ash_str key; /* between its quotes */
+    uint32_t id;
+} vocab_entry;
+
+/* At most so many members or items has an object or array: one more than it has commas. Never more than
+ * the cap and one, which is enough to be refused. */
+static size_t most_items(ash_str text)
+{
+    size_t n = 1;
+    const char *p = text.p, *end = text.p + text.n;
+    for (; n <= ASH_MAX_VOCAB && (p = memchr(p, ',', (size_t)(end - p))); p++) n++;
+    return n;
+}
+
+/* The members of model.vocab, a list of *count of the arena's; *n becomes one more than the largest id
+ * if that is larger. */
+static int list_vocab(tok_desc *d, ash_str vocab, vocab_entry **list, size_t *count, uint64_t *n,
+                      ash_err *err)
 {
     tok_skim s;
-    ash_str key, value;
-    uint32_t id;
+    ash_str value;
+    size_t most = most_items(vocab);
+    vocab_entry *e = *list = ash_arena_alloc(&d->arena, most * sizeof *e);
+    if (!e)
+        return ash_err_nomem(err, "vocabulary");
     int rc = tok_skim_enter(&s, vocab, '{', err);
-    while (!rc && (rc = tok_skim_next(&s, &key, err)) > 0) {
+    for (*count = 0; !rc && (rc = tok_skim_next(&s, &e->key, err)) > 0; e++) {
         rc = tok_skim_value(&s, &value, err);
         if (!rc)
-            rc = tok_skim_id(value, ASH_MAX_VOCAB - 1, &id, err);
-        if (!rc && id >= *n)
-            *n = (uint64_t)id + 1;
+            rc = tok_skim_id(value, ASH_MAX_VOCAB - 1, &e->id, err);
+        if (!rc && ++*count == most && most > ASH_MAX_VOCAB)
+            rc = ash_err_set(err, ASH_ELIMIT, "more than %u tokens", ASH_MAX_VOCAB);
+        if (!rc && e->id >= *n)
+            *n = (uint64_t)e->id + 1;
     }
     return rc;
 }
 
-static int read_vocab(tok_desc *d, ash_str vocab, ash_err *err)
+static int place_vocab(tok_desc *d, const vocab_entry *list, size_t count, ash_err *err)
 {
-    tok_skim s;
-    ash_str key, value, text;
-    uint32_t id;
-    int rc = tok_skim_enter(&s, vocab, '{', err);
-    while (!rc && (rc = tok_skim_next(&s, &key, err)) > 0) {
-        rc = tok_skim_value(&s, &value, err);
-        if (!rc)
-            rc = tok_skim_id(value, ASH_MAX_VOCAB - 1, &id, err);
-        if (!rc)
-            rc = tok_skim_text(key, &d->arena, &text, err);
-        if (rc)
-            break;
-        if (d->text[id].n)
-            rc = ash_err_set(err, ASH_EFORMAT, "the id %u is given to two tokens", id);
-        d->text[id] = text;
+    int rc = 0;
+    for (size_t i = 0; i < count && !rc; i++) {
+        ash_str *text = &d->text[list[i].id];
+        if (text->n)
+            rc = ash_err_set(err, ASH_EFORMAT, "the id %u is given to two tokens", list[i].id);
+        else
+            rc = tok_skim_text(list[i].key, &d->arena, text, err);
     }
     return rc;
 }
@@ -149,13 +163,13 @@ static int read_merges(tok_desc *d, ash_str merges, ash_err *err)
 {
     tok_skim s;
     ash_str value;
-    size_t n = 0;
-    int rc = count_items(merges, &n, err);
+    size_t most = most_items(merges), n = 0;
+    int rc = most > ASH_MAX_VOCAB ? count_items(merges, &n, err) : 0;
     if (!rc && n > ASH_MAX_VOCAB)
         rc = ash_err_set(err, ASH_ELIMIT, "has %zu entries; at most %u", n, ASH_MAX_VOCAB);
     if (rc)
         return rc;
-    d->merges = ash_arena_calloc(&d->arena, n + 1, sizeof *d->merges);
+    d->merges = ash_arena_alloc(&d->arena, most * sizeof *d->merges);
     if (!d->merges)
         return ash_err_nomem(err, "merges");
     rc = tok_skim_enter(&s, merges, '[', err);
@@ -384,6 +398,8 @@ static int read_unknown(tok_desc *d, const model_parts *m, ash_err *err)
 static int read_model(tok_desc *d, const parts *p, ash_err *err)
 {
     model_parts m = {0};
+    vocab_entry *list;
+    size_t count = 0;
     uint64_t n = 0;
     int rc = read_model_parts(p->model, &m, err);
     if (!rc)
@@ -395,11 +411,11 @@ static int read_model(tok_desc *d, const parts *p, ash_err *err)
     for (size_t i = 0; i < d->n_added; i++)
         if ((uint64_t)d->added[i].id >= n)
             n = (uint64_t)d->added[i].id + 1;
-    rc = largest_id(m.vocab, &n, err);
+    rc = list_vocab(d, m.vocab, &list, &count, &n, err);
     if (!rc)
         rc = tok_desc_reserve(d, n, err);
     if (!rc)
-        rc = read_vocab(d, m.vocab, err);
+        rc = place_vocab(d, list, count, err);
     if (rc)
         return ash_err_prefix(err, "%s", d->tokens_name);
     rc = read_merges(d, m.merges, err);

@@ -12,14 +12,55 @@ static int bad(const tok_skim *s, const char *expected, ash_err *err)
     return ash_err_set(err, ASH_EFORMAT, "%s expected, %zu bytes into its value", expected, s->at);
 }
 
-static bool is_space(char c)
+/* What a byte is outside of strings. */
+enum { WORD, SPACE, SEPARATOR, QUOTE, OPEN, CLOSE };
+static const uint8_t class_of[256] = {
+    [' '] = SPACE,     ['\t'] = SPACE,    ['\r'] = SPACE, ['\n'] = SPACE, [','] = SEPARATOR,
+    [':'] = SEPARATOR, ['"'] = QUOTE,     ['{'] = OPEN,   ['['] = OPEN,   ['}'] = CLOSE,
+    [']'] = CLOSE,
+};
+
+#define EACH(byte) (0x0101010101010101u * (byte))
+
+/* Eight bytes, the first the lowest. */
+static uint64_t load8(const char *p)
 {
-    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+/* Where the white space at p[at..n) ends. Indentation is most of it. */
+static size_t space_end(const char *p, size_t at, size_t n)
+{
+    while (at < n && class_of[(unsigned char)p[at]] == SPACE) {
+        at++;
+        if (n - at >= 8) {
+            uint64_t other = load8(p + at) ^ EACH(' ');
+            at += other ? (size_t)__builtin_ctzll(other) / 8 : 8;
+        }
+    }
+    return at;
+}
+
+/* The first quote, backslash or control character of p[at..n), or n. Of eight bytes a difference below
+ * zero borrows from those behind it only, so that the lowest that is found is one. */
+static size_t string_stop(const char *p, size_t at, size_t n)
+{
+    for (; n - at >= 8; at += 8) {
+        uint64_t v = load8(p + at), quote = v ^ EACH('"'), slash = v ^ EACH('\\');
+        uint64_t found = ((quote - EACH(1)) & ~quote) | ((slash - EACH(1)) & ~slash) |
+                         ((v - EACH(0x20)) & ~v);
+        if (found & EACH(0x80))
+            return at + (size_t)__builtin_ctzll(found & EACH(0x80)) / 8;
+    }
+    while (at < n && p[at] != '"' && p[at] != '\\' && (unsigned char)p[at] >= 0x20) at++;
+    return at;
 }
 
 static void skip_space(tok_skim *s)
 {
-    while (s->at < s->n && is_space(s->p[s->at])) s->at++;
+    s->at = space_end(s->p, s->at, s->n);
 }
 
 static int peek(const tok_skim *s)
@@ -27,66 +68,80 @@ static int peek(const tok_skim *s)
     return s->at < s->n ? (unsigned char)s->p[s->at] : -1;
 }
 
+/* p[at] is behind a quote; *end becomes where the next is. */
+static int string_end(const char *p, size_t at, size_t n, size_t *end)
+{
+    while ((at = string_stop(p, at, n)) < n && p[at] == '\\') at = n - at > 2 ? at + 2 : n;
+    *end = at;
+    return at < n && p[at] == '"' ? 0 : -1;
+}
+
+static int bad_string(tok_skim *s, size_t at, ash_err *err)
+{
+    s->at = at;
+    return bad(s, at < s->n ? "no control character" : "the end of a string", err);
+}
+
 /* At a quote; *raw is what lies between it and the next. */
 static int skip_string(tok_skim *s, ash_str *raw, ash_err *err)
 {
-    size_t from = ++s->at;
-    for (; s->at < s->n && s->p[s->at] != '"'; s->at++) {
-        if ((unsigned char)s->p[s->at] < 0x20)
-            return bad(s, "no control character", err);
-        if (s->p[s->at] == '\\')
-            s->at++;
-    }
-    if (s->at >= s->n)
-        return bad(s, "the end of a string", err);
-    *raw = (ash_str){s->p + from, s->at - from};
-    s->at++;
+    size_t from = s->at + 1, end;
+    if (string_end(s->p, from, s->n, &end))
+        return bad_string(s, end, err);
+    *raw = (ash_str){s->p + from, end - from};
+    s->at = end + 1;
     return 0;
 }
 
-static bool ends_word(char c)
+/* In an array or object: to the bracket that closes it. */
+static int skip_inside(tok_skim *s, ash_err *err)
 {
-    return is_space(c) || c == ',' || c == ':' || c == '"' || c == '[' || c == ']' || c == '{' ||
-           c == '}';
-}
-
-/* Numbers and words: whatever has none of the characters that end one. */
-static int skip_word(tok_skim *s, ash_err *err)
-{
-    size_t from = s->at;
-    while (s->at < s->n && !ends_word(s->p[s->at])) s->at++;
-    return s->at > from ? 0 : bad(s, "a value", err);
+    char open[ASH_MAX_JSON_DEPTH];
+    const char *p = s->p;
+    size_t depth = 0, at = s->at, n = s->n;
+    do {
+        at = space_end(p, at, n);
+        s->at = at;
+        if (at == n)
+            return bad(s, "a value", err);
+        switch (class_of[(unsigned char)p[at]]) {
+        case QUOTE:
+            if (string_end(p, at + 1, n, &at))
+                return bad_string(s, at, err);
+            at++;
+            break;
+        case OPEN:
+            if (depth == ASH_MAX_JSON_DEPTH)
+                return ash_err_set(err, ASH_ELIMIT, "nested deeper than %d", ASH_MAX_JSON_DEPTH);
+            open[depth++] = p[at++];
+            break;
+        case CLOSE:
+            if (open[--depth] != (p[at] == '}' ? '{' : '['))
+                return bad(s, "the other bracket", err);
+            at++;
+            break;
+        case SEPARATOR:
+            at++;
+            break;
+        default: /* numbers and words: whatever has none of the characters that end one */
+            while (at < n && class_of[(unsigned char)p[at]] == WORD) at++;
+        }
+    } while (depth);
+    s->at = at;
+    return 0;
 }
 
 static int skip_value(tok_skim *s, ash_err *err)
 {
-    char open[ASH_MAX_JSON_DEPTH];
-    size_t depth = 0;
-    do {
-        ash_str raw;
-        int rc = 0, c;
-        skip_space(s);
-        c = peek(s);
-        if (c == '"') {
-            rc = skip_string(s, &raw, err);
-        } else if (c == '{' || c == '[') {
-            if (depth == ASH_MAX_JSON_DEPTH)
-                return ash_err_set(err, ASH_ELIMIT, "nested deeper than %d", ASH_MAX_JSON_DEPTH);
-            open[depth++] = (char)c;
-            s->at++;
-        } else if (depth && (c == '}' || c == ']')) {
-            if (open[--depth] != (c == '}' ? '{' : '['))
-                return bad(s, "the other bracket", err);
-            s->at++;
-        } else if (depth && (c == ',' || c == ':')) {
-            s->at++;
-        } else {
-            rc = skip_word(s, err);
-        }
-        if (rc)
-            return rc;
-    } while (depth);
-    return 0;
+    ash_str raw;
+    int c = peek(s);
+    if (c == '"')
+        return skip_string(s, &raw, err);
+    if (c == '{' || c == '[')
+        return skip_inside(s, err);
+    size_t from = s->at;
+    while (s->at < s->n && class_of[(unsigned char)s->p[s->at]] == WORD) s->at++;
+    return s->at > from ? 0 : bad(s, "a value", err);
 }
 
 int tok_skim_enter(tok_skim *s, ash_str text, char open, ash_err *err)

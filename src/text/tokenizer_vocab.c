@@ -50,6 +50,10 @@ static size_t letter_piece(ash_str s, char *out)
     for (size_t i = 0; i < s.n;) {
         uint32_t cp;
         bool ok;
+        if (s.p[i] > 0x20 && s.p[i] < 0x7F) { /* stands for itself */
+            out[n++] = s.p[i++];
+            continue;
+        }
         i += ash_utf8_decode(s.p + i, s.n - i, &cp, &ok);
         int b = ok ? letter_byte(cp) : -1;
         if (b < 0) {
@@ -139,15 +143,20 @@ static void fill_text(tok_vocab *v, const tok_desc *d)
     }
 }
 
-/* The slot that holds this text or the empty one where it belongs; *tag is what it is filled with,
- * without the id. The high half of the hash spares most looks at the text. */
-static size_t slot_of(const tok_vocab *v, const char *p, size_t n, uint64_t *tag)
+uint64_t tok_vocab_hash(const tok_vocab *v, const char *p, size_t n)
 {
     uint64_t h = ash_hash_bytes(p, n, v->seed);
-    size_t k = h & (v->n_slots - 1);
-    *tag = h >> 32 << 32;
+    __builtin_prefetch(&v->slots[h & (v->n_slots - 1)]);
+    return h;
+}
+
+/* The slot that holds this text or the empty one where it belongs. The high half of the hash, which it is
+ * filled with beside the id, spares most looks at the text. */
+static size_t slot_of(const tok_vocab *v, uint64_t hash, const char *p, size_t n)
+{
+    size_t k = hash & (v->n_slots - 1);
     for (; v->slots[k]; k = (k + 1) & (v->n_slots - 1)) {
-        if (v->slots[k] >> 32 << 32 != *tag)
+        if (v->slots[k] >> 32 != hash >> 32)
             continue;
         ash_str s = tok_vocab_text(v, (int32_t)(uint32_t)v->slots[k] - 1);
         if (s.n == n && memcmp(s.p, p, n) == 0)
@@ -158,26 +167,38 @@ static size_t slot_of(const tok_vocab *v, const char *p, size_t n, uint64_t *tag
 
 static int index_text(tok_vocab *v, ash_arena *arena, ash_err *err)
 {
+    uint64_t hash[TOK_AHEAD];
     v->seed[0] = ash_rng_entropy();
     v->seed[1] = ash_rng_entropy();
+    v->twice = -1;
     v->n_slots = ash_hash_slots(v->n);
     v->slots = ash_arena_calloc(arena, v->n_slots, sizeof *v->slots);
     if (!v->slots)
         return ash_err_nomem(err, "index of tokens");
     for (size_t i = 0; i < v->n; i++) {
+        for (size_t j = i; i % TOK_AHEAD == 0 && j < i + TOK_AHEAD && j < v->n; j++) {
+            ash_str s = tok_vocab_text(v, (int32_t)j);
+            hash[j - i] = tok_vocab_hash(v, s.p, s.n);
+        }
         ash_str s = tok_vocab_text(v, (int32_t)i);
-        uint64_t tag;
-        size_t k = s.n ? slot_of(v, s.p, s.n, &tag) : 0;
+        uint64_t h = hash[i % TOK_AHEAD];
+        size_t k = s.n ? slot_of(v, h, s.p, s.n) : 0;
         if (s.n && !v->slots[k])
-            v->slots[k] = tag | (i + 1);
+            v->slots[k] = h >> 32 << 32 | (i + 1);
+        else if (s.n && v->twice < 0)
+            v->twice = (int32_t)i;
     }
     return 0;
 }
 
+int32_t tok_vocab_find_hashed(const tok_vocab *v, uint64_t hash, const char *p, size_t n)
+{
+    return (int32_t)(uint32_t)v->slots[slot_of(v, hash, p, n)] - 1;
+}
+
 int32_t tok_vocab_find(const tok_vocab *v, const char *p, size_t n)
 {
-    uint64_t tag;
-    return (int32_t)(uint32_t)v->slots[slot_of(v, p, n, &tag)] - 1;
+    return tok_vocab_find_hashed(v, tok_vocab_hash(v, p, n), p, n);
 }
 
 int32_t tok_model_find(const tok_vocab *v, const char *p, size_t n)
