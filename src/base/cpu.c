@@ -12,12 +12,22 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 static uint64_t xcr0(void)
 {
     uint32_t lo, hi;
     __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
     return (uint64_t)hi << 32 | lo;
+}
+
+/* A process asks for the room that tiles take in its threads' states, once
+ * (Linux, Documentation/arch/x86/xstate.rst). */
+static bool may_use_tiles(void)
+{
+    enum { REQUEST = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA */
+    return !syscall(SYS_arch_prctl, REQUEST, TILE_DATA);
 }
 
 static void detect(ash_cpu *c)
@@ -39,8 +49,12 @@ static void detect(ash_cpu *c)
         return;
     c->level = ASH_CPU_AVX512;
     c->vbmi = cx & bit_AVX512VBMI;
+    uint32_t tiles = 1u << 22 | 1u << 24 | 1u << 25; /* AMX-BF16, AMX-TILE, AMX-INT8 */
+    bool amx = (d & tiles) == tiles && (os & 3u << 17) == 3u << 17;
     if (__get_cpuid_count(7, 1, &a, &b, &cx, &d))
         c->bf16 = a & (1u << 5);
+    if (amx && c->bf16 && may_use_tiles())
+        c->level = ASH_CPU_AMX;
 }
 #elif defined(__aarch64__)
 #include <asm/hwcap.h>
@@ -85,9 +99,9 @@ const ash_cpu *ash_cpu_get(void)
 
 #if defined(__aarch64__)
 static const char *const level_names[] = {"scalar", "neon", "dotprod", "i8mm"};
-static const char *const foreign_names[] = {"avx2", "avx512"};
+static const char *const foreign_names[] = {"avx2", "avx512", "amx"};
 #else
-static const char *const level_names[] = {"scalar", "avx2", "avx512"};
+static const char *const level_names[] = {"scalar", "avx2", "avx512", "amx"};
 static const char *const foreign_names[] = {"neon", "dotprod", "i8mm"};
 #endif
 enum {
@@ -116,8 +130,8 @@ int ash_cpu_parse(const char *word, ash_cpu_level *out, ash_err *err)
     if (known)
         return ash_err_set(err, ASH_EUNSUPPORTED, "this processor has no %s; its best is %s", word,
                            level_names[ash_cpu_get()->level]);
-    return ash_err_set(err, ASH_EINVAL, "'%s' is no kernel set: use scalar, avx2 or avx512, on Arm neon, "
-                       "dotprod or i8mm", word);
+    return ash_err_set(err, ASH_EINVAL, "'%s' is no kernel set: use scalar, avx2, avx512 or amx, on Arm "
+                       "neon, dotprod or i8mm", word);
 }
 
 int ash_cpu_threads(void)

@@ -103,7 +103,7 @@ static const ash_key_info keys[] = {
      "how keys and values are kept: half floats, or 8 bits in half the memory; \"kv\" of a preload or "
      "catalogue entry comes first",
      .built = true, FIELD(kv_q8)},
-    {"ASHLEY_CPU", "cpu", ASH_KEY_WORD, NULL, "scalar avx2 avx512 neon dotprod i8mm",
+    {"ASHLEY_CPU", "cpu", ASH_KEY_WORD, NULL, "scalar avx2 avx512 amx neon dotprod i8mm",
      "forces a lower kernel set (default: the best the machine has)", .built = true, FIELD(cpu)},
 };
 

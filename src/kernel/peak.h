@@ -6,8 +6,8 @@
 
 typedef enum ash_peak {
     ASH_PEAK_READ, /* bytes read from `memory`, once through */
-    ASH_PEAK_INT8, /* vpdpbusd, without VNNI vpmaddubsw + vpmaddwd; a multiply-add counts two */
-    ASH_PEAK_BF16, /* vdpbf16ps; nothing without it */
+    ASH_PEAK_INT8, /* tdpbssd, vpdpbusd, or vpmaddubsw + vpmaddwd; a multiply-add counts two */
+    ASH_PEAK_BF16, /* tdpbf16ps, vdpbf16ps; nothing without them */
     ASH_PEAK_F32,  /* FMA */
     ASH_PEAK_COUNT,
 } ash_peak;

@@ -13,13 +13,18 @@ typedef struct fetch {
     int64_t step;        /* bytes for each step of a tile */
 } fetch;
 
+/* Tile i of `tiles`, each of `steps` steps, during which `bytes` from `from` on are fetched. */
+static inline fetch fetch_share(const uint8_t *from, int64_t bytes, int64_t i, int64_t tiles, int64_t steps)
+{
+    const uint8_t *at = from + bytes * i / tiles / 64 * 64;
+    return (fetch){at, at, (bytes + tiles * steps - 1) / (tiles * steps)};
+}
+
 /* Tile i of `tiles` over groups [g, g + groups), each of `steps` steps. */
 static inline fetch fetch_start(const ash_packed *w, int64_t g, int groups, int64_t i, int64_t tiles,
                                 int64_t steps)
 {
-    int64_t bytes = groups * w->group_bytes;
-    const uint8_t *at = w->data + (g + groups) * w->group_bytes + bytes * i / tiles / 64 * 64;
-    return (fetch){at, at, (bytes + tiles * steps - 1) / (tiles * steps)};
+    return fetch_share(w->data + (g + groups) * w->group_bytes, groups * w->group_bytes, i, tiles, steps);
 }
 
 static inline __attribute__((always_inline)) void fetch_more(fetch *f)

@@ -5,6 +5,8 @@
 
 #include "base/cpu.h"
 
+#include "kernel/x86/amx.h"
+
 #include <immintrin.h>
 
 enum { CHAINS = 16 };
@@ -52,6 +54,36 @@ __attribute__((target("avx512f"))) static double f32_512(long rounds)
     }
     EACH __asm__ volatile("" ::"v"(a[i]));
     return (double)rounds * CHAINS * 32;
+}
+
+/* 16 rows, 16 columns, 64 bytes deep. */
+static const amx_config whole = {.palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
+                                 .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
+
+static double int8_tiles(long rounds)
+{
+    amx_configure(&whole);
+    for (long r = 0; r < rounds; r++) {
+        AMX_DOT_I8(0, 4, 6);
+        AMX_DOT_I8(1, 4, 7);
+        AMX_DOT_I8(2, 5, 6);
+        AMX_DOT_I8(3, 5, 7);
+    }
+    amx_release();
+    return (double)rounds * 4 * 16 * 16 * 64 * 2;
+}
+
+static double bf16_tiles(long rounds)
+{
+    amx_configure(&whole);
+    for (long r = 0; r < rounds; r++) {
+        AMX_DOT_BF16(0, 4, 6);
+        AMX_DOT_BF16(1, 4, 7);
+        AMX_DOT_BF16(2, 5, 6);
+        AMX_DOT_BF16(3, 5, 7);
+    }
+    amx_release();
+    return (double)rounds * 4 * 16 * 16 * 32 * 2;
 }
 
 __attribute__((target("avx2"))) static double int8_256(long rounds)
@@ -105,13 +137,13 @@ __attribute__((target("avx2"))) static double read_all(const uint8_t *p, long by
 double ash_peak_run(ash_peak what, long rounds, const void *memory, long bytes)
 {
     ash_cpu_level level = ash_cpu_get()->level;
-    bool wide = level == ASH_CPU_AVX512;
+    bool wide = level >= ASH_CPU_AVX512, tiles = level >= ASH_CPU_AMX;
     if (level < ASH_CPU_AVX2)
         return 0.0;
     switch (what) {
     case ASH_PEAK_READ: return read_all(memory, bytes);
-    case ASH_PEAK_INT8: return wide ? int8_512(rounds) : int8_256(rounds);
-    case ASH_PEAK_BF16: return ash_cpu_get()->bf16 ? bf16_512(rounds) : 0.0;
+    case ASH_PEAK_INT8: return tiles ? int8_tiles(rounds) : wide ? int8_512(rounds) : int8_256(rounds);
+    case ASH_PEAK_BF16: return tiles ? bf16_tiles(rounds) : ash_cpu_get()->bf16 ? bf16_512(rounds) : 0.0;
     default: return wide ? f32_512(rounds) : f32_256(rounds);
     }
 }

@@ -68,4 +68,14 @@ ASH_MATMUL(ash_avx512bf16_matmul_bf16);
 void ash_avx512bf16_span(const ash_attn_span *s);
 void ash_avx512bf16_to_bf16(const float *x, int64_t n, uint16_t *h);
 
+/* AMX with its INT8 and BF16 besides. Scratch: ash_amx_scratch() bytes, on 64. The quantised ones give what
+ * AVX-512's give, bit for bit. */
+ASH_MATMUL(ash_amx_matmul_u4z);
+ASH_MATMUL(ash_amx_matmul_u4m);
+ASH_MATMUL(ash_amx_matmul_u8z);
+ASH_MATMUL(ash_amx_matmul_u4g);
+ASH_MATMUL(ash_amx_matmul_u8g);
+ASH_MATMUL(ash_amx_matmul_bf16); /* no scratch */
+int64_t ash_amx_scratch(void);
+
 #endif

@@ -1,5 +1,6 @@
 /* Every table's matmul on every type against the plain definition, with bounds that follow from the
  * rounding of the activations, and bit for bit the same whatever the batch. */
+#include "amx_emulator.h"
 #include "kernel_test.h"
 
 #include "kernel/kernel.h"
@@ -172,7 +173,7 @@ static void run_case(const ash_kernel *k, ash_dtype t, int64_t rows, int64_t col
 static void all_variants(ash_dtype t, int64_t rows, int64_t cols, int n, float ws, float xs)
 {
     const ash_kernel *k;
-    for (int v = 0; (k = ash_kernel_variant(v)); v++) run_case(k, t, rows, cols, n, ws, xs, false);
+    for (int v = 0; (k = amx_test_variant(v)); v++) run_case(k, t, rows, cols, n, ws, xs, false);
 }
 
 /* The largest quants times the largest activations, all of one sign or not: no sum may saturate. */
@@ -180,7 +181,7 @@ static void test_extremes(void **state)
 {
     enum { ROWS = 16, N = 2 };
     const ash_kernel *k;
-    for (int v = 0; (k = ash_kernel_variant(v)); v++) {
+    for (int v = 0; (k = amx_test_variant(v)); v++) {
         for (int t = 4; t < TYPES * 4; t++) {
             ash_dtype type = types[t / 4];
             int64_t cols = columns(type, 64), size = ash_dtype_get(type)->block_bytes;
@@ -211,7 +212,7 @@ static void test_extremes(void **state)
 static void test_exact(void **state)
 {
     const ash_kernel *k;
-    for (int v = 0; (k = ash_kernel_variant(v)); v++)
+    for (int v = 0; (k = amx_test_variant(v)); v++)
         for (int t = 0; t < TYPES; t++)
             for (int n = 1; n <= 7; n += 3) run_case(k, types[t], 40, 64, n, 1, 0.25f, true);
 }
@@ -259,7 +260,7 @@ static void test_not_finite(void **state)
 {
     const float bad[] = {NAN, INFINITY, -INFINITY};
     const ash_kernel *k;
-    for (int v = 0; (k = ash_kernel_variant(v)); v++) {
+    for (int v = 0; (k = amx_test_variant(v)); v++) {
         for (int t = 0; t < TYPES * 3; t++) {
             ash_rng rng;
             ash_rng_init(&rng, 7);

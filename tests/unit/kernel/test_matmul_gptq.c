@@ -1,6 +1,7 @@
 /* GPTQ's packed forms: rows come back bit for bit whatever the order of the inputs, every table packs the
  * same bytes, and every table's product keeps to the bound of int8 activations and to the same bits in
  * any batch. */
+#include "amx_emulator.h"
 #include "gptq_fixture.h"
 
 #include "kernel/kernel.h"
@@ -157,7 +158,7 @@ static void run_case(int bits, gptq_order order, ash_dtype type, int64_t out, in
         if (i / in % 2)
             x[i] = i % 3 ? copysignf(127, x[i]) : rintf(x[i]);
     const ash_kernel *k;
-    for (int v = 0; (k = ash_kernel_variant(v)); v++) check_kernel(k, &f, &p, x, n);
+    for (int v = 0; (k = amx_test_variant(v)); v++) check_kernel(k, &f, &p, x, n);
     free(x);
     close_packed(&p);
     gptq_close(&f);
@@ -218,7 +219,7 @@ static void test_packing(void **state)
         bits[i] = (ash_bits){in + ash_rng_u64(&rng) % (16 * 64), (uint32_t)ash_rng_u64(&rng) % 32,
                              (uint32_t)ash_rng_u64(&rng)};
     for (int per_word = 4; per_word <= 16; per_word *= 2)
-        for (int v = 0; (k = ash_kernel_variant(v)); v++) {
+        for (int v = 0; (k = amx_test_variant(v)); v++) {
             memset(got, 0x55, sizeof got);
             k->pack_bits(bits, 3, per_word, 4, got, 192);
             if (v)
