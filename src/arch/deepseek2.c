@@ -14,7 +14,7 @@
 #include "nn/moe.h"
 #include "nn/norm.h"
 
-enum { ARENA_MAX = 256 << 20 };
+enum { ARENA_MAX = 256 << 20, ALIGN = 64 / sizeof(float) };
 
 static const float latent_eps = 1e-6f; /* of the norms within attention, whatever the config says */
 
@@ -179,13 +179,11 @@ static widths widths_of(const deepseek2 *m)
     if (d->n_experts) {
         if (d->n_shared * d->expert_ff > w.ff)
             w.ff = d->n_shared * d->expert_ff;
-        /* what one row takes alone, or more than a row of several; and room for alignment */
-        uint64_t one = ash_moe_bytes(&m->moe, 1), two = ash_moe_bytes(&m->moe, 2);
-        mixture = (int64_t)((one > two ? one : two) / sizeof(float)) + 256;
+        mixture = (int64_t)(ash_moe_bytes(&m->moe, 1) / sizeof(float));
     }
     w.shared = attention > 2 * w.ff ? attention : 2 * w.ff;
     w.shared = mixture > w.shared ? mixture : w.shared;
-    w.shared = (w.shared + 1) / 2 * 2; /* pointers follow */
+    w.shared += ALIGN; /* of where it begins */
     return w;
 }
 
@@ -245,7 +243,11 @@ static int plan_into(deepseek2 *m, const ash_checkpoint *c, ash_err *err)
     t.dims[ASH_DIM_Q_LORA] = d->q_lora;
     t.dims[ASH_DIM_KV_LORA] = d->kv_lora;
     t.dims[ASH_DIM_KV_A] = w.latent;
-    return ash_bind_plan(&t, c, &m->net.arena, &m->net.binding, err);
+    rc = ash_bind_plan(&t, c, &m->net.arena, &m->net.binding, err);
+    if (!rc && d->n_experts) /* products that the tensors found have */
+        m->net.idle_params = (uint64_t)((d->n_experts - d->n_used) * (hp->n_layers - d->n_dense) * 3 *
+                                        w.embd * d->expert_ff);
+    return rc;
 }
 
 static int deepseek2_plan(const ash_checkpoint *c, ash_net **out, ash_err *err)
@@ -291,7 +293,7 @@ typedef struct state {
     float *q;         /* [n, heads * (nope + rope)] */
     float *attn;      /* [n, heads * v] */
     float *mla;       /* [n, ash_mla_floats] */
-    float *gate, *up; /* [n, ff], in the place of these; the mixture's scratch too */
+    float *gate, *up; /* [n, ff], in the place of these; the mixture's scratch too, to the end */
     float *x;         /* [n, embd] residual stream */
     float *h;         /* [n, embd] normed */
     float *d;         /* [n, embd] what a half-layer adds */
@@ -303,19 +305,19 @@ typedef struct state {
 static state lay_out(const deepseek2 *m, const ash_run *run, int n)
 {
     widths w = widths_of(m);
-    state s = {.n = n, .latent = run->scratch};
+    state s = {.n = n, .rows = run->scratch};
+    s.x = (float *)(s.rows + n);
+    s.h = s.x + n * w.embd;
+    s.d = s.h + n * w.embd;
+    s.cs = s.d + n * w.embd;
+    s.pos = (int32_t *)(s.cs + n * w.freq);
+    s.latent = (float *)(((uintptr_t)(s.pos + n) + 63) / 64 * 64);
     s.q_lora = s.latent + n * w.latent;
     s.q = s.q_lora + n * w.q_lora;
     s.attn = s.q + n * w.q;
     s.mla = s.attn + n * w.attn;
     s.gate = s.latent;
     s.up = s.gate + n * w.ff;
-    s.rows = (ash_row *)(void *)(s.latent + n * w.shared);
-    s.x = (float *)(s.rows + n);
-    s.h = s.x + n * w.embd;
-    s.d = s.h + n * w.embd;
-    s.cs = s.d + n * w.embd;
-    s.pos = (int32_t *)(s.cs + n * w.freq);
     return s;
 }
 

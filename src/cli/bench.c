@@ -120,13 +120,14 @@ static double speed_of(const bench_run *r, const bench_test *t)
 
 /* The fraction of the machine's limit that a speed is: prefill against the int8 peak (two
  * operations a weight and token), decode against the read bandwidth (all packed weights once a
- * step). */
+ * step). Of a mixture the weights that one token needs: several at once read more. */
 static double limit_fraction(const ash_engine *e, const bench_test *t, double speed,
                              const ash_limits *limits)
 {
     const ash_model_info *info = ash_engine_info(e);
-    double ops = 2.0 * (double)info->n_params * speed;
-    double bytes = (double)info->weight_bytes * speed / (double)t->sequences;
+    double ops = 2.0 * (double)info->n_active * speed;
+    double active = (double)info->n_active / (double)info->n_params;
+    double bytes = active * (double)info->weight_bytes * speed / (double)t->sequences;
     double limit = t->tokens <= 1 ? limits->int8_gops * 1e9 : limits->read_gbs * 1e9;
     return limit > 0.0 ? (t->tokens <= 1 ? ops : bytes) / limit : 0.0; /* 0: not measured here */
 }

@@ -20,11 +20,15 @@
 
 typedef ash_synthetic_shape shape;
 
+static const ash_synthetic_mixture deepseek_v2_lite = {1, 64, 6, 2, 1408, 512, 64, 128, 128};
+
+/* Of DeepSeek-V2-Lite's 27 layers 9, one dense, as each of its mixtures has 0.55 billion weights. */
 static const shape shapes[] = {
-    {"smollm2-135m", 30, 576, 1536, 9, 3, 49152, 8192, true, 100000.0f},
-    {"llama-1b", 22, 2048, 5632, 32, 4, 32000, 4096, false, 10000.0f},
-    {"mistral-7b", 32, 4096, 14336, 32, 8, 32000, 32768, false, 10000.0f},
-    {"llama-13b", 40, 5120, 13824, 40, 40, 32000, 4096, false, 10000.0f},
+    {"smollm2-135m", 30, 576, 1536, 9, 3, 49152, 8192, true, 100000.0f, NULL},
+    {"llama-1b", 22, 2048, 5632, 32, 4, 32000, 4096, false, 10000.0f, NULL},
+    {"mistral-7b", 32, 4096, 14336, 32, 8, 32000, 32768, false, 10000.0f, NULL},
+    {"llama-13b", 40, 5120, 13824, 40, 40, 32000, 4096, false, 10000.0f, NULL},
+    {"deepseek-v2-lite", 9, 2048, 10944, 16, 16, 102400, 4096, false, 10000.0f, &deepseek_v2_lite},
 };
 
 /* A format is one type for all matrices, or, as llama.cpp mixes them, one for most of them and a second
@@ -53,6 +57,7 @@ typedef struct writer {
     uint64_t data_bytes; /* of the tensors so far, padded */
     struct {
         ash_dtype type;
+        bool norm; /* ones */
         uint64_t count;
     } tensors[512];
     size_t n;
@@ -100,49 +105,89 @@ static void kv_str(writer *w, const char *key, const char *v)
     put_str(w, v);
 }
 
-static void tensor(writer *w, ash_dtype type, uint64_t rows, uint64_t cols, const char *name)
+/* n matrices of [rows, cols] in one tensor; one row alone is a vector. */
+static void stack(writer *w, ash_dtype type, uint64_t n, uint64_t rows, uint64_t cols, const char *name)
 {
     uint64_t bytes = 0;
     put_str(w, name);
-    put_u32(w, rows == 1 ? 1 : 2);
+    put_u32(w, n > 1 ? 3 : rows > 1 ? 2 : 1);
     put_u64(w, cols);
-    if (rows != 1) put_u64(w, rows);
+    if (rows > 1 || n > 1) put_u64(w, rows);
+    if (n > 1) put_u64(w, n);
     put_u32(w, type);
     put_u64(w, w->data_bytes);
-    if (!ash_dtype_bytes(type, rows * cols, &bytes)) w->head.failed = ASH_EINVAL;
+    if (!ash_dtype_bytes(type, n * rows * cols, &bytes)) w->head.failed = ASH_EINVAL;
     w->data_bytes += (bytes + ALIGN - 1) / ALIGN * ALIGN;
     w->tensors[w->n].type = type;
-    w->tensors[w->n++].count = rows * cols;
+    w->tensors[w->n].norm = rows == 1;
+    w->tensors[w->n++].count = n * rows * cols;
+}
+
+static void tensor(writer *w, ash_dtype type, uint64_t rows, uint64_t cols, const char *name)
+{
+    stack(w, type, 1, rows, cols, name);
+}
+
+static void layer_stack(writer *w, ash_dtype type, uint64_t n, uint64_t rows, uint64_t cols,
+                        uint32_t layer, const char *name)
+{
+    char full[64];
+    snprintf(full, sizeof full, "blk.%u.%s.weight", layer, name);
+    stack(w, type, n, rows, cols, full);
 }
 
 static void layer_tensor(writer *w, ash_dtype type, uint64_t rows, uint64_t cols, uint32_t layer,
                          const char *name)
 {
-    char full[64];
-    snprintf(full, sizeof full, "blk.%u.%s.weight", layer, name);
-    tensor(w, type, rows, cols, full);
+    layer_stack(w, type, 1, rows, cols, layer, name);
 }
 
-static void describe(writer *w, const shape *s, const format *f, const char *spec)
+/* t, or 8 bits where rows are no whole blocks of it. */
+static ash_dtype whole_blocks(ash_dtype t, uint32_t cols)
 {
-    ash_dtype t = f->type;
-    uint64_t d = s->embd, kv = d / s->heads * s->kv_heads;
-    size_t n_tensors = 2 + 9 * s->layers + !s->tied;
+    return cols % ash_dtype_get(t)->block ? ASH_DTYPE_Q8_0 : t;
+}
+
+static void arch_u32(writer *w, const char *arch, const char *name, uint32_t v)
+{
+    char key[96];
+    snprintf(key, sizeof key, "%s.%s", arch, name);
+    kv_u32(w, key, v);
+}
+
+static void arch_f32(writer *w, const char *arch, const char *name, float v)
+{
+    char key[96];
+    snprintf(key, sizeof key, "%s.%s", arch, name);
+    kv_f32(w, key, v);
+}
+
+/* The header, and what every architecture says; `more` keys follow. */
+static void start(writer *w, const shape *s, const char *arch, uint64_t more, uint64_t n_tensors,
+                  const char *spec)
+{
     put(w, "GGUF", 4);
     put_u32(w, 3);
     put_u64(w, n_tensors);
-    put_u64(w, 11);
-    kv_str(w, "general.architecture", "llama");
+    put_u64(w, 11 + more);
+    kv_str(w, "general.architecture", arch);
     kv_str(w, "general.name", spec);
-    kv_u32(w, "llama.block_count", s->layers);
-    kv_u32(w, "llama.context_length", s->ctx);
-    kv_u32(w, "llama.embedding_length", s->embd);
-    kv_u32(w, "llama.feed_forward_length", s->ffn);
-    kv_u32(w, "llama.attention.head_count", s->heads);
-    kv_u32(w, "llama.attention.head_count_kv", s->kv_heads);
-    kv_f32(w, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
-    kv_f32(w, "llama.rope.freq_base", s->theta);
-    kv_u32(w, "llama.vocab_size", s->vocab);
+    arch_u32(w, arch, "block_count", s->layers);
+    arch_u32(w, arch, "context_length", s->ctx);
+    arch_u32(w, arch, "embedding_length", s->embd);
+    arch_u32(w, arch, "feed_forward_length", s->ffn);
+    arch_u32(w, arch, "attention.head_count", s->heads);
+    arch_u32(w, arch, "attention.head_count_kv", s->kv_heads);
+    arch_f32(w, arch, "attention.layer_norm_rms_epsilon", 1e-5f);
+    arch_f32(w, arch, "rope.freq_base", s->theta);
+    arch_u32(w, arch, "vocab_size", s->vocab);
+}
+
+static void describe_llama(writer *w, const shape *s, const format *f, const char *spec)
+{
+    ash_dtype t = f->type;
+    uint64_t d = s->embd, kv = d / s->heads * s->kv_heads;
+    start(w, s, "llama", 0, 2 + 9 * s->layers + !s->tied, spec);
     tensor(w, t, s->vocab, d, "token_embd.weight");
     for (uint32_t i = 0; i < s->layers; i++) {
         ash_dtype more = i % 2 ? t : f->second;
@@ -158,6 +203,69 @@ static void describe(writer *w, const shape *s, const format *f, const char *spe
     }
     tensor(w, ASH_DTYPE_F32, 1, d, "output_norm.weight");
     if (!s->tied) tensor(w, f->second, s->vocab, d, "output.weight");
+}
+
+static void describe_attention(writer *w, const shape *s, ash_dtype t, uint32_t layer)
+{
+    const ash_synthetic_mixture *m = s->mixture;
+    uint64_t d = s->embd, heads = s->heads;
+    ash_dtype keys = whole_blocks(t, m->nope);
+    layer_tensor(w, ASH_DTYPE_F32, 1, d, layer, "attn_norm");
+    layer_tensor(w, t, heads * (m->nope + m->rope), d, layer, "attn_q");
+    layer_tensor(w, t, m->kv_lora + m->rope, d, layer, "attn_kv_a_mqa");
+    layer_tensor(w, ASH_DTYPE_F32, 1, m->kv_lora, layer, "attn_kv_a_norm");
+    layer_stack(w, keys, heads, m->kv_lora, m->nope, layer, "attn_k_b");
+    layer_stack(w, t, heads, m->v, m->kv_lora, layer, "attn_v_b");
+    layer_tensor(w, t, d, heads * m->v, layer, "attn_output");
+    layer_tensor(w, ASH_DTYPE_F32, 1, d, layer, "ffn_norm");
+}
+
+static void describe_mixture(writer *w, const shape *s, const format *f, uint32_t layer)
+{
+    const ash_synthetic_mixture *m = s->mixture;
+    ash_dtype t = f->type, down = whole_blocks(layer % 2 ? t : f->second, m->expert_ffn);
+    uint32_t ff = m->expert_ffn, shared = m->shared * ff;
+    uint64_t d = s->embd;
+    layer_tensor(w, ASH_DTYPE_F32, m->experts, d, layer, "ffn_gate_inp");
+    layer_stack(w, t, m->experts, ff, d, layer, "ffn_gate_exps");
+    layer_stack(w, t, m->experts, ff, d, layer, "ffn_up_exps");
+    layer_stack(w, down, m->experts, d, ff, layer, "ffn_down_exps");
+    layer_tensor(w, t, shared, d, layer, "ffn_gate_shexp");
+    layer_tensor(w, t, shared, d, layer, "ffn_up_shexp");
+    layer_tensor(w, whole_blocks(t, shared), d, shared, layer, "ffn_down_shexp");
+}
+
+static void describe_deepseek2(writer *w, const shape *s, const format *f, const char *spec)
+{
+    const ash_synthetic_mixture *m = s->mixture;
+    ash_dtype t = f->type;
+    uint64_t d = s->embd;
+    start(w, s, "deepseek2", 12, 3 + 8 * s->layers + 3 * m->dense + 7 * (s->layers - m->dense), spec);
+    kv_u32(w, "deepseek2.attention.kv_lora_rank", m->kv_lora);
+    kv_u32(w, "deepseek2.attention.key_length", m->kv_lora + m->rope);
+    kv_u32(w, "deepseek2.attention.value_length", m->kv_lora);
+    kv_u32(w, "deepseek2.attention.key_length_mla", m->nope + m->rope);
+    kv_u32(w, "deepseek2.attention.value_length_mla", m->v);
+    kv_u32(w, "deepseek2.rope.dimension_count", m->rope);
+    kv_u32(w, "deepseek2.leading_dense_block_count", m->dense);
+    kv_u32(w, "deepseek2.expert_count", m->experts);
+    kv_u32(w, "deepseek2.expert_used_count", m->used);
+    kv_u32(w, "deepseek2.expert_shared_count", m->shared);
+    kv_u32(w, "deepseek2.expert_feed_forward_length", m->expert_ffn);
+    kv_f32(w, "deepseek2.expert_weights_scale", 1.0f);
+    tensor(w, t, s->vocab, d, "token_embd.weight");
+    for (uint32_t i = 0; i < s->layers; i++) {
+        describe_attention(w, s, t, i);
+        if (i >= m->dense) {
+            describe_mixture(w, s, f, i);
+            continue;
+        }
+        layer_tensor(w, t, s->ffn, d, i, "ffn_gate");
+        layer_tensor(w, t, s->ffn, d, i, "ffn_up");
+        layer_tensor(w, whole_blocks(f->second, s->ffn), d, s->ffn, i, "ffn_down");
+    }
+    tensor(w, ASH_DTYPE_F32, 1, d, "output_norm.weight");
+    tensor(w, f->second, s->vocab, d, "output.weight");
 }
 
 /* Where a block has its half floats d and m (or -1), and m for d = 1 that makes the mean zero. */
@@ -245,30 +353,32 @@ static uint8_t *make_pattern(ash_dtype t)
     return p;
 }
 
-static int write_file(const writer *w, const format *f, int fd, ash_err *err)
+static int write_file(const writer *w, int fd, ash_err *err)
 {
     uint64_t start = (w->head.len + ALIGN - 1) / ALIGN * ALIGN, total = start + w->data_bytes;
-    uint8_t *pattern = make_pattern(f->type), *second = make_pattern(f->second), *p = MAP_FAILED;
-    if (pattern && second && ftruncate(fd, (off_t)total) == 0)
-        p = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (p == MAP_FAILED) {
-        free(pattern);
-        free(second);
-        return ash_err_set(err, ASH_ENOMEM, "no memory for %.1f GB of random weights: %s",
-                           (double)total * 1e-9, strerror(errno));
-    }
-    memcpy(p, w->head.data, w->head.len);
-    uint64_t at = start;
+    uint8_t *patterns[ASH_DTYPE_END] = {0}, *p = MAP_FAILED;
+    bool made = true;
     for (size_t i = 0; i < w->n; i++) {
+        uint8_t **pattern = &patterns[w->tensors[i].type];
+        *pattern = *pattern ? *pattern : make_pattern(w->tensors[i].type);
+        made = made && *pattern;
+    }
+    if (made && ftruncate(fd, (off_t)total) == 0)
+        p = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (p != MAP_FAILED) memcpy(p, w->head.data, w->head.len);
+    uint64_t at = start;
+    for (size_t i = 0; i < w->n && p != MAP_FAILED; i++) {
         ash_dtype t = w->tensors[i].type;
-        uint64_t bytes = 0, norm = t == ASH_DTYPE_F32 && w->tensors[i].count < 1u << 16;
+        uint64_t bytes = 0;
         (void)!ash_dtype_bytes(t, w->tensors[i].count, &bytes);
-        fill(p + at, t, w->tensors[i].count, norm, t == f->type ? pattern : second);
+        fill(p + at, t, w->tensors[i].count, w->tensors[i].norm, patterns[t]);
         at += (bytes + ALIGN - 1) / ALIGN * ALIGN;
     }
+    for (size_t i = 0; i < ASH_DTYPE_END; i++) free(patterns[i]);
+    if (p == MAP_FAILED)
+        return ash_err_set(err, ASH_ENOMEM, "no memory for %.1f GB of random weights: %s",
+                           (double)total * 1e-9, strerror(errno));
     munmap(p, total);
-    free(pattern);
-    free(second);
     return 0;
 }
 
@@ -280,7 +390,7 @@ static int refuse(const char *spec, ash_err *err)
         ash_buf_printf(&names, "%s ", shapes[i].name);
     ash_buf_adds(&names, "with");
     for (size_t i = 0; i < N_FORMATS; i++) ash_buf_printf(&names, " %s", formats[i].name);
-    ash_buf_adds(&names, " gptq-4b-128g gptq-4b-128g-actorder");
+    ash_buf_adds(&names, " gptq-4b-128g gptq-4b-128g-actorder (no mixture of these two)");
     ash_err_set(err, ASH_EINVAL, "--synthetic '%.60s': expected SHAPE:FORMAT of %s", spec,
                 ash_buf_cstr(&names));
     ash_buf_release(&names);
@@ -292,9 +402,12 @@ static int make_gguf(const shape *s, const format *f, const char *spec, int fd, 
     writer *w = calloc(1, sizeof *w);
     if (!w) return ash_err_nomem(err, "a synthetic checkpoint");
     ash_buf_init(&w->head, 1 << 20);
-    describe(w, s, f, spec);
+    if (s->mixture)
+        describe_deepseek2(w, s, f, spec);
+    else
+        describe_llama(w, s, f, spec);
     int rc = ash_buf_check(&w->head, "the header of a synthetic checkpoint", err);
-    if (!rc) rc = write_file(w, f, fd, err);
+    if (!rc) rc = write_file(w, fd, err);
     ash_buf_release(&w->head);
     free(w);
     return rc;
@@ -314,7 +427,7 @@ int ash_synthetic_make(const char *spec, int *fd, char path[64], ash_err *err)
     bool gptq = act_order || !strcasecmp(name, "gptq-4b-128g");
     *fd = -1;
     path[0] = 0;
-    if (!s || (!f && !gptq)) return refuse(spec, err);
+    if (!s || (!f && !gptq) || (gptq && s->mixture)) return refuse(spec, err);
     *fd = memfd_create("ashley-synthetic", MFD_CLOEXEC);
     if (*fd < 0) return ash_err_set(err, ASH_EIO, "memfd_create: %s", strerror(errno));
     int rc = 0;

@@ -152,6 +152,7 @@ static int describe(ash_model *m, const ash_engine_opts *opts, ash_err *err)
         .format = ash_checkpoint_kind_name(m->files->kind),
         .quantization = copy_str(m, ash_str_from(ash_bind_describe(&m->net->binding, quantization))),
         .n_params = m->net->binding.n_params,
+        .n_active = m->net->binding.n_params - m->net->idle_params,
         .file_bytes = m->sizes.plan.file_bytes,
         .weight_bytes = m->sizes.plan.weight_bytes,
         .kv_bytes = m->sizes.plan.kv_bytes,

@@ -126,7 +126,7 @@ void ash_linear_row(const ash_linear *l, int64_t row, float *y)
 
 /* One conversion of activations and the products with it. A run's matrices all read the whole of a row of
  * x; with `each` every matrix reads and writes its own piece of a row, and the activations lie piece by
- * piece: row i of piece p is row p * n + i of act. */
+ * piece: row i of piece p is row p * n + i of act. With `batch` the rows of act are those of its list. */
 typedef struct job {
     ash_nn *nn;
     const ash_linear *const *ls; /* of a run */
@@ -135,6 +135,7 @@ typedef struct job {
     float *y;
     int64_t ldy;
     int n_ls;
+    const ash_linear_batch *batch; /* or: parts of a list of rows */
     int64_t n;                   /* rows of x */
     const float *x;
     int64_t ldx, in;             /* between rows of x; columns that a matrix reads */
@@ -154,13 +155,13 @@ static const float *gather(const int32_t *perm, int64_t cols, const float *x, fl
 }
 
 /* x [cols] to int8, as row i of act. */
-static void convert_int8(const job *j, const float *x, int64_t i)
+static void convert_int8(const job *j, const float *x, int64_t cols, int64_t i)
 {
     const ash_act *a = &j->act;
     const int64_t nb = a->ld / 32;
-    j->nn->k->quantise(x, a->cols, a->q + i * a->ld, a->d + i * nb, a->ds + i * nb, a->ns + i * nb);
+    j->nn->k->quantise(x, cols, a->q + i * a->ld, a->d + i * nb, a->ds + i * nb, a->ns + i * nb);
     if (j->halves)
-        j->nn->k->half_sums(a->q + i * a->ld, a->cols, a->hs + i * nb);
+        j->nn->k->half_sums(a->q + i * a->ld, cols, a->hs + i * nb);
 }
 
 /* What int8 left of row i of x, as row n + i. buf [cols] may be x. */
@@ -170,25 +171,31 @@ static void convert_rest(const job *j, const float *x, int64_t i, float *buf)
     const int8_t *q = a->q + i * a->ld;
     const float *d = a->d + i * (a->ld / 32);
     for (int64_t c = 0; c < a->cols; c++) buf[c] = x[c] - d[c / 32] * (float)q[c];
-    convert_int8(j, buf, j->n + i);
+    convert_int8(j, buf, a->cols, j->n + i);
+}
+
+/* x in the order of perm, as row i of act in all the forms that are wanted; in floats to `to`, or NULL. */
+static void convert_row(const job *j, const int32_t *perm, int64_t cols, const float *x, float *to,
+                        int64_t i, int worker)
+{
+    if (perm)
+        x = gather(perm, cols, x, to ? to : j->nn->scratch->workers[worker].x);
+    else if (to)
+        memcpy(to, x, (size_t)cols * sizeof *x);
+    if (j->want[ASH_ACT_I8])
+        convert_int8(j, x, cols, i);
+    if (j->want[ASH_ACT_BF16])
+        j->nn->k->to_bf16(x, cols, j->act.h + i * j->act.ld);
+    if (j->rest)
+        convert_rest(j, x, i, j->nn->scratch->workers[worker].x);
 }
 
 static void convert_rows(void *arg, int64_t begin, int64_t end, int worker)
 {
     const job *j = arg;
-    const ash_act *a = &j->act;
-    for (int64_t i = begin; i < end; i++) {
-        const float *x = j->x + i % j->n * j->ldx + i / j->n * j->in;
-        if (j->perm)
-            x = gather(j->perm, a->cols, x,
-                       j->gathered ? j->gathered + i * a->ldx : j->nn->scratch->workers[worker].x);
-        if (j->want[ASH_ACT_I8])
-            convert_int8(j, x, i);
-        if (j->want[ASH_ACT_BF16])
-            j->nn->k->to_bf16(x, a->cols, a->h + i * a->ld);
-        if (j->rest)
-            convert_rest(j, x, i, j->nn->scratch->workers[worker].x);
-    }
+    for (int64_t i = begin; i < end; i++)
+        convert_row(j, j->perm, j->act.cols, j->x + i % j->n * j->ldx + i / j->n * j->in,
+                    j->gathered ? j->gathered + i * j->act.ldx : NULL, i, worker);
 }
 
 static void add_bias(const ash_linear *l, int64_t g0, int64_t g1, int64_t n, float *y, int64_t ldy)
@@ -205,7 +212,7 @@ static bool is_fine(const ash_linear *l)
 
 static bool takes_rest(const job *j, const ash_linear *l)
 {
-    return l->two_terms && !j->each && j->nn->k->act[l->w.form] == ASH_ACT_I8;
+    return l->two_terms && !j->each && !j->batch && j->nn->k->act[l->w.form] == ASH_ACT_I8;
 }
 
 /* y of groups [g0, g1) from both terms of x; the products of two groups at a time lie in a cache. */
@@ -231,31 +238,39 @@ static void multiply_terms(const job *j, const ash_linear *l, int64_t g0, int64_
     }
 }
 
-/* Groups [g0, g1) of matrix m. */
-static void multiply_one(const job *j, int m, int64_t g0, int64_t g1, const ash_worker *w)
+/* Groups [g0, g1) of l times n rows of act from `row` on, of which x are the floats. */
+static void multiply_rows(const job *j, const ash_linear *l, const float *x, int64_t row, int64_t n,
+                          int64_t g0, int64_t g1, float *y, int64_t ldy, const ash_worker *w)
 {
-    const ash_linear *l = j->each ? j->each + m : j->ls[m];
-    float *y = j->each ? j->y + m * l->w.rows : j->ys[m];
-    int64_t ldy = j->each ? j->ldy : l->w.rows, row = j->each ? m * j->n : 0;
     ash_act a = j->act;
-    a.n = j->n;
+    a.n = n;
+    a.cols = l->w.cols;
+    a.x = x;
     a.h += row * a.ld;
     a.q += row * a.ld;
     a.d += row * a.ld / 32;
     a.ds += row * a.ld / 32;
     a.ns += row * a.ld / 32;
     a.hs += row * a.ld / 32;
-    if (j->gathered)
-        a.x += row * a.ldx;
-    else if (j->each)
-        a.x += m * j->in;
     ash_matmul_fn matmul = is_fine(l) ? j->nn->k->fine : j->nn->k->matmul[l->w.form];
     if (takes_rest(j, l))
         multiply_terms(j, l, g0, g1, y, w);
     else
         matmul(&l->w, &a, g0, g1, y, ldy, w->matmul);
     if (l->bias)
-        add_bias(l, g0, g1, j->n, y, ldy);
+        add_bias(l, g0, g1, n, y, ldy);
+}
+
+/* Groups [g0, g1) of matrix m of a run. */
+static void multiply_one(const job *j, int m, int64_t g0, int64_t g1, const ash_worker *w)
+{
+    const ash_linear *l = j->each ? j->each + m : j->ls[m];
+    int64_t row = m * j->n;
+    if (j->each)
+        multiply_rows(j, l, j->act.x + (j->gathered ? row * j->act.ldx : m * j->in), row, j->n, g0, g1,
+                      j->y + m * l->w.rows, j->ldy, w);
+    else
+        multiply_rows(j, l, j->act.x, 0, j->n, g0, g1, j->ys[m], l->w.rows, w);
 }
 
 /* Groups [begin, end) of the matrices laid end to end. */
@@ -273,19 +288,24 @@ static void multiply(void *arg, int64_t begin, int64_t end, int worker)
     }
 }
 
-/* The order and the forms of activations that matrix l wants; all of a job have the same order. */
-static void want_act(job *j, const ash_linear *l)
+/* The forms of activations that matrix l wants. */
+static void want_forms(job *j, const ash_linear *l)
 {
-    ash_act_form form = is_fine(l) ? ASH_ACT_F32 : j->nn->k->act[l->w.form];
-    j->want[form] = true;
+    j->want[is_fine(l) ? ASH_ACT_F32 : j->nn->k->act[l->w.form]] = true;
     j->halves = j->halves || (l->w.form == ASH_FORM_RAW && j->nn->k->half_sums);
     j->rest = j->rest || takes_rest(j, l);
+}
+
+/* Their order, too; all of a job have the same order. */
+static void want_act(job *j, const ash_linear *l)
+{
+    want_forms(j, l);
     j->perm = l->perm;
     j->act.cols = l->w.cols;
     j->act.ld = ash_act_stride(l->w.cols);
     j->act.x = j->x;
     j->act.ldx = j->ldx;
-    if (form == ASH_ACT_F32 && l->perm) { /* on the scalar table alone, which has the room */
+    if (j->want[ASH_ACT_F32] && l->perm) { /* on the scalar table alone, which has the room */
         j->gathered = j->nn->scratch->x;
         j->act.x = j->gathered;
         j->act.ldx = j->act.ld;
@@ -347,4 +367,117 @@ void ash_linear_run_each(ash_nn *nn, const ash_linear *ls, int n_ls, const float
         j.n_ls = m;
         run_job(&j, (int64_t)m * n, m * ls->w.groups);
     }
+}
+
+/* ---- parts ---------------------------------------------------------------------------------- */
+
+static int64_t part_groups(const ash_linear_part *p)
+{
+    return p->l[0]->w.groups + (p->l[1] ? p->l[1]->w.groups : 0);
+}
+
+/* What a group of a part costs, in rows of products: for few rows it is the reading of the weights. */
+static int64_t group_cost(const ash_linear_part *p)
+{
+    enum { READING = 6 };
+    return p->n > READING ? p->n : READING;
+}
+
+static void want_part(job *j, const ash_linear_part *p)
+{
+    memset(j->want, 0, sizeof j->want);
+    j->halves = false;
+    for (int m = 0; m < 2 && p->l[m]; m++) want_forms(j, p->l[m]);
+}
+
+static void convert_parts(void *arg, int64_t begin, int64_t end, int worker)
+{
+    job j = *(const job *)arg; /* with the wants of one part at a time */
+    const ash_linear_batch *b = j.batch;
+    const ash_linear_part *p = b->parts;
+    for (int64_t i = begin; i < end; i++) {
+        const float *x = b->x ? b->x + b->rows[i] * j.in : b->gate + i * j.in;
+        while (i >= p->first + p->n) p++;
+        if (!b->x)
+            j.nn->k->silu_mul(b->gate + i * j.in, b->up + i * j.in, j.in);
+        want_part(&j, p);
+        convert_row(&j, p->l[0]->perm, p->l[0]->w.cols, x,
+                    j.want[ASH_ACT_F32] && j.gathered ? j.gathered + i * j.act.ldx : NULL, i, worker);
+    }
+}
+
+/* Groups [g0, g1) of a part's matrices laid end to end. */
+static void multiply_part(const job *j, const ash_linear_part *p, int64_t g0, int64_t g1,
+                          const ash_worker *w)
+{
+    int64_t base = 0;
+    for (int m = 0; m < 2 && p->l[m]; m++) {
+        int64_t groups = p->l[m]->w.groups, from = g0 > base ? g0 - base : 0;
+        int64_t to = g1 - base < groups ? g1 - base : groups;
+        if (from < to)
+            multiply_rows(j, p->l[m], j->act.x + p->first * j->act.ldx, p->first, p->n, from, to, p->y[m],
+                          p->l[m]->w.rows, w);
+        base += groups;
+    }
+}
+
+/* The group that begins at or after `at` units of cost; an even one, as kernels take groups in pairs. */
+static int64_t group_at(int64_t at, int64_t cost, int64_t groups)
+{
+    int64_t g = at <= 0 ? 0 : (at + 2 * cost - 1) / (2 * cost) * 2;
+    return g < groups ? g : groups;
+}
+
+/* Units [begin, end) of the cost of all parts laid end to end. */
+static void multiply_parts(void *arg, int64_t begin, int64_t end, int worker)
+{
+    const job *j = arg;
+    int64_t base = 0;
+    for (int i = 0; i < j->batch->n_parts && base < end; i++) {
+        const ash_linear_part *p = &j->batch->parts[i];
+        int64_t groups = part_groups(p), cost = group_cost(p);
+        int64_t g0 = group_at(begin - base, cost, groups), g1 = group_at(end - base, cost, groups);
+        if (g0 < g1)
+            multiply_part(j, p, g0, g1, &j->nn->scratch->workers[worker]);
+        base += groups * cost;
+    }
+}
+
+/* Where a batch's floats lie: the rows in the order of the list, and each in that of its part's columns. */
+static void place_floats(job *j)
+{
+    const ash_linear_batch *b = j->batch;
+    bool moved = b->x;
+    for (int i = 0; i < b->n_parts; i++) moved = moved || b->parts[i].l[0]->perm;
+    j->act.x = b->gate;
+    j->act.ldx = j->in;
+    if (!j->want[ASH_ACT_F32] || !moved)
+        return;
+    if (j->nn->scratch->x) {
+        j->gathered = j->nn->scratch->x;
+        j->act.ldx = j->act.ld;
+    } else if (b->x) { /* no table but the scalar one multiplies floats in another order */
+        j->gathered = b->room;
+    }
+    j->act.x = j->gathered ? j->gathered : b->gate;
+}
+
+void ash_linear_run_parts(ash_nn *nn, const ash_linear_batch *b)
+{
+    job j = {.nn = nn, .batch = b, .n = b->n, .in = b->parts->l[0]->in, .act = nn->scratch->act};
+    int64_t cost = 0, ld = 0;
+    for (int i = 0; i < b->n_parts; i++) {
+        for (int m = 0; m < 2 && b->parts[i].l[m]; m++) {
+            int64_t own = ash_act_stride(b->parts[i].l[m]->w.cols);
+            want_forms(&j, b->parts[i].l[m]);
+            ld = own > ld ? own : ld;
+        }
+        cost += part_groups(&b->parts[i]) * group_cost(&b->parts[i]);
+    }
+    j.act.ld = ld;
+    place_floats(&j);
+    if (converts(&j) || b->gate)
+        ash_nn_rows(nn, b->n, (b->gate ? 5 : 1) * j.in, convert_parts, &j); /* an exponential costs some */
+    int64_t grain = cost / (nn->o.threads * 16);
+    ash_pool_run(nn->pool, cost, grain < 1 ? 1 : grain, multiply_parts, &j);
 }

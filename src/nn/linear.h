@@ -69,4 +69,26 @@ void ash_linear_run(ash_nn *nn, const ash_linear *const *ls, int n_ls, const flo
  * All are of one shape, form and `perm`: the heads of an absorbed attention. Any n_ls; n <= max_rows. */
 void ash_linear_run_each(ash_nn *nn, const ash_linear *ls, int n_ls, const float *x, int n, float *y);
 
+/* Some rows of a batch through one or two matrices of one shape of inputs and one `perm`. */
+typedef struct ash_linear_part {
+    const ash_linear *l[2]; /* the second may be NULL */
+    float *y[2];            /* [n, out] each */
+    int first, n;           /* rows [first, first + n) of the batch's list */
+} ash_linear_part;
+
+typedef struct ash_linear_batch {
+    const ash_linear_part *parts; /* each begins where the one before ends, the first at row 0 */
+    int n_parts, n;               /* rows of all parts: <= max_rows */
+    const float *x;               /* [.., in]: row i of the list is x[rows[i]]; or NULL, then: */
+    const int32_t *rows;          /* [n] */
+    float *room;                  /* [n, in], for rows in the list's order where floats are multiplied */
+    float *gate;                  /* [n, in]: the list is silu(gate) * up, which is left in gate */
+    const float *up;              /* [n, in] */
+} ash_linear_batch;
+
+/* All parts in one job: the experts of a mixture. All matrices have the same `in`, none has two_terms; x,
+ * room, gate, up and the ys do not overlap. Work is cut by what it costs, so that a part with many rows is
+ * as evenly shared as one with few. A row's result does not depend on the other rows nor on the parts. */
+void ash_linear_run_parts(ash_nn *nn, const ash_linear_batch *b);
+
 #endif

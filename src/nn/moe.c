@@ -6,55 +6,61 @@
 #include "nn/act.h"
 #include "nn/scratch.h"
 
-/* The scratch of a run of n rows. */
+/* The scratch of a run of n rows. Choices of experts, a row's `used`, are sorted by expert; as many experts
+ * as have `slots` choices together are computed at once. */
 typedef struct state {
+    int slots;
     float *logits;   /* [n, experts] */
     float *weights;  /* [n, used] */
     int32_t *ids;    /* [n, used] */
-    int32_t *order;  /* [n * used]: row * used + place of every choice, sorted by expert, then by row */
-    int32_t *starts; /* [experts + 1] into order */
-    float *x, *d;    /* [n, embd]: an expert's rows, and what it gives; of one row: d [used, embd] */
-    float *gate, *up; /* [n, inter]; of one row: [used, inter] */
+    int32_t *place;  /* [n, used]: of the choice when sorted by expert, then by row */
+    int32_t *rows;   /* [n * used]: of the choices so sorted */
+    int32_t *starts; /* [experts + 1] into rows */
+    ash_linear_part *parts; /* of the experts that are computed at once */
+    float *gate, *up; /* [slots, inter] */
+    float *x, *d;    /* [slots, embd], in one place: gathered rows, where floats are multiplied; and what
+                        experts give */
     uint64_t bytes;
 } state;
 
-static void *carve(char *base, uint64_t *used, uint64_t n)
+static void *carve(char *base, uint64_t *used, uint64_t bytes)
 {
     void *p = base ? base + *used : NULL;
-    *used += (n * 4 + 63) / 64 * 64; /* floats and int32_t */
+    *used += (bytes + 63) / 64 * 64;
     return p;
 }
 
-static state lay_out(const ash_moe_shape *s, void *scratch, int n)
+static state lay_out(const ash_moe_shape *s, void *scratch, int n, int max_rows)
 {
-    state t = {0};
     uint64_t rows = (uint64_t)n, used = (uint64_t)s->router.used, experts = (uint64_t)s->router.experts;
-    uint64_t parts = n == 1 ? used : rows, embd = (uint64_t)s->embd, inter = (uint64_t)s->inter;
-    t.logits = carve(scratch, &t.bytes, rows * experts);
-    t.weights = carve(scratch, &t.bytes, rows * used);
-    t.ids = carve(scratch, &t.bytes, rows * used);
-    t.order = carve(scratch, &t.bytes, rows * used);
-    t.starts = carve(scratch, &t.bytes, experts + 1);
-    t.x = carve(scratch, &t.bytes, n == 1 ? 0 : rows * embd);
-    t.d = carve(scratch, &t.bytes, parts * embd);
-    t.gate = carve(scratch, &t.bytes, parts * inter);
-    t.up = carve(scratch, &t.bytes, parts * inter);
+    uint64_t slots = rows * used < (uint64_t)max_rows ? rows * used : (uint64_t)max_rows;
+    uint64_t parts = rows * used < experts ? rows * used : experts;
+    uint64_t embd = (uint64_t)s->embd, inter = (uint64_t)s->inter, word = sizeof(float);
+    state t = {.slots = (int)slots};
+    t.logits = carve(scratch, &t.bytes, rows * experts * word);
+    t.weights = carve(scratch, &t.bytes, rows * used * word);
+    t.ids = carve(scratch, &t.bytes, rows * used * word);
+    t.place = carve(scratch, &t.bytes, rows * used * word);
+    t.rows = carve(scratch, &t.bytes, rows * used * word);
+    t.starts = carve(scratch, &t.bytes, (experts + 1) * word);
+    t.parts = carve(scratch, &t.bytes, parts * sizeof *t.parts);
+    t.gate = carve(scratch, &t.bytes, slots * inter * word);
+    t.up = carve(scratch, &t.bytes, slots * inter * word);
+    t.x = t.d = carve(scratch, &t.bytes, slots * embd * word);
     return t;
 }
 
 uint64_t ash_moe_bytes(const ash_moe_shape *s, int max_rows)
 {
-    uint64_t one = lay_out(s, NULL, 1).bytes, most = lay_out(s, NULL, max_rows).bytes;
-    return one > most ? one : most;
+    return lay_out(s, NULL, max_rows, max_rows).bytes;
 }
 
 typedef struct job {
     const ash_moe_shape *s;
     const ash_moe *m;
     const state *t;
-    const float *x;
     float *y;
-    int expert;
+    int first, last; /* experts [first, last) are computed */
 } job;
 
 static void pick(void *arg, int64_t begin, int64_t end, int worker)
@@ -66,10 +72,10 @@ static void pick(void *arg, int64_t begin, int64_t end, int worker)
                         j->t->weights + i * r->used);
 }
 
-static void route(ash_nn *nn, job *j, int n)
+static void route(ash_nn *nn, job *j, const float *x, int n)
 {
     const ash_router *r = &j->s->router;
-    ash_linear_run(nn, (const ash_linear *[]){&j->m->router}, 1, j->x, n, (float *[]){j->t->logits});
+    ash_linear_run(nn, (const ash_linear *[]){&j->m->router}, 1, x, n, (float *[]){j->t->logits});
     ash_nn_rows(nn, n, (int64_t)r->experts * (r->used + 8), pick, j);
 }
 
@@ -80,109 +86,79 @@ static void sort(const ash_router *r, const state *t, int n)
     memset(t->starts, 0, ((size_t)r->experts + 1) * sizeof *t->starts);
     for (int32_t i = 0; i < total; i++) t->starts[t->ids[i] + 1]++;
     for (int e = 0; e < r->experts; e++) t->starts[e + 1] += t->starts[e];
-    for (int32_t i = 0; i < total; i++) t->order[t->starts[t->ids[i]]++] = i;
+    for (int32_t i = 0; i < total; i++) {
+        t->place[i] = t->starts[t->ids[i]]++;
+        t->rows[t->place[i]] = i / r->used;
+    }
     /* every start has moved to the next one's place */
     memmove(t->starts + 1, t->starts, (size_t)r->experts * sizeof *t->starts);
     t->starts[0] = 0;
 }
 
-/* y += weight * d */
-static void add_scaled(float *y, const float *d, float weight, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) y[i] += weight * d[i];
-}
-
-/* ---- many rows ------------------------------------------------------------------------------ */
-
-static void gather(void *arg, int64_t begin, int64_t end, int worker)
+/* y += what the experts of this time give to each row, in ascending order. */
+static void add(void *arg, int64_t begin, int64_t end, int worker)
 {
     const job *j = arg;
+    const state *t = j->t;
     int64_t embd = j->s->embd;
-    const int32_t *order = j->t->order + j->t->starts[j->expert];
-    for (int64_t i = begin; i < end; i++)
-        memcpy(j->t->x + i * embd, j->x + order[i] / j->s->router.used * embd,
-               (size_t)embd * sizeof(float));
-}
-
-static void scatter(void *arg, int64_t begin, int64_t end, int worker)
-{
-    const job *j = arg;
-    int64_t embd = j->s->embd;
-    const int32_t *order = j->t->order + j->t->starts[j->expert];
-    for (int64_t i = begin; i < end; i++)
-        add_scaled(j->y + order[i] / j->s->router.used * embd, j->t->d + i * embd,
-                   j->t->weights[order[i]], embd);
-}
-
-static void run_expert(ash_nn *nn, job *j)
-{
-    const state *t = j->t;
-    int e = j->expert, n = t->starts[e + 1] - t->starts[e];
-    ash_nn_rows(nn, n, j->s->embd, gather, j);
-    ash_linear_run(nn, (const ash_linear *[]){&j->m->gate[e], &j->m->up[e]}, 2, t->x, n,
-                   (float *[]){t->gate, t->up});
-    ash_act_silu_mul(nn, t->gate, t->up, n, j->s->inter);
-    ash_linear_run(nn, (const ash_linear *[]){&j->m->down[e]}, 1, t->gate, n, (float *[]){t->d});
-    ash_nn_rows(nn, n, j->s->embd, scatter, j);
-}
-
-/* ---- one row -------------------------------------------------------------------------------- */
-
-/* The chosen experts' down, each with its own piece of gate: in one run if they are alike. */
-static void run_down(ash_nn *nn, const job *j, int first, int n)
-{
-    const state *t = j->t;
-    ash_linear each[ASH_LINEAR_MAX];
-    bool alike = true;
-    for (int i = 0; i < n; i++) {
-        each[i] = j->m->down[t->ids[first + i]];
-        alike = alike && each[i].w.form == each[0].w.form && each[i].w.dtype == each[0].w.dtype &&
-                !each[i].perm;
+    for (int64_t i = begin * j->s->router.used; i < end * j->s->router.used; i++) {
+        if (t->ids[i] < j->first || t->ids[i] >= j->last)
+            continue;
+        const float *d = t->d + (t->place[i] - t->starts[j->first]) * embd;
+        float *y = j->y + i / j->s->router.used * embd, weight = t->weights[i];
+        for (int64_t c = 0; c < embd; c++) y[c] += weight * d[c];
     }
-    if (alike) {
-        ash_linear_run_each(nn, each, n, t->gate + first * j->s->inter, 1, t->d + first * j->s->embd);
-        return;
-    }
-    for (int i = 0; i < n; i++)
-        ash_linear_run(nn, (const ash_linear *[]){&each[i]}, 1, t->gate + (first + i) * j->s->inter, 1,
-                       (float *[]){t->d + (first + i) * j->s->embd});
 }
 
-static void run_one(ash_nn *nn, const job *j)
+/* The rows of every expert through one matrix of it, or two that read them in the same order. */
+static void run_parts(ash_nn *nn, const job *j, ash_linear_batch b, const ash_linear *one, float *y,
+                      const ash_linear *two, float *y2)
 {
-    enum { STEP = ASH_LINEAR_MAX / 2 };
     const state *t = j->t;
-    int64_t inter = j->s->inter, embd = j->s->embd;
-    int used = j->s->router.used;
-    for (int first = 0; first < used; first += STEP) {
-        int n = used - first < STEP ? used - first : STEP;
-        const ash_linear *ls[ASH_LINEAR_MAX];
-        float *ys[ASH_LINEAR_MAX];
-        for (int i = 0; i < n; i++) {
-            ls[2 * i] = &j->m->gate[t->ids[first + i]];
-            ys[2 * i] = t->gate + (first + i) * inter;
-            ls[2 * i + 1] = &j->m->up[t->ids[first + i]];
-            ys[2 * i + 1] = t->up + (first + i) * inter;
+    b.n = t->starts[j->last] - t->starts[j->first];
+    b.parts = t->parts;
+    for (int e = j->first; e < j->last; e++) {
+        int first = t->starts[e] - t->starts[j->first], n = t->starts[e + 1] - t->starts[e];
+        if (!n)
+            continue;
+        ash_linear_part *p = &t->parts[b.n_parts++];
+        *p = (ash_linear_part){.l = {&one[e]}, .y = {y + first * one[e].w.rows}, .first = first, .n = n};
+        if (two) {
+            p->l[1] = &two[e];
+            p->y[1] = y2 + first * two[e].w.rows;
         }
-        ash_linear_run(nn, ls, 2 * n, j->x, 1, ys);
-        ash_act_silu_mul(nn, t->gate + first * inter, t->up + first * inter, n, inter);
-        run_down(nn, j, first, n);
     }
-    for (int i = 0; i < used; i++) add_scaled(j->y, t->d + i * embd, t->weights[i], embd);
+    ash_linear_run_parts(nn, &b);
+}
+
+static void run_experts(ash_nn *nn, const job *j, const float *x)
+{
+    const state *t = j->t;
+    const ash_moe *m = j->m;
+    ash_linear_batch in = {.x = x, .rows = t->rows + t->starts[j->first], .room = t->x};
+    bool alike = true; /* the order of inputs of an expert's two */
+    for (int e = j->first; e < j->last; e++) alike = alike && m->gate[e].perm == m->up[e].perm;
+    run_parts(nn, j, in, m->gate, t->gate, alike ? m->up : NULL, t->up);
+    if (!alike)
+        run_parts(nn, j, in, m->up, t->up, NULL, NULL);
+    run_parts(nn, j, (ash_linear_batch){.gate = t->gate, .up = t->up}, m->down, t->d, NULL, NULL);
 }
 
 void ash_moe_run(ash_nn *nn, const ash_moe_shape *s, const ash_moe *m, const float *x, int n, float *y,
                  void *scratch)
 {
-    state t = lay_out(s, scratch, n);
-    job j = {.s = s, .m = m, .t = &t, .x = x, .y = y};
-    route(nn, &j, n);
-    if (n == 1) {
-        run_one(nn, &j);
-        return;
-    }
+    state t = lay_out(s, scratch, n, nn->o.max_rows);
+    job j = {.s = s, .m = m, .t = &t, .y = y};
+    route(nn, &j, x, n);
     sort(&s->router, &t, n);
-    for (j.expert = 0; j.expert < s->router.experts; j.expert++)
-        if (t.starts[j.expert + 1] > t.starts[j.expert])
-            run_expert(nn, &j);
+    for (; j.first < s->router.experts; j.first = j.last) {
+        /* One expert has no more rows than there are slots. */
+        for (j.last = j.first; j.last < s->router.experts; j.last++)
+            if (t.starts[j.last + 1] - t.starts[j.first] > t.slots)
+                break;
+        if (t.starts[j.last] == t.starts[j.first])
+            continue;
+        run_experts(nn, &j, x);
+        ash_nn_rows(nn, n, s->router.used * s->embd, add, &j);
+    }
 }

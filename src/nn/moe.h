@@ -2,7 +2,8 @@
  * Dai et al. 2024), SwiGLU each.
  *
  * Tokens are gathered expert by expert, so that an expert's matrices are read once for all its tokens;
- * those of experts that nobody chose are not touched. */
+ * those of experts that nobody chose are not touched. As many experts are computed at once as together have
+ * no more tokens than a forward may have rows: their matrices are the pieces of one job. */
 #ifndef ASHLEY_NN_MOE_H
 #define ASHLEY_NN_MOE_H
 
@@ -24,11 +25,11 @@ typedef struct ash_moe_shape {
     int64_t embd, inter;
 } ash_moe_shape;
 
-/* Bytes of scratch for a run of up to max_rows rows. */
+/* Bytes of scratch for runs on an ash_nn of so many max_rows; at most max_rows times what 1 takes. */
 uint64_t ash_moe_bytes(const ash_moe_shape *s, int max_rows);
 /* y [n, embd] += sum over a row's experts of weight * down(silu(gate x) * up x), x [n, embd]. Experts are
  * added in ascending order: a row's result does not depend on the other rows. scratch: ash_moe_bytes of
- * n or more, 64-byte aligned. */
+ * nn's max_rows, 64-byte aligned. */
 void ash_moe_run(ash_nn *nn, const ash_moe_shape *s, const ash_moe *m, const float *x, int n, float *y,
                  void *scratch);
 

@@ -1,5 +1,6 @@
 /* GPTQ and FP8 matrices as layers: planned, packed by pieces, read back by rows in the order of the
- * inputs, and multiplied on every table with one and several threads. */
+ * inputs, and multiplied on every table with one and several threads; parts of a list of rows, through
+ * matrices of every kind of activations, bit for bit as each row alone. */
 #include "../kernel/gptq_fixture.h"
 
 #include "nn/linear.h"
@@ -145,6 +146,108 @@ static void fp8_body(ash_nn *nn)
     free(y);
 }
 
+/* A matrix of 256 inputs of one of GGUF's types. */
+static void *open_plain(ash_linear *l, ash_rng *rng, ash_dtype t, int64_t out)
+{
+    uint64_t bytes;
+    assert_int_equal(ash_linear_plan(l, t, out, 256, &bytes, NULL), 0);
+    void *mem = must_alloc(bytes), *src = rand_tensor(rng, t, out, 256, 0.2f);
+    ash_linear_bind(l, mem);
+    ash_linear_pack(l, src, 0, out);
+    free(src);
+    return mem;
+}
+
+enum { PARTS = 6, LIST = 18 };
+
+/* What each row of the list gives alone. */
+static void check_parts(ash_nn *nn, const ash_linear_part *parts, const float *const *list)
+{
+    float want[96], *to = want;
+    for (int i = 0; i < PARTS; i++)
+        for (int m = 0; m < 2 && parts[i].l[m]; m++)
+            for (int row = 0; row < parts[i].n; row++) {
+                const ash_linear *l = parts[i].l[m];
+                ash_linear_run(nn, &l, 1, list[parts[i].first + row], 1, &to);
+                assert_memory_equal(parts[i].y[m] + row * l->w.rows, want,
+                                    (size_t)l->w.rows * sizeof(float));
+            }
+}
+
+static void run_parts(ash_nn *nn, ash_linear_part *parts, ash_rng *rng)
+{
+    static const int32_t rows[LIST] = {4, 4, 0, 1, 2, 3, 4, 5, 6, 2, 2, 7, 0, 5, 6, 1, 7, 3};
+    static const int first[PARTS + 1] = {0, 1, 9, 11, 12, 17, LIST};
+    const float *list[LIST];
+    float *x = rand_vector(rng, 8 * 256, 1), *up = rand_vector(rng, LIST * 256, 1);
+    float *gate = rand_vector(rng, LIST * 256, 1), *room = must_alloc((LIST + 1) * 256 * sizeof(float));
+    for (int i = 0; i < PARTS; i++) {
+        parts[i].first = first[i];
+        parts[i].n = first[i + 1] - first[i];
+    }
+    ash_linear_batch b = {.parts = parts, .n_parts = PARTS, .n = LIST, .x = x, .rows = rows, .room = room};
+    for (int i = 0; i < LIST; i++) list[i] = x + rows[i] * 256;
+    room[LIST * 256] = 1;
+    ash_linear_run_parts(nn, &b);
+    check_parts(nn, parts, list);
+    assert_true(room[LIST * 256] == 1); /* the last matrix has 512 columns, none of them there */
+
+    float *both = must_alloc(LIST * 256 * sizeof(float));
+    memcpy(both, gate, LIST * 256 * sizeof(float));
+    for (int i = 0; i < LIST; i++) {
+        nn->k->silu_mul(both + i * 256, up + i * 256, 256);
+        list[i] = both + i * 256;
+    }
+    ash_linear_run_parts(nn, &(ash_linear_batch){.parts = parts, .n_parts = PARTS, .n = LIST, .gate = gate,
+                                                 .up = up});
+    check_parts(nn, parts, list);
+    assert_memory_equal(gate, both, LIST * 256 * sizeof(float));
+    free(x);
+    free(up);
+    free(gate);
+    free(room);
+    free(both);
+}
+
+static void parts_body(ash_nn *nn)
+{
+    gptq_matrix m[4];
+    ash_linear plain[4];
+    ash_linear_part parts[PARTS] = {{.n = 0}};
+    ash_rng rng;
+    ash_rng_init(&rng, 11);
+    open_gptq(&m[0], 1, 4, GPTQ_SORTED, 96, 4);
+    open_gptq(&m[1], 1, 4, GPTQ_SORTED, 96, 4);
+    open_gptq(&m[2], 2, 8, GPTQ_SORTED, 64, 2);
+    open_gptq(&m[3], 4, 2, GPTQ_PLAIN, 32, 16);
+    void *mem[4] = {open_plain(&plain[0], &rng, ASH_DTYPE_F32, 17),
+                    open_plain(&plain[1], &rng, ASH_DTYPE_Q8_0, 80),
+                    open_plain(&plain[2], &rng, ASH_DTYPE_BF16, 33),
+                    open_plain(&plain[3], &rng, ASH_DTYPE_Q4_K, 96)};
+    ash_linear_share((ash_linear *[]){&m[0].l, &m[1].l}, 2);
+    plain[1].bias = rand_vector(&rng, 80, 1);
+    const ash_linear *ls[PARTS][2] = {{&plain[2]}, {&m[0].l, &m[1].l}, {&plain[0], &plain[1]},
+                                      {&m[2].l},   {&plain[3], &plain[2]}, {&m[3].l}};
+    for (int i = 0; i < PARTS; i++)
+        for (int k = 0; k < 2; k++) {
+            parts[i].l[k] = ls[i][k];
+            parts[i].y[k] = must_alloc(LIST * 96 * sizeof(float));
+        }
+    run_parts(nn, parts, &rng);
+    for (int i = 0; i < PARTS; i++)
+        for (int k = 0; k < 2; k++) free(parts[i].y[k]);
+    for (int i = 0; i < 4; i++) {
+        free(mem[i]);
+        close_gptq(&m[i]);
+    }
+    free((float *)plain[1].bias);
+}
+
+static void test_parts(void **state)
+{
+    each_nn(parts_body);
+}
+
 static void test_gptq(void **state)
 {
     each_nn(gptq_body);
@@ -157,6 +260,7 @@ static void test_fp8(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gptq), cmocka_unit_test(test_fp8)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gptq), cmocka_unit_test(test_fp8),
+                                       cmocka_unit_test(test_parts)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -92,7 +92,7 @@ static void test_refusals(void **state)
 
 /* ---- mixtures ------------------------------------------------------------------------------- */
 
-enum { EMBD = 96, INTER = 64, ROWS = 37, PAGE = 4096 };
+enum { EMBD = 96, INTER = 64, ROWS = 37, MOST = 12 * ROWS, PAGE = 4096 };
 
 /* Matrices of one role, each expert's on pages of its own. */
 typedef struct stack {
@@ -103,16 +103,21 @@ typedef struct stack {
     int n;
 } stack;
 
-static void open_stack(stack *s, ash_rng *r, ash_dtype t, int n, int64_t out, int64_t in)
+/* types: of the experts in turn */
+static void open_stack(stack *s, ash_rng *r, const ash_dtype types[3], int n, int64_t out, int64_t in)
 {
-    uint64_t bytes = 0;
-    for (int e = 0; e < n; e++) assert_int_equal(ash_linear_plan(&s->l[e], t, out, in, &bytes, NULL), 0);
+    uint64_t bytes = 0, most = 0;
+    for (int e = 0; e < n; e++) {
+        assert_int_equal(ash_linear_plan(&s->l[e], types[e % 3], out, in, &bytes, NULL), 0);
+        most = bytes > most ? bytes : most;
+    }
     s->n = n;
-    s->each = (bytes + PAGE - 1) / PAGE * PAGE;
+    s->each = (most + PAGE - 1) / PAGE * PAGE;
     s->bytes = s->each * (size_t)n;
     s->map = mmap(NULL, s->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_true(s->map != MAP_FAILED);
     for (int e = 0; e < n; e++) {
+        ash_dtype t = types[e % 3];
         uint8_t *src = rand_tensor(r, t, out, in, 0.3f);
         s->dense[e] = must_alloc((size_t)(out * in) * sizeof(float));
         ash_quant_decode(t, src, out * in, s->dense[e]);
@@ -137,24 +142,32 @@ typedef struct fixture {
     void *scratch;
 } fixture;
 
-static void open_fixture(fixture *f, const ash_router *r, ash_cpu_level level, ash_dtype t)
+static ash_nn *open_nn(ash_cpu_level level, int threads, int max_rows)
 {
+    ash_nn *nn;
     ash_err err = ASH_ERR_INIT;
+    ash_nn_options o = {.level = level, .threads = threads, .max_rows = max_rows, .max_in = EMBD,
+                        .max_heads = 1, .max_head_dim = 1, .max_context = 1};
+    assert_int_equal(ash_nn_open(&o, &nn, &err), 0);
+    return nn;
+}
+
+static void open_fixture(fixture *f, const ash_router *r, ash_cpu_level level, const ash_dtype types[3])
+{
+    static const ash_dtype floats[3] = {ASH_DTYPE_F32, ASH_DTYPE_F32, ASH_DTYPE_F32};
     ash_rng rng;
     ash_rng_init(&rng, 7);
     *f = (fixture){.shape = {*r, EMBD, INTER}};
-    ash_nn_options o = {.level = level, .threads = 3, .max_rows = ROWS, .max_in = EMBD, .max_heads = 1,
-                        .max_head_dim = 1, .max_context = 1};
-    assert_int_equal(ash_nn_open(&o, &f->nn, &err), 0);
-    open_stack(&f->router, &rng, ASH_DTYPE_F32, 1, r->experts, EMBD);
-    open_stack(&f->gate, &rng, t, r->experts, INTER, EMBD);
-    open_stack(&f->up, &rng, t, r->experts, INTER, EMBD);
-    open_stack(&f->down, &rng, t, r->experts, EMBD, INTER);
+    f->nn = open_nn(level, 3, ROWS);
+    open_stack(&f->router, &rng, floats, 1, r->experts, EMBD);
+    open_stack(&f->gate, &rng, types, r->experts, INTER, EMBD);
+    open_stack(&f->up, &rng, types, r->experts, INTER, EMBD);
+    open_stack(&f->down, &rng, types, r->experts, EMBD, INTER);
     f->bias = rand_vector(&rng, r->experts, 0.2f);
     f->x = rand_vector(&rng, ROWS * EMBD, 1);
     f->moe = (ash_moe){.router = f->router.l[0], .bias = r->score == ASH_ROUTER_SIGMOID ? f->bias : NULL,
                        .gate = f->gate.l, .up = f->up.l, .down = f->down.l};
-    f->scratch = must_alloc(ash_moe_bytes(&f->shape, ROWS));
+    f->scratch = must_alloc(ash_moe_bytes(&f->shape, MOST));
 }
 
 static void close_fixture(fixture *f)
@@ -219,30 +232,63 @@ static void check_against_reference(const fixture *f, const float *y, double bou
         fail_msg("%s: relative error %g", f->nn->k->name, sqrt(square / size));
 }
 
+/* All rows at once, by a few experts at a time or by all, give what they give in batches of 1 to 5. */
+static void check_batches(fixture *f, const float *all)
+{
+    static float part[ROWS * EMBD];
+    static const struct {
+        int threads, max_rows;
+    } others[] = {{1, ROWS}, {2, ROWS + 5}, {3, MOST}};
+    for (int from = 0, n = 1; from < ROWS; from += n, n = n % 5 + 1) {
+        n = n < ROWS - from ? n : ROWS - from;
+        run(f, from, n, part + from * EMBD);
+    }
+    assert_memory_equal(all, part, sizeof part);
+    ash_nn *own = f->nn;
+    for (int i = 0; i < (int)(sizeof others / sizeof *others); i++) {
+        f->nn = open_nn(own->o.level, others[i].threads, others[i].max_rows);
+        run(f, 0, ROWS, part);
+        assert_memory_equal(all, part, sizeof part);
+        ash_nn_close(f->nn);
+    }
+    f->nn = own;
+}
+
 static void test_mixture(void **state)
 {
     static const ash_router routers[] = {
         {8, 2, 1, 1, ASH_ROUTER_SOFTMAX, false, 1},
-        {32, 11, 1, 1, ASH_ROUTER_SOFTMAX, false, 4}, /* more than one run takes */
+        {32, 11, 1, 1, ASH_ROUTER_SOFTMAX, false, 4},
         {16, 4, 4, 2, ASH_ROUTER_SIGMOID, true, 2.5f},
+        {32, 11, 1, 1, ASH_ROUTER_SOFTMAX, false, 4},
     };
-    static const ash_dtype types[] = {ASH_DTYPE_F32, ASH_DTYPE_BF16, ASH_DTYPE_Q8_0};
-    static float all[ROWS * EMBD], part[ROWS * EMBD];
+    static const ash_dtype types[][3] = {
+        {ASH_DTYPE_F32, ASH_DTYPE_F32, ASH_DTYPE_F32},
+        {ASH_DTYPE_BF16, ASH_DTYPE_BF16, ASH_DTYPE_BF16},
+        {ASH_DTYPE_Q8_0, ASH_DTYPE_Q8_0, ASH_DTYPE_Q8_0},
+        {ASH_DTYPE_Q8_0, ASH_DTYPE_F16, ASH_DTYPE_BF16},
+    };
+    static float all[ROWS * EMBD];
     for (int level = ASH_CPU_SCALAR; level <= (int)ash_cpu_get()->level; level++) {
-        for (int i = 0; i < 3; i++) {
+        for (int i = 0; i < 4; i++) {
             fixture f;
             open_fixture(&f, &routers[i], (ash_cpu_level)level, types[i]);
             run(&f, 0, ROWS, all);
             /* activations in bfloat16 or int8 are off by that much */
             check_against_reference(&f, all, level == ASH_CPU_SCALAR || i == 0 ? 1e-5 : 0.02);
-            for (int from = 0, n = 1; from < ROWS; from += n, n = n % 5 + 1) {
-                n = n < ROWS - from ? n : ROWS - from;
-                run(&f, from, n, part + from * EMBD);
-            }
-            assert_memory_equal(all, part, sizeof all);
+            check_batches(&f, all);
             close_fixture(&f);
         }
     }
+}
+
+/* What a forward's scratch is planned by: a row's share, times the rows. */
+static void test_bytes(void **state)
+{
+    const ash_moe_shape s = {{64, 6, 1, 1, ASH_ROUTER_SOFTMAX, false, 1}, 2048, 1408};
+    uint64_t one = ash_moe_bytes(&s, 1);
+    assert_true(one < 21 << 10);
+    for (int rows = 2; rows <= 1024; rows += rows / 2) assert_true(ash_moe_bytes(&s, rows) <= rows * one);
 }
 
 /* The weights of experts that no row chose cannot be read: neither by one row nor by several. */
@@ -251,7 +297,8 @@ static void test_untouched(void **state)
     static float y[ROWS * EMBD];
     const ash_router r = {32, 2, 1, 1, ASH_ROUTER_SOFTMAX, false, 1};
     fixture f;
-    open_fixture(&f, &r, ash_cpu_get()->level, ASH_DTYPE_BF16);
+    open_fixture(&f, &r, ash_cpu_get()->level,
+                 (ash_dtype[]){ASH_DTYPE_BF16, ASH_DTYPE_BF16, ASH_DTYPE_BF16});
     for (int n = 1; n <= 5; n += 4) {
         bool chosen[32] = {false};
         stack *stacks[] = {&f.gate, &f.up, &f.down};
@@ -278,7 +325,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden),    cmocka_unit_test(test_edges),
         cmocka_unit_test(test_refusals),  cmocka_unit_test(test_mixture),
-        cmocka_unit_test(test_untouched),
+        cmocka_unit_test(test_bytes),     cmocka_unit_test(test_untouched),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
