@@ -49,7 +49,7 @@ typedef struct ash_batch {
 typedef struct ash_run {
     ash_nn *nn;    /* opened with ash_net_nn_options or larger */
     ash_kv *kv;
-    void *scratch; /* row_bytes times max_rows, 64-byte aligned */
+    void *scratch; /* row_bytes times max_rows of nn, 64-byte aligned */
 } ash_run;
 
 struct ash_arch {
