@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Start with nothing preloaded: milliseconds from exec to the first 200 of /livez, and resident memory.
 
-    bench/start.py [--runs 20]      target: at most 20 ms and 16 MiB
+    bench/start.py [--runs 20]      target: at most 5 ms and 8 MiB
 
 The clock starts before the fork, so Python's own millisecond or so is in the figure. On a machine that is
 busy the processor time of the server (all its threads) tells more than the clock.
