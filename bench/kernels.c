@@ -60,7 +60,7 @@ static void fill(uint8_t *p, uint64_t n, ash_dtype t)
     const ash_dtype_info *info = ash_dtype_get(t);
     for (uint64_t i = 0; i < n; i++) {
         uint64_t at = i % info->block_bytes;
-        bool scale = info->block == 1 ? at == info->block_bytes - 1 : at == 1 || at == 3;
+        bool scale = info->block == 1 ? at == info->block_bytes - 1 && at > 0 : at == 1 || at == 3;
         p[i] = scale ? 0x20 : (uint8_t)ash_rng_u64(&r);
     }
 }
@@ -84,16 +84,32 @@ static void copy_weights(weights *w)
     for (int i = 1; i < w->n; i++) memcpy(w->l[i].w.data, w->l[0].w.data, w->bytes);
 }
 
+enum { FP8_BLOCK = 128 }; /* rows and columns with one scale */
+
+static void pack_fp8(const ash_linear *l, const uint8_t *src, int64_t out, int64_t in)
+{
+    int64_t n = ((out + FP8_BLOCK - 1) / FP8_BLOCK) * ((in + FP8_BLOCK - 1) / FP8_BLOCK);
+    float *scales = must(malloc((size_t)n * sizeof *scales));
+    for (int64_t i = 0; i < n; i++) scales[i] = 0.0625f;
+    ash_linear_pack_fp8(l, src, scales, 0, out);
+    free(scales);
+}
+
 static void open_weights(weights *w, ash_dtype t, int64_t out, int64_t in)
 {
     ash_err err = ASH_ERR_INIT;
-    must_ok(ash_linear_plan(&w->l[0], t, out, in, &w->bytes, &err), &err);
+    bool fp8 = t == ASH_DTYPE_F8_E4M3;
+    must_ok(fp8 ? ash_linear_plan_fp8(&w->l[0], out, in, FP8_BLOCK, FP8_BLOCK, &w->bytes, &err)
+                : ash_linear_plan(&w->l[0], t, out, in, &w->bytes, &err), &err);
     alloc_weights(w);
     uint64_t row;
     if (!ash_dtype_bytes(t, (uint64_t)in, &row)) exit(1);
     uint8_t *src = must(malloc(row * (uint64_t)out));
     fill(src, row * (uint64_t)out, t);
-    ash_linear_pack(&w->l[0], src, 0, out);
+    if (fp8)
+        pack_fp8(&w->l[0], src, out, in);
+    else
+        ash_linear_pack(&w->l[0], src, 0, out);
     copy_weights(w);
     free(src);
 }
@@ -259,7 +275,7 @@ int main(int argc, char **argv)
         ASH_DTYPE_Q3_K, ASH_DTYPE_Q2_K, ASH_DTYPE_Q5_0, ASH_DTYPE_Q5_1, ASH_DTYPE_IQ4_XS,
         ASH_DTYPE_IQ4_NL, ASH_DTYPE_MXFP4, ASH_DTYPE_NVFP4, ASH_DTYPE_IQ3_S, ASH_DTYPE_IQ3_XXS,
         ASH_DTYPE_IQ2_S, ASH_DTYPE_IQ2_XS, ASH_DTYPE_IQ2_XXS, ASH_DTYPE_IQ1_M, ASH_DTYPE_IQ1_S,
-        ASH_DTYPE_TQ1_0, ASH_DTYPE_TQ2_0, ASH_DTYPE_Q1_0, ASH_DTYPE_Q2_0};
+        ASH_DTYPE_TQ1_0, ASH_DTYPE_TQ2_0, ASH_DTYPE_Q1_0, ASH_DTYPE_Q2_0, ASH_DTYPE_F8_E4M3};
     static const int batches[] = {1, 2, 4, 8, 16, 48, 512, 0};
     for (int t = 0; t < (int)(sizeof types / sizeof *types); t++)
         for (int s = 0; s < 6; s++)

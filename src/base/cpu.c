@@ -48,11 +48,11 @@ static void detect(ash_cpu *c)
     if ((os & 0xE6) != 0xE6 || (b & need) != need || !(cx & bit_AVX512VNNI))
         return;
     c->level = ASH_CPU_AVX512;
-    c->vbmi = cx & bit_AVX512VBMI;
+    bool vbmi = cx & bit_AVX512VBMI;
     uint32_t tiles = 1u << 22 | 1u << 24 | 1u << 25; /* AMX-BF16, AMX-TILE, AMX-INT8 */
     bool amx = (d & tiles) == tiles && (os & 3u << 17) == 3u << 17;
     if (__get_cpuid_count(7, 1, &a, &b, &cx, &d))
-        c->bf16 = a & (1u << 5);
+        c->bf16 = vbmi && a & (1u << 5);
     if (amx && c->bf16 && may_use_tiles())
         c->level = ASH_CPU_AMX;
 }

@@ -18,8 +18,7 @@ typedef enum ash_cpu_level {
 
 typedef struct ash_cpu {
     ash_cpu_level level; /* the best that CPU and OS have */
-    bool bf16;           /* AVX512_BF16, FEAT_BF16 */
-    bool vbmi;           /* AVX512_VBMI */
+    bool bf16;           /* AVX512_BF16 with AVX512_VBMI (all but Cooper Lake), or FEAT_BF16 */
     char name[64];       /* "AMD EPYC ..." */
 } ash_cpu;
 

@@ -123,7 +123,9 @@ typedef struct ash_kernel {
     ash_cpu_level level;
     ash_act_form act[ASH_FORM_COUNT]; /* what matmul[form] reads */
     ash_matmul_fn matmul[ASH_FORM_COUNT];
-    ash_matmul_fn fine; /* of ASH_FORM_BF16, reads ASH_ACT_F32: where rounded activations would not do */
+    /* Of the forms whose act is ASH_ACT_BF16, one that reads ASH_ACT_F32: where rounded activations would
+     * not do. NULL of the others. */
+    ash_matmul_fn fine[ASH_FORM_COUNT];
     ash_kv_type kv; /* what a KV pool for this table should hold */
     /* One row of activations, n = cols, to int8 (n % 32 == 0; d, ds, ns are [n / 32]) or to bfloat16
      * (h [n rounded up to 32]). A block with an infinity or NaN gives d = NaN and q = 0. */

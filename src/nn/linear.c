@@ -205,9 +205,9 @@ static void add_bias(const ash_linear *l, int64_t g0, int64_t g1, int64_t n, flo
         for (int64_t r = r0; r < r1; r++) y[i * ldy + r] += l->bias[r];
 }
 
-static bool is_fine(const ash_linear *l)
+static bool is_fine(const ash_nn *nn, const ash_linear *l)
 {
-    return l->fine && l->w.form == ASH_FORM_BF16;
+    return l->fine && nn->k->fine[l->w.form];
 }
 
 static bool takes_rest(const job *j, const ash_linear *l)
@@ -252,7 +252,7 @@ static void multiply_rows(const job *j, const ash_linear *l, const float *x, int
     a.ds += row * a.ld / 32;
     a.ns += row * a.ld / 32;
     a.hs += row * a.ld / 32;
-    ash_matmul_fn matmul = is_fine(l) ? j->nn->k->fine : j->nn->k->matmul[l->w.form];
+    ash_matmul_fn matmul = is_fine(j->nn, l) ? j->nn->k->fine[l->w.form] : j->nn->k->matmul[l->w.form];
     if (takes_rest(j, l))
         multiply_terms(j, l, g0, g1, y, w);
     else
@@ -291,7 +291,7 @@ static void multiply(void *arg, int64_t begin, int64_t end, int worker)
 /* The forms of activations that matrix l wants. */
 static void want_forms(job *j, const ash_linear *l)
 {
-    j->want[is_fine(l) ? ASH_ACT_F32 : j->nn->k->act[l->w.form]] = true;
+    j->want[is_fine(j->nn, l) ? ASH_ACT_F32 : j->nn->k->act[l->w.form]] = true;
     j->halves = j->halves || (l->w.form == ASH_FORM_RAW && j->nn->k->half_sums);
     j->rest = j->rest || takes_rest(j, l);
 }

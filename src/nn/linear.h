@@ -16,8 +16,8 @@ typedef struct ash_linear {
     int64_t block_out;   /* rows with one scale, of FP8 */
     const int32_t *perm; /* [w.cols]: column c multiplies x[perm[c]], or 0 where it is -1 (GPTQ's act-order
                             sorted by group, groups filled up to the kernels' blocks); or NULL */
-    bool fine;           /* of bfloat16: x is not rounded to bfloat16 on any CPU. The caller's to set; the
-                            same work for one row, twice for many */
+    bool fine;           /* of bfloat16 and FP8: x is not rounded to bfloat16 on any CPU. The caller's to set;
+                            about the same work for one row, twice for many */
     bool two_terms;      /* of quants: where x is rounded to int8, what that leaves is rounded to int8 and
                             multiplied as well, which makes 15 bits of it. The caller's to set; the same
                             work for one row, twice for many. ash_linear_run's alone */

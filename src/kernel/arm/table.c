@@ -17,8 +17,8 @@
 
 /* What all levels have alike. */
 #define SHARED                                                                                        \
-    .fine = ash_neon_matmul_bf16, .quantise = ash_neon_quantise, .to_f16 = ash_neon_to_f16,           \
-    .pack_bits = ash_neon_pack_bits, .rms_norm = ash_neon_rms_norm, .add = ash_neon_add,              \
+    .quantise = ash_neon_quantise, .to_f16 = ash_neon_to_f16, .pack_bits = ash_neon_pack_bits,        \
+    .rms_norm = ash_neon_rms_norm, .add = ash_neon_add,                                               \
     .silu_mul = ash_neon_silu_mul, .rope_adjacent = ash_neon_rope_adjacent,                           \
     .rope_halves = ash_neon_rope_halves, .kv = ASH_KV_F16, .span_act = ASH_ACT_F32,                   \
     .span = ash_neon_span, .merge = ash_neon_merge
@@ -29,7 +29,8 @@ static const ash_kernel dotprod = {.name = "dotprod", .level = ASH_CPU_DOTPROD, 
                                    MATMULS(dotprod, ash_neon_matmul_bf16), .to_bf16 = ash_ref_to_bf16,
                                    SHARED};
 static const ash_kernel i8mm = {.name = "i8mm", .level = ASH_CPU_I8MM, ACTS(ASH_ACT_BF16),
-                                MATMULS(i8mm, ash_i8mm_matmul_bf16), .to_bf16 = ash_i8mm_to_bf16, SHARED};
+                                MATMULS(i8mm, ash_i8mm_matmul_bf16), .to_bf16 = ash_i8mm_to_bf16,
+                                .fine = {[ASH_FORM_BF16] = ash_neon_matmul_bf16}, SHARED};
 
 const ash_kernel *ash_arm_kernel(ash_cpu_level level)
 {

@@ -63,8 +63,9 @@ void ash_avx512_span_q8(const ash_attn_span *s);
 void ash_avx512_merge(float *max, float *sum, float *acc, float max2, float sum2, const float *acc2,
                       int64_t v_dim);
 
-/* AVX-512 BF16 besides */
+/* AVX-512 BF16 and VBMI besides */
 ASH_MATMUL(ash_avx512bf16_matmul_bf16);
+ASH_MATMUL(ash_avx512bf16_matmul_f8);
 void ash_avx512bf16_span(const ash_attn_span *s);
 void ash_avx512bf16_to_bf16(const float *x, int64_t n, uint16_t *h);
 

@@ -160,8 +160,11 @@ static void test_tables(void **state)
     const ash_kernel *k;
     int v = 0;
     for (; (k = ash_kernel_variant(v)); v++) {
-        for (int f = 0; f < ASH_FORM_COUNT; f++) assert_non_null(k->matmul[f]);
-        assert_true(k->fine && k->quantise && k->to_bf16 && k->to_f16 && k->pack_bits);
+        for (int f = 0; f < ASH_FORM_COUNT; f++) {
+            assert_non_null(k->matmul[f]);
+            assert_true((k->act[f] == ASH_ACT_BF16) == (k->fine[f] != NULL));
+        }
+        assert_true(k->quantise && k->to_bf16 && k->to_f16 && k->pack_bits);
         assert_true(k->rms_norm && k->add && k->silu_mul && k->rope_adjacent && k->rope_halves);
         assert_true(k->span && k->merge);
         assert_true(k->level <= ash_cpu_get()->level);

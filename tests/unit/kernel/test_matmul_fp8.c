@@ -1,5 +1,6 @@
 /* FP8 with block scales: rows come back bit for bit, packed whole or by single rows; every table's product
- * keeps to the bound of float rounding and to the same bits in any batch; NaN stays in its row. */
+ * keeps to the bound of float rounding, and of activations rounded to bfloat16 where it takes those, and to
+ * the same bits in any batch; NaN stays in its row. */
 #include "kernel_test.h"
 
 #include "kernel/kernel.h"
@@ -64,9 +65,11 @@ static void check_rows(const fixture *f)
     free(y);
 }
 
-static void check_product(const ash_kernel *k, const fixture *f, const float *x, int n, const float *y,
-                          int64_t ldy)
+/* bfloat16 rounds an element by at most 2^-8 of it. */
+static void check_product(const char *name, ash_act_form form, const fixture *f, const float *x, int n,
+                          const float *y, int64_t ldy)
 {
+    const double rounding = form == ASH_ACT_BF16 ? 0x1p-8 : 0;
     for (int64_t i = 0; i < n; i++)
         for (int64_t r = 0; r < f->w.rows; r++) {
             double want = 0, size = 0, got = (double)y[i * ldy + r];
@@ -75,61 +78,118 @@ static void check_product(const ash_kernel *k, const fixture *f, const float *x,
                 want += term;
                 size += fabs(term);
             }
-            double bound = 0x1p-23 * (double)(f->w.cols + 8) * size + 1e-35;
+            double bound = (0x1p-23 * (double)(f->w.cols + 8) + rounding) * size + 1e-35;
             if (!(fabs(got - want) <= bound))
-                fail_msg("%s [%d, %d], batch %d: y[%d, %d] = %g, expected %g +- %g", k->name, (int)f->w.rows,
+                fail_msg("%s [%d, %d], batch %d: y[%d, %d] = %g, expected %g +- %g", name, (int)f->w.rows,
                          (int)f->w.cols, n, (int)i, (int)r, got, want, bound);
         }
 }
 
-static void run_case(int64_t rows, int64_t cols, int64_t bo, int64_t bi, int n)
+/* One product of n rows and each row's alone: within the bound, and the same bits. */
+static void check_matmul(const ash_kernel *k, ash_matmul_fn matmul, ash_act_form form, const fixture *f,
+                         const float *x, int n)
+{
+    int64_t cols = f->w.cols, ldy = f->w.rows + 3, ld = (cols + 63) / 64 * 64;
+    size_t size = (size_t)(n * ldy) * 4;
+    float *y = memset(must_alloc(size), 0x7f, size), *z = memset(must_alloc(size), 0x7f, size);
+    uint16_t *h = memset(must_alloc((size_t)(n * ld) * 2), 0x7f, (size_t)(n * ld) * 2);
+    void *scratch = must_alloc((size_t)ash_kernel_scratch(k, cols));
+    for (int64_t i = 0; i < n && form == ASH_ACT_BF16; i++) k->to_bf16(x + i * cols, cols, h + i * ld);
+    ash_act a = {.n = n, .cols = cols, .ldx = cols, .ld = ld, .x = form == ASH_ACT_F32 ? x : NULL, .h = h};
+    matmul(&f->w, &a, 0, f->w.groups, y, ldy, scratch);
+    check_product(k->name, form, f, x, n, y, ldy);
+    for (int i = 0; i < n; i++) {
+        a.n = 1;
+        a.x = form == ASH_ACT_F32 ? x + i * cols : NULL;
+        a.h = h + i * ld;
+        for (int64_t g = 0; g < f->w.groups; g++) matmul(&f->w, &a, g, g + 1, z + i * ldy, ldy, scratch);
+    }
+    assert_memory_equal(y, z, size);
+    free(y);
+    free(z);
+    free(h);
+    free(scratch);
+}
+
+/* Activations of about xscale. */
+static void run_scaled(int64_t rows, int64_t cols, int64_t bo, int64_t bi, int n, float xscale)
 {
     ash_rng rng;
     ash_rng_init(&rng, (uint64_t)(rows * 1000 + cols + n));
     fixture f;
     open_weights(&f, &rng, rows, cols, bo, bi);
     check_rows(&f);
-    float *x = rand_vector(&rng, n * cols, 1);
-    int64_t ldy = rows + 3;
-    size_t size = (size_t)(n * ldy) * 4;
-    float *y = must_alloc(size), *z = must_alloc(size);
+    float *x = rand_vector(&rng, n * cols, xscale);
     const ash_kernel *k;
     for (int v = 0; (k = ash_kernel_variant(v)); v++) {
-        void *scratch = must_alloc((size_t)ash_kernel_scratch(k, cols));
-        assert_int_equal(k->act[ASH_FORM_F8], ASH_ACT_F32);
-        memset(y, 0x7f, size);
-        memset(z, 0x7f, size);
-        ash_act a = {.n = n, .cols = cols, .ldx = cols, .ld = (cols + 63) / 64 * 64, .x = x};
-        k->matmul[ASH_FORM_F8](&f.w, &a, 0, f.w.groups, y, ldy, scratch);
-        check_product(k, &f, x, n, y, ldy);
-        for (int i = 0; i < n; i++) {
-            a.n = 1;
-            a.x = x + i * cols;
-            for (int64_t g = 0; g < f.w.groups; g++)
-                k->matmul[ASH_FORM_F8](&f.w, &a, g, g + 1, z + i * ldy, ldy, scratch);
-        }
-        assert_memory_equal(y, z, size);
-        free(scratch);
+        check_matmul(k, k->matmul[ASH_FORM_F8], k->act[ASH_FORM_F8], &f, x, n);
+        if (k->fine[ASH_FORM_F8])
+            check_matmul(k, k->fine[ASH_FORM_F8], ASH_ACT_F32, &f, x, n);
     }
     free(x);
-    free(y);
-    free(z);
     close_weights(&f);
+}
+
+static void run_case(int64_t rows, int64_t cols, int64_t bo, int64_t bi, int n)
+{
+    run_scaled(rows, cols, bo, bi, n, 1);
 }
 
 static void test_shapes(void **state)
 {
-    static const int64_t rows[] = {1, 15, 16, 17, 31, 50, 192}, cols[] = {1, 31, 128, 130, 333};
+    static const int64_t rows[] = {1, 15, 16, 17, 31, 50, 192}, cols[] = {1, 31, 128, 130, 333, 1030};
     static const int64_t blocks[][2] = {{128, 128}, {1, 1000}, {16, 32}, {24, 7}, {1000, 1000}, {64, 1}};
     for (int r = 0; r < 7; r++)
-        for (int c = 0; c < 5; c++)
+        for (int c = 0; c < 6; c++)
             for (int b = 0; b < 6; b++)
                 run_case(rows[r], cols[c], blocks[b][0], blocks[b][1], 1 + (r + c + b) % 5);
 }
 
 static void test_batches(void **state)
 {
-    for (int n = 1; n <= 30; n++) run_case(40, 96, 16, 32, n);
+    for (int n = 1; n <= 40; n++) {
+        run_case(40, 96, 16, 32, n);
+        run_case(40, 270, 40, 270, n);
+    }
+}
+
+/* Every value of E4M3 times activations from the smallest to the largest. */
+static void test_scales(void **state)
+{
+    static const float scales[] = {0x1p-100f, 0x1p-20f, 0x1p20f, 0x1p100f};
+    for (int i = 0; i < 4; i++) run_scaled(33, 130, 128, 128, 5, scales[i]);
+}
+
+/* Each of the 254 numbers alone, in every place of a register. */
+static void test_values(void **state)
+{
+    enum { ROWS = 16, COLS = 256 };
+    ash_rng rng;
+    ash_rng_init(&rng, 2);
+    fixture f;
+    open_weights(&f, &rng, ROWS, COLS, ROWS, COLS);
+    f.scales[0] = 1;
+    for (int i = 0; i < ROWS * COLS; i++) { /* row r, column c: c + 17 r, NaN left out */
+        uint8_t v = (uint8_t)(i % COLS + i / COLS * 17);
+        f.src[i] = (v & 0x7f) == 0x7f ? 0 : v;
+    }
+    ash_pack_fp8_rows(&f.w, ROWS, f.src, f.scales, 0, ROWS);
+    float x[COLS], y[ROWS];
+    uint16_t h[COLS];
+    const ash_kernel *k;
+    for (int v = 0; (k = ash_kernel_variant(v)); v++) {
+        void *scratch = must_alloc((size_t)ash_kernel_scratch(k, COLS));
+        for (int c = 0; c < COLS; c++) {
+            memset(x, 0, sizeof x);
+            x[c] = 1;
+            k->to_bf16(x, COLS, h);
+            ash_act a = {.n = 1, .cols = COLS, .ldx = COLS, .ld = COLS, .x = x, .h = h};
+            k->matmul[ASH_FORM_F8](&f.w, &a, 0, 1, y, ROWS, scratch);
+            for (int r = 0; r < ROWS; r++) assert_true(y[r] == ash_fp8_to_f32(f.src[r * COLS + c]));
+        }
+        free(scratch);
+    }
+    close_weights(&f);
 }
 
 static void test_nan(void **state)
@@ -141,13 +201,18 @@ static void test_nan(void **state)
     f.src[5 * 64 + 40] = 0x7f;
     f.src[20 * 64 + 41] = 0xff;
     ash_pack_fp8_rows(&f.w, 128, f.src, f.scales, 0, 32);
-    float *x = rand_vector(&rng, 64, 1), y[32];
+    float *x = rand_vector(&rng, 64, 1), y[3 * 32];
+    uint16_t h[3 * 64];
     const ash_kernel *k;
     for (int v = 0; (k = ash_kernel_variant(v)); v++) {
         void *scratch = must_alloc((size_t)ash_kernel_scratch(k, 64));
-        ash_act a = {.n = 1, .cols = 64, .ldx = 64, .ld = 64, .x = x};
-        k->matmul[ASH_FORM_F8](&f.w, &a, 0, 2, y, 32, scratch);
-        for (int r = 0; r < 32; r++) assert_int_equal(isnan(y[r]) != 0, r == 5 || r == 20);
+        for (int n = 1; n <= 3; n += 2) { /* the same row again */
+            ash_act a = {.n = n, .cols = 64, .ldx = 0, .ld = 64, .x = x, .h = h};
+            for (int i = 0; i < n; i++) k->to_bf16(x, 64, h + i * 64);
+            k->matmul[ASH_FORM_F8](&f.w, &a, 0, 2, y, 32, scratch);
+            for (int r = 0; r < n * 32; r++)
+                assert_int_equal(isnan(y[r]) != 0, r % 32 == 5 || r % 32 == 20);
+        }
         free(scratch);
     }
     free(x);
@@ -169,6 +234,7 @@ static void test_plan(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_plan), cmocka_unit_test(test_shapes),
-                                       cmocka_unit_test(test_batches), cmocka_unit_test(test_nan)};
+                                       cmocka_unit_test(test_batches), cmocka_unit_test(test_nan),
+                                       cmocka_unit_test(test_scales), cmocka_unit_test(test_values)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -158,8 +158,25 @@ static void two_terms_body(ash_nn *nn)
     free(bias);
 }
 
-/* Where x is not to be rounded, bfloat16 weights give what floats would, alone and by heads. */
-static void fine_body(ash_nn *nn)
+/* FP8 with a scale for each 32 x 32; dense gets its values. */
+static void open_fp8(matrix *m, ash_rng *r, int64_t out, int64_t in)
+{
+    uint64_t bytes;
+    int64_t across = in / 32, n = (out + 31) / 32 * across;
+    assert_int_equal(ash_linear_plan_fp8(&m->l, out, in, 32, 32, &bytes, NULL), 0);
+    float *scales = rand_vector(r, n, 1);
+    m->src = must_alloc((size_t)(out * in));
+    for (int64_t i = 0; i < out * in; i++) m->src[i] = (uint8_t)(ash_rng_u64(r) & 0xbf); /* up to 2 */
+    m->mem = must_alloc(bytes);
+    ash_linear_bind(&m->l, m->mem);
+    ash_linear_pack_fp8(&m->l, m->src, scales, 0, out);
+    m->dense = must_alloc((size_t)(out * in) * 4);
+    for (int64_t i = 0; i < out; i++) ash_linear_row(&m->l, i, m->dense + i * in);
+    free(scales);
+}
+
+/* Where x is not to be rounded, matrices give what floats would, alone and by heads. */
+static void check_fine(ash_nn *nn, bool fp8)
 {
     enum { OUT = 40, IN = 96, ROWS = 9 };
     ash_rng rng;
@@ -169,7 +186,10 @@ static void fine_body(ash_nn *nn)
     float *x = rand_vector(&rng, ROWS * 2 * IN, 1);
     static float y[ROWS * OUT], both[ROWS * 2 * OUT];
     for (int j = 0; j < 2; j++) {
-        open_matrix(&m[j], &rng, ASH_DTYPE_BF16, OUT, IN);
+        if (fp8)
+            open_fp8(&m[j], &rng, OUT, IN);
+        else
+            open_matrix(&m[j], &rng, ASH_DTYPE_BF16, OUT, IN);
         m[j].l.fine = true;
         heads[j] = m[j].l;
     }
@@ -190,6 +210,12 @@ static void fine_body(ash_nn *nn)
     }
     for (int j = 0; j < 2; j++) close_matrix(&m[j]);
     free(x);
+}
+
+static void fine_body(ash_nn *nn)
+{
+    check_fine(nn, false);
+    check_fine(nn, true);
 }
 
 /* A slice of the rows gives the same bits as the whole has there. */
