@@ -10,7 +10,6 @@
 
 #include "kernel/simd/fetch.h"
 #include "kernel/simd/raw_block.inc.h"
-#include "quant/grids.h"
 
 enum { TILE_COLS = 256, TILE_BLOCKS = TILE_COLS / 32, PARTS = TILE_COLS / 4 };
 
@@ -19,12 +18,6 @@ typedef struct raw_tile {
     float scale[TILE_COLS / 16][ASH_GROUP]; /* of each 16 or 32 columns */
     float min[TILE_COLS / 16][ASH_GROUP];
 } raw_tile;
-
-/* Nibble p of each word as four bytes of 0 or all ones. */
-INLINE vi nibble_bits(vi v, int p)
-{
-    return vi_bits(vi_spread(v, p / 2), p % 2 ? (int)0x80402010 : 0x08040201);
-}
 
 /* ---- blocks of 32 --------------------------------------------------------------------------- */
 
@@ -46,10 +39,8 @@ static void unpack_q5_0(raw_block b)
 
 static void unpack_q5_1(raw_block b)
 {
-    vi head = word(b, 0);
     five_bits(b, 2, word(b, 1));
-    put_scale(b, 0, vi_low_halves(head));
-    put_min(b, 0, vf_sub(vf_zero(), vi_low_halves(vi_srl(head, 16))));
+    scales_q5_1(b);
 }
 
 /* Four words of nibbles that stand for bytes of a table. */
@@ -63,16 +54,6 @@ INLINE void coded_block(raw_block b, int first, int part, vi table)
     }
 }
 
-INLINE vi table_iq4(void)
-{
-    return vi_xor(vi_table(ash_values_iq4), vi_set8(-128));
-}
-
-INLINE vi table_fp4(void)
-{
-    return vi_add8(vi_table(ash_values_fp4), vi_set8(12));
-}
-
 static void unpack_iq4_nl(raw_block b)
 {
     coded_block(b, 0, 0, table_iq4());
@@ -81,21 +62,16 @@ static void unpack_iq4_nl(raw_block b)
 
 static void unpack_mxfp4(raw_block b)
 {
-    vi e = vi_bytes(b.e);
-    vi f = vi_sll(vi_sub32(e, vi_set32(1)), 23); /* ash_e8m0_half */
-    f = vi_where_equal(e, 0, vi_set32(0x00200000), f);
-    f = vi_where_equal(e, 1, vi_set32(0x00400000), f);
     coded_block(b, 0, 0, table_fp4());
-    put_scale(b, 0, vi_as_f(f));
+    scale_e8m0(b);
 }
 
 static void unpack_nvfp4(raw_block b)
 {
-    vi table = table_fp4(), head = word(b, 0);
+    vi table = table_fp4();
+    scales_nvfp4(b);
     UNROLL for (int k = 0; k < 4; k++)
     {
-        vi s = field(head, 8 * k, 8), f = vi_sll(vi_and(s, vi_set32(127)), 20); /* ash_ue4m3_half */
-        put_scale(b, k, vf_mul(vi_as_f(vi_where_equal(s, 127, vi_set32(0), f)), vf_set(0x1p119f)));
         UNROLL for (int j = 0; j < 2; j++)
         {
             vi v = word(b, 1 + 2 * k + j);
@@ -133,14 +109,7 @@ static void unpack_q2_0(raw_block b)
 
 static void unpack_q2_k(raw_block b)
 {
-    vi head = word(b, 20);
-    vf d = vi_low_halves(head), m = vi_low_halves(vi_srl(head, 16));
-    UNROLL for (int i = 0; i < 4; i++)
-    {
-        vi s = word(b, i);
-        put_four(b.scale + i * 4 * ASH_GROUP, low_nibbles(s), d);
-        put_four(b.min + i * 4 * ASH_GROUP, high_nibbles(s), m);
-    }
+    scales_q2(b);
     UNROLL for (int i = 0; i < 16; i++)
     {
         vi v = word(b, 4 + i);
@@ -151,15 +120,7 @@ static void unpack_q2_k(raw_block b)
 
 static void unpack_q3_k(raw_block b)
 {
-    vf d = vf_halves(b.e);
-    vi low[2] = {word(b, 24), word(b, 25)}, upper = word(b, 26);
-    UNROLL for (int k = 0; k < 4; k++)
-    {
-        vi four = k < 2 ? low_nibbles(low[k]) : high_nibbles(low[k - 2]);
-        four = vi_or(four, vi_sll(vi_and(vi_srl(upper, 2 * k), vi_set8(3)), 4));
-        UNROLL for (int j = 0; j < 4; j++)
-            put_scale(b, 4 * k + j, vf_mul(d, vf_sub(field_f(four, 8 * j, 8), vf_set(32))));
-    }
+    scales_q3(b);
     UNROLL for (int i = 0; i < 8; i++)
     {
         vi high = word(b, i);
@@ -221,14 +182,9 @@ static void unpack_q6_k(raw_block b)
 
 static void unpack_iq4_xs(raw_block b)
 {
-    vi head = word(b, 0), low = word(b, 1), table = table_iq4();
-    vf d = vi_low_halves(head);
-    UNROLL for (int k = 0; k < 8; k++)
-    {
-        vi s = vi_or(field(low, 4 * k, 4), vi_sll(field(head, 16 + 2 * k, 2), 4));
-        put_scale(b, k, vf_mul(d, vf_sub(vi_to_f(s), vf_set(32))));
-        coded_block(b, 2 + 4 * k, 8 * k, table);
-    }
+    vi table = table_iq4();
+    scales_iq4(b);
+    UNROLL for (int k = 0; k < 8; k++) coded_block(b, 2 + 4 * k, 8 * k, table);
 }
 
 /* ---- ternary -------------------------------------------------------------------------------- */

@@ -192,8 +192,8 @@ int64_t ash_avx512_raw_scratch(int64_t cols)
 
 ASH_MATMUL(ash_avx512_matmul_raw)
 {
-    if (a->n <= ash_avx512_matmul_k_rows(w->dtype)) {
-        ash_avx512_matmul_k(w, a, g0, g1, y, ldy, scratch);
+    if (a->n <= ash_avx512_matmul_few_rows(w->dtype)) {
+        ash_avx512_matmul_few(w, a, g0, g1, y, ldy, scratch);
         return;
     }
     job j = {w, a, raw_matrix_of(w), scratch, y, ldy};

@@ -42,8 +42,8 @@ ASH_MATMUL(ash_avx512_matmul_raw); /* scratch: ash_avx512_raw_scratch(cols) byte
 int64_t ash_avx512_raw_scratch(int64_t cols);
 /* The same, bit for bit, for few rows of activations: what ash_avx512_matmul_raw calls itself for up to
  * _rows, 0 for a type that it does not know. No scratch. */
-ASH_MATMUL(ash_avx512_matmul_k);
-int ash_avx512_matmul_k_rows(ash_dtype t);
+ASH_MATMUL(ash_avx512_matmul_few);
+int ash_avx512_matmul_few_rows(ash_dtype t);
 ASH_MATMUL(ash_avx512_matmul_f8); /* activations float */
 ASH_MATMUL(ash_avx512_matmul_f32);
 ASH_MATMUL(ash_avx512_matmul_f16);

@@ -238,6 +238,7 @@ static void test_long_rows(void **state)
         int64_t block = ash_dtype_get(types[t])->block, cols = block == 256 ? 32 * 17 : 256 * 17;
         all_variants(types[t], 17, cols, t < 7 ? 2 : 27, 1, 1);
         all_variants(types[t], 33, 96, 29, 1, 1);
+        all_variants(types[t], 17, 64, 100, 1, 1);
     }
 }
 
