@@ -2,13 +2,18 @@
 """Answers with prediction and without, by two servers that take turns: tokens per second of whole requests
 (their prompts are cached), whether every text is the same, and how many guesses came true.
 
-    bench/prediction.py [--tokens 160] [--runs 5] [--chats 1]      target: no text slower by more than 2 %
+    bench/prediction.py [--tokens 160] [--runs 5] [--chats 1] [--model FILE] [--draft FILE]
+                                                       target: no text slower by more than 2 %
 
+With --draft a draft model of the same vocabulary guesses too; bench/deepen.py makes pairs.
 The texts: prose, an instruction that copies, a list, code, each greedy and drawn; and tokens drawn almost
 evenly from the vocabulary, where there is nothing to foresee.
 """
 import argparse
+import json
+import os
 import statistics
+import tempfile
 import threading
 import time
 
@@ -45,9 +50,30 @@ def ask(server, prompt, tokens, chats, more):
     return sum(a["tokens"] for a in answers) / took, [a["text"] for a in answers]
 
 
+def cpu_seconds(server):
+    with open(f"/proc/{server.process.pid}/stat", encoding="utf-8") as f:
+        times = f.read().rsplit(")", 1)[1].split()[11:13]
+    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+
+
 def guesses(server):
     text = server.get("/metrics")[1]
-    return [metric(text, "ashley_guessed_tokens", kind=kind) for kind in ("computed", "right")]
+    return [metric(text, "ashley_guessed_tokens", kind=kind)
+            for kind in ("computed", "right", "drafted", "drafted_right")]
+
+
+def catalogue(folder, model, draft):
+    """What to set for a catalogue with that model and draft model, or nothing."""
+    if not model:
+        return {}
+    entries = {MODEL_ID: {"path": os.path.abspath(model), "context": 2048}}
+    if draft:
+        entries[MODEL_ID]["draft"] = "draft"
+        entries["draft"] = {"path": os.path.abspath(draft)}
+    path = os.path.join(folder, "models.json")
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump(entries, f)
+    return {"ASHLEY_MODELS_FILE": path}
 
 
 def main():
@@ -55,29 +81,39 @@ def main():
     p.add_argument("--tokens", type=int, default=160)
     p.add_argument("--runs", type=int, default=5)
     p.add_argument("--chats", type=int, default=1)
+    p.add_argument("--model", help="a checkpoint in place of the small one")
+    p.add_argument("--draft", help="its draft model; wants --model")
+    p.add_argument("--texts", default="", help="only those whose name holds this")
     o = p.parse_args()
     print(machine())
     print(f"{o.chats} chats of {o.tokens} tokens; medians of {o.runs} runs, of the ratios by pairs "
           "(lowest-highest)")
-    with Server(preload=MODEL_ID) as on, Server(preload=MODEL_ID, ASHLEY_PREDICTION="0") as off:
+    with tempfile.TemporaryDirectory(prefix="ashley-bench-") as folder, \
+            Server(preload=MODEL_ID, **catalogue(folder, o.model, o.draft)) as on, \
+            Server(preload=MODEL_ID, ASHLEY_PREDICTION="0", **catalogue(folder, o.model, o.draft)) as off:
         for s in (on, off):
             s.wait_for("/readyz", pause=0.02)
-        for name, prompt, more in TEXTS:
-            rates, equal = {on: [], off: []}, True
+        for name, prompt, more in (t for t in TEXTS if o.texts in t[0]):
+            rates, cpu, equal = {on: [], off: []}, {on: [], off: []}, True
             before = guesses(on)
             for run in range(-1, o.runs):
                 texts = {}
                 for s in (on, off) if run % 2 else (off, on):
+                    used = cpu_seconds(s)
                     rate, texts[s] = ask(s, prompt, o.tokens, o.chats, more)
                     if run >= 0:
                         rates[s].append(rate)
+                        cpu[s].append(cpu_seconds(s) - used)
                 equal &= texts[on] == texts[off]
             pairs = [a / b for a, b in zip(rates[on], rates[off])]
-            computed, right = (int(a - b) for a, b in zip(guesses(on), before))
+            computed, right, *drafted = (int(a - b) for a, b in zip(guesses(on), before))
             print(f"{name:15} without {statistics.median(rates[off]):6.1f}"
                   f"  with {statistics.median(rates[on]):6.1f}"
                   f"  ratio {statistics.median(pairs):.2f} ({min(pairs):.2f}-{max(pairs):.2f})"
-                  f"  guesses {computed}, right {right}  texts {'equal' if equal else 'DIFFER'}", flush=True)
+                  f"  CPU time {statistics.median(a / b for a, b in zip(cpu[on], cpu[off])):.2f}"
+                  f"  guesses {computed}, right {right}"
+                  f"{f' (drafted {drafted[0]}, {drafted[1]})' if o.draft else ''}"
+                  f"  texts {'equal' if equal else 'DIFFER'}", flush=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ enum {
     LAST_OF_ALL = 10,  /* their mean of fewer: a text that is no more foreseen should be left soon */
     READ_NS = 15000000, /* how long running streams wait for a text to be read, in one step */
 };
-static const double START = 3, MOST = 12, TEXT_START = 2, TEXT_MOST = 4, REFILL = 0.005; /* of the accounts */
+static const double START = 3, MOST = 12, TEXT_START = 1, TEXT_MOST = 4, REFILL = 0.005; /* of the accounts */
 static const double WORTHWHILE = 1.02, GOOD_GUESS = 0.5, HOPE = 0.6, FAR_OFF = 1.5;
 static const double SPENT_AT_ONCE = 0.75; /* of the account, as reading may take longer than thought */
 /* Upper ends of the levels by the draft model's own probability, and what is thought of them at first. */
