@@ -1,8 +1,10 @@
 """Drives OpenVINO GenAI, for bench/vs_peers.py, which installs it.
-usage: python openvino_peer.py MODEL.gguf N_PROMPT N_DECODE THREADS
-Prints one JSON line: tokens/s of prefill and of decode after 8 tokens, the seconds that loading took.
+usage: python openvino_peer.py MODEL.gguf N_PROMPT N_DECODE THREADS SEQUENCES
+Prints one JSON line: tokens/s of prefill and of decode after 8 tokens, "decode N" of N sequences in one batch
+together, the seconds that loading took, peak resident bytes. SEQUENCES is like 1,8,16.
 """
 import json
+import resource
 import sys
 import time
 
@@ -17,18 +19,23 @@ load = time.perf_counter() - start
 rng = np.random.default_rng(1)
 
 
-def run(n, new):
-    """Milliseconds to the first token, and of each one after it; another prompt every time."""
-    ids = rng.integers(1000, 20000, (1, n), dtype=np.int64)
+def run(n, length, new):
+    """Seconds for n prompts of that length and `new` tokens each; other prompts every time."""
+    ids = rng.integers(1000, 20000, (n, length), dtype=np.int64)
     config = genai.GenerationConfig()
     config.max_new_tokens = config.min_new_tokens = new
     config.ignore_eos, config.do_sample = True, False
+    start = time.perf_counter()
     out = pipe.generate(genai.TokenizedInputs(ov.Tensor(ids), ov.Tensor(np.ones_like(ids))), config)
-    assert out.perf_metrics.get_num_generated_tokens() == new
-    return out.perf_metrics.get_ttft().mean, out.perf_metrics.get_tpot().mean
+    took = time.perf_counter() - start
+    assert out.perf_metrics.get_num_generated_tokens() == n * new
+    return took
 
 
-run(64, 8)
-first, _ = run(prompt, 1)
-_, each = run(8, decode + 1)
-print(json.dumps({"prefill": 1000 * prompt / first, "decode": 1000 / each, "load_s": load}))
+run(1, 64, 8)
+got = {"prefill": prompt / run(1, prompt, 1), "load_s": load}
+for n in map(int, sys.argv[5].split(",")):
+    first = run(n, 8, 1)
+    got["decode" if n == 1 else f"decode {n}"] = n * decode / (run(n, 8, decode + 1) - first)
+    got.setdefault("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(json.dumps(got))
