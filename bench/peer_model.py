@@ -15,10 +15,8 @@ from common import MODEL
 VOCAB = 49152
 LLAMA_1B = shapes.LLAMA_13B | {"hidden_size": 2048, "intermediate_size": 5632, "num_attention_heads": 32,
                                "num_hidden_layers": 22, "num_key_value_heads": 4}
-# Of DeepSeek-V2-Lite's 27 layers 9, one dense: each of its mixtures has 0.55 billion weights.
-MIXTURE = shapes.CODER_V2_LITE | {"num_hidden_layers": 9}
 SHAPES = {"llama-1b": LLAMA_1B, "mistral-7b": shapes.MISTRAL, "llama-13b": shapes.LLAMA_13B,
-          "deepseek-v2-lite": MIXTURE}
+          "deepseek-v2-lite": shapes.CODER_V2_LITE}  # whole: llama.cpp knows it by its 27 layers
 FORMATS = {"q4_0": "Q4_0", "q4_k_m": "Q4_K_M", "q8_0": "Q8_0", "bf16": "BF16"}
 GPTQ = {"gptq-4b-128g": False, "gptq-4b-128g-actorder": True}  # act-order?
 FIXED = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # bytes of a value by its type

@@ -5,10 +5,10 @@
                       [--against FORMAT] [--ik "PATH/llama-bench [-rtr 1]"] [--runs 5] [--budget SECONDS]
                       [--prompt 512] [--decode 128] [--sequences 1,8,16] [--threads 2] [--json]
 
-SHAPE is llama-1b, mistral-7b, llama-13b or deepseek-v2-lite (9 of its 27 layers); FORMAT q4_0, q4_k_m, q8_0,
-bf16, gptq-4b-128g or gptq-4b-128g-actorder: a checkpoint with random weights (bench/peer_model.py; needs
-numpy) is written into a temporary folder and removed. --against adds Ashley itself with the same shape in
-another format, as for GPTQ, which is held against Q4_0.
+SHAPE is llama-1b, mistral-7b, llama-13b or deepseek-v2-lite (15.6 billion weights); FORMAT q4_0, q4_k_m,
+q8_0, bf16, gptq-4b-128g or gptq-4b-128g-actorder: a checkpoint with random weights (bench/peer_model.py;
+needs numpy) is written into a temporary folder and removed. --against adds Ashley itself with the same
+shape in another format, as for GPTQ, which is held against Q4_0.
 
 llama.cpp comes prebuilt in the npm package node-llama-cpp (gpu: false, about 700 MB, most of it GPU builds
 that are not used), OpenVINO GenAI in the PyPI package openvino-genai (it wants a byte-level BPE
