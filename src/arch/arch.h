@@ -24,7 +24,6 @@ typedef struct ash_net {
     ash_kv_shape kv;       /* what a KV pool must be made for; its type is the engine's to choose */
     ash_binding binding;   /* where each tensor goes; binding.bytes are the weights */
     uint64_t row_bytes;    /* scratch of a forward for each row of its batch */
-    uint64_t idle_params;  /* of binding.n_params: of the experts that a token leaves out */
     ash_arena arena;       /* owns what plan allocated, the tensor table too */
 } ash_net;
 

@@ -324,6 +324,25 @@ static int bind_rule(bind_plan *p, const ash_bind_rule *r, uint32_t layer, char 
     return bind_parts(p, r, &s, l, err);
 }
 
+/* Adds items [first, n_items), which are of rule r, to what a token costs. */
+static void add_cost(bind_plan *p, const ash_bind_rule *r, size_t first)
+{
+    ash_binding *b = p->b;
+    size_t n = b->n_items - first;
+    if (r->kind == ASH_BIND_STACK && r->count == ASH_DIM_EXPERTS && n > (size_t)p->t->n_used)
+        n = (size_t)p->t->n_used;
+    for (const ash_bind_item *it = b->items + first, *end = it + n; it < end; it++) {
+        b->step_bytes += it->bytes;
+        if (r->kind == ASH_BIND_VECTOR) continue;
+        if (r->out != ASH_DIM_VOCAB) {
+            b->token_params += (uint64_t)it->rows * (uint64_t)it->cols;
+            continue;
+        }
+        b->step_bytes -= b->head_bytes; /* the embedding's, which comes before the head */
+        b->head_bytes = it->bytes;
+    }
+}
+
 /* Rules [first, end): one and its other forms. */
 static int bind_forms(bind_plan *p, size_t first, size_t end, uint32_t layer, char *base,
                       ash_err *err)
@@ -341,8 +360,10 @@ static int bind_forms(bind_plan *p, size_t first, size_t end, uint32_t layer, ch
             bind_find(p, name);
             continue;
         }
+        size_t before = p->b->n_items;
         int rc = bind_rule(p, &rules[i], layer, base, &done, err);
         if (rc) return rc;
+        add_cost(p, &rules[i], before);
         if (!lacking[0]) memcpy(lacking, name, sizeof lacking);
     }
     return done || !need || !lacking[0] ? 0 : missing(p, lacking, err);

@@ -91,6 +91,7 @@ typedef struct ash_bind_target {
     size_t layer_size;
     int64_t n_layers;
     int64_t n_dense;   /* leading layers without experts */
+    int64_t n_used;    /* routed experts that a token goes through */
     unsigned when;     /* the architecture's conditions that hold */
 } ash_bind_target;
 
@@ -119,6 +120,11 @@ typedef struct ash_binding {
     size_t n_items;
     uint64_t bytes;    /* of the region */
     uint64_t n_params; /* elements of all items */
+    uint64_t token_params; /* of those, what every token of a prompt is multiplied with: not the
+                              vocabulary's matrices, and of routed experts as many as it goes through */
+    uint64_t step_bytes;   /* of the region, what decoding one token reads: not the embedding beside a head
+                              of its own, and of routed experts as many as it goes through */
+    uint64_t head_bytes;   /* of the matrix that gives the logits */
     int64_t max_in;    /* columns of the widest matrix */
     bool restored;     /* the region holds all that placing and packing write, of the same plan (a pack file):
                           nothing is read from the files or written. The caller's to set before binding */

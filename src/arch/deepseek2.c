@@ -226,6 +226,7 @@ static int plan_into(deepseek2 *m, const ash_checkpoint *c, ash_err *err)
                          .layer_size = sizeof *m->layers,
                          .n_layers = hp->n_layers,
                          .n_dense = d->n_dense,
+                         .n_used = d->n_used,
                          .when = (hp->tied ? 0 : IF_UNTIED) | (d->q_lora ? IF_Q_LORA : IF_Q) |
                                  (d->biased ? IF_BIASED & ~ASH_IF_EXPERTS : 0) |
                                  (d->n_shared ? IF_SHARED & ~ASH_IF_EXPERTS : 0)};
@@ -243,11 +244,7 @@ static int plan_into(deepseek2 *m, const ash_checkpoint *c, ash_err *err)
     t.dims[ASH_DIM_Q_LORA] = d->q_lora;
     t.dims[ASH_DIM_KV_LORA] = d->kv_lora;
     t.dims[ASH_DIM_KV_A] = w.latent;
-    rc = ash_bind_plan(&t, c, &m->net.arena, &m->net.binding, err);
-    if (!rc && d->n_experts) /* products that the tensors found have */
-        m->net.idle_params = (uint64_t)((d->n_experts - d->n_used) * (hp->n_layers - d->n_dense) * 3 *
-                                        w.embd * d->expert_ff);
-    return rc;
+    return ash_bind_plan(&t, c, &m->net.arena, &m->net.binding, err);
 }
 
 static int deepseek2_plan(const ash_checkpoint *c, ash_net **out, ash_err *err)

@@ -118,18 +118,20 @@ static double speed_of(const bench_run *r, const bench_test *t)
     return (double)r->tokens / seconds(r->started_ns, r->last_end_ns);
 }
 
-/* The fraction of the machine's limit that a speed is: prefill against the int8 peak (two
- * operations a weight and token), decode against the read bandwidth (all packed weights once a
- * step). Of a mixture the weights that one token needs: several at once read more. */
+/* The fraction of the machine's limit that a speed is: prefill against the peak of what the weights are
+ * multiplied with (two operations a weight and token; attention is not counted), decode against the
+ * read bandwidth (the weights of a step, read once; several sequences of a mixture read more experts
+ * than are counted). 0: not measured here. */
 static double limit_fraction(const ash_engine *e, const bench_test *t, double speed,
                              const ash_limits *limits)
 {
     const ash_model_info *info = ash_engine_info(e);
-    double ops = 2.0 * (double)info->n_active * speed;
-    double active = (double)info->n_active / (double)info->n_params;
-    double bytes = active * (double)info->weight_bytes * speed / (double)t->sequences;
-    double limit = t->tokens <= 1 ? limits->int8_gops * 1e9 : limits->read_gbs * 1e9;
-    return limit > 0.0 ? (t->tokens <= 1 ? ops : bytes) / limit : 0.0; /* 0: not measured here */
+    double bytes = (double)info->step_bytes * speed / (double)t->sequences;
+    if (t->tokens > 1) return limits->read_gbs > 0.0 ? bytes / (limits->read_gbs * 1e9) : 0.0;
+    double peak = limits->int8_gops, ops = 2.0 * (double)info->token_params * speed;
+    if (!strcmp(info->quantization, "BF16"))
+        peak = limits->bf16_gflops > 0.0 ? limits->bf16_gflops : limits->f32_gflops;
+    return peak > 0.0 ? ops / (peak * 1e9) : 0.0;
 }
 
 static int run_test(ash_engine *e, bench_test *t, long repeat, ash_rng *rng, ash_err *err)
@@ -231,9 +233,10 @@ int ash_cmd_bench(ash_cli *cli)
     int rc = ash_limits_measure(0, &limits, &err);
     ash_rng_init(&rng, 42);
     if (cli->json && !rc)
-        printf("{\"model\":\"%s\",\"threads\":%d,\"limits\":{\"read_gbs\":%.2f,\"int8_gops\":%.1f},"
-               "\"results\":[",
-               ash_engine_info(e)->name, ash_cpu_threads(), limits.read_gbs, limits.int8_gops);
+        printf("{\"model\":\"%s\",\"threads\":%d,\"limits\":{\"read_gbs\":%.2f,\"int8_gops\":%.1f,"
+               "\"bf16_gflops\":%.1f},\"results\":[",
+               ash_engine_info(e)->name, ash_cpu_threads(), limits.read_gbs, limits.int8_gops,
+               limits.bf16_gflops);
     for (int i = 0; !rc && i < n; i++) {
         rc = run_test(e, &tests[i], repeat, &rng, &err);
         if (!rc)

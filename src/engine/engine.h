@@ -79,7 +79,7 @@ typedef struct ash_model_info {
     const char *quantization; /* how most weights are stored: "Q4_1", "BF16", "FP8",
                                  "GPTQ 4-bit, group 128, act-order" */
     uint64_t n_params, file_bytes, weight_bytes, kv_bytes, scratch_bytes;
-    uint64_t n_active; /* of n_params those that a token is multiplied with: not the experts it leaves out */
+    uint64_t token_params, step_bytes; /* as ash_binding has them: what a token costs */
     const char *draft;         /* the name of the draft model that guesses, or NULL */
     const char *draft_refused; /* why none does although one was named, or NULL */
     uint64_t draft_bytes;      /* all that it takes; 0 without */

@@ -54,6 +54,8 @@ static void sizes(void **state)
     assert_int_equal(net->binding.max_in, 96);
     int block = 2 * 64 + 2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 96;
     assert_int_equal(net->binding.n_params, 300 * 64 + 64 + 2 * block);
+    assert_int_equal(net->binding.token_params, 2 * (block - 2 * 64));
+    assert_int_equal(net->binding.step_bytes, net->binding.bytes); /* the embedding is the head */
     uint64_t end = 0; /* pieces lie one after the other and fill the region */
     for (size_t i = 0; i < net->binding.n_items; i++) {
         assert_int_equal(net->binding.items[i].offset, end);
@@ -76,6 +78,9 @@ static void untied_head_is_bound(void **state)
     ash_err err = ASH_ERR_INIT;
     assert_int_equal(plan(&m, &b, &g, &net, &err), 0);
     assert_int_equal(net->binding.n_items, 3 + 2 * 9);
+    int block = 2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 96;
+    assert_int_equal(net->binding.token_params, 2 * block);
+    assert_int_equal(net->binding.step_bytes, net->binding.bytes - net->binding.head_bytes);
     ash_net_close(net);
     ash_gguf_close(g);
     ash_buf_release(&b);

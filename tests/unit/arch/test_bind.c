@@ -164,7 +164,7 @@ static void fp8_needs_its_scales(void **state)
 
 /* ---- pieces ----------------------------------------------------------------------------------- */
 
-enum { HEADS = 2, NOPE = 32, VDIM = 64, RANK = 64, EXPERTS = 3, COLS = 64, ROWS = 40 };
+enum { HEADS = 2, NOPE = 32, VDIM = 64, RANK = 64, EXPERTS = 3, USED = 2, COLS = 64, ROWS = 40 };
 
 typedef struct pieces {
     ash_linear whole, floats;
@@ -192,7 +192,8 @@ static ash_bind_target target_of(pieces *p)
     ash_bind_target t = {.rules = piece_rules,
                          .n_rules = sizeof piece_rules / sizeof *piece_rules,
                          .model = p,
-                         .n_layers = 1};
+                         .n_layers = 1,
+                         .n_used = USED};
     memset(p, 0, sizeof *p);
     t.dims[ASH_DIM_EMBD] = COLS;
     t.dims[ASH_DIM_EXPERT_FF] = ROWS;
@@ -323,6 +324,7 @@ static void stacks(void **state)
             fake_add(&f, "kv_b.weight", ASH_DTYPE_F32, HEADS * (NOPE + VDIM), RANK);
             bind_all(&f, &p, &b);
             for (int e = 0; e < EXPERTS; e++) expect_rows(&f, t, e * ROWS, &p.stack[e], ROWS, COLS);
+            assert_int_equal(b.b.token_params, USED * ROWS * COLS + HEADS * (NOPE + VDIM) * RANK);
             unbind(&b);
             fake_release(&f);
         }
