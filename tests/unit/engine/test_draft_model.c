@@ -465,6 +465,7 @@ static void made_up_steps(made_up *m, int n, bool right)
     ash_sequence *q = &m->q;
     for (int i = 0; i < n; i++) {
         for (int k = 0; k < ASH_DRAFT_SLOTS; k++) m->d.step_ns[k] = 0.3 * STEP_NS;
+        m->d.row_ns = 1e-4 * STEP_NS; /* whatever they take here */
         for (int k = 0; k <= ASH_MAX_DRAFT; k++)
             for (int twice = 0; twice < 2; twice++)
                 ash_pace_note(&m->pace, &(ash_pace_step){.decoding = 1, .guesses = k}, STEP_NS);
