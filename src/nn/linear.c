@@ -144,7 +144,7 @@ typedef struct job {
     ash_act act;
     bool want[ASH_ACT_COUNT];
     bool halves;                 /* hs is wanted */
-    bool rest;                   /* second terms, too */
+    bool rest, spikes;           /* second terms, too: of all rows; of spiky ones */
 } job;
 
 /* x in the order of perm's columns. */
@@ -174,6 +174,18 @@ static void convert_rest(const job *j, const float *x, int64_t i, float *buf)
     convert_int8(j, buf, a->cols, j->n + i);
 }
 
+/* Whether one block of row i, which is int8 already, is far above all others. */
+static bool is_spiky(const job *j, int64_t cols, int64_t i)
+{
+    const float *d = j->act.d + i * (j->act.ld / 32), share = 0.8f;
+    float sum = 0, most = 0;
+    for (int64_t b = 0; b < cols / 32; b++) {
+        sum += d[b] * d[b];
+        most = d[b] > most ? d[b] : most;
+    }
+    return most * most > share * sum;
+}
+
 /* x in the order of perm, as row i of act in all the forms that are wanted; in floats to `to`, or NULL. */
 static void convert_row(const job *j, const int32_t *perm, int64_t cols, const float *x, float *to,
                         int64_t i, int worker)
@@ -186,7 +198,9 @@ static void convert_row(const job *j, const int32_t *perm, int64_t cols, const f
         convert_int8(j, x, cols, i);
     if (j->want[ASH_ACT_BF16])
         j->nn->k->to_bf16(x, cols, j->act.h + i * j->act.ld);
-    if (j->rest)
+    if (j->spikes)
+        j->nn->scratch->spiky[i] = is_spiky(j, cols, i);
+    if (j->rest || (j->spikes && j->nn->scratch->spiky[i]))
         convert_rest(j, x, i, j->nn->scratch->workers[worker].x);
 }
 
@@ -210,26 +224,67 @@ static bool is_fine(const ash_nn *nn, const ash_linear *l)
     return l->fine && nn->k->fine[l->w.form];
 }
 
-static bool takes_rest(const job *j, const ash_linear *l)
+static ash_terms terms_of(const job *j, const ash_linear *l)
 {
-    return l->two_terms && !j->each && !j->batch && j->nn->k->act[l->w.form] == ASH_ACT_I8;
+    return !j->each && !j->batch && j->nn->k->act[l->w.form] == ASH_ACT_I8 ? l->terms : ASH_TERMS_ONE;
 }
 
-/* y of groups [g0, g1) from both terms of x; the products of two groups at a time lie in a cache. */
+/* act from row i on, n rows. */
+static ash_act rows_of(const ash_act *act, int64_t i, int64_t n)
+{
+    ash_act a = *act;
+    a.n = n;
+    a.h += i * a.ld;
+    a.q += i * a.ld;
+    a.d += i * a.ld / 32;
+    a.ds += i * a.ld / 32;
+    a.ns += i * a.ld / 32;
+    a.hs += i * a.ld / 32;
+    return a;
+}
+
+enum { WIDTH = 2 * ASH_GROUP }; /* outputs whose terms are added at a time: their products lie in a cache */
+
+/* terms [a.n, WIDTH] = a times groups [g, g + 2) of l, at most to g1. Returns the outputs. */
+static int64_t multiply_pair(const job *j, const ash_linear *l, const ash_act *a, int64_t g, int64_t g1,
+                             const ash_worker *w)
+{
+    ash_packed part = l->w; /* from group g on */
+    part.data += g * part.group_bytes;
+    part.rows -= g * ASH_GROUP;
+    part.groups -= g;
+    int64_t n = g + 2 < g1 ? 2 : g1 - g;
+    j->nn->k->matmul[part.form](&part, a, 0, n, w->terms, WIDTH, w->matmul);
+    return n * ASH_GROUP < part.rows ? n * ASH_GROUP : part.rows;
+}
+
+/* y of groups [g0, g1) += the second terms of spiky rows. */
+static void add_spikes(const job *j, const ash_linear *l, int64_t g0, int64_t g1, float *y,
+                       const ash_worker *w)
+{
+    const uint8_t *spiky = j->nn->scratch->spiky;
+    for (int64_t i = 0, end; i < j->n; i = end) {
+        for (end = i + 1; end < j->n && spiky[end] == spiky[i]; end++) {}
+        if (!spiky[i])
+            continue;
+        const ash_act a = rows_of(&j->act, j->n + i, end - i);
+        for (int64_t g = g0; g < g1; g += 2) {
+            int64_t rows = multiply_pair(j, l, &a, g, g1, w);
+            for (int64_t k = 0; k < a.n; k++) {
+                float *to = y + (i + k) * l->w.rows + g * ASH_GROUP;
+                for (int64_t r = 0; r < rows; r++) to[r] += w->terms[k * WIDTH + r];
+            }
+        }
+    }
+}
+
+/* y of groups [g0, g1) from both terms of x. */
 static void multiply_terms(const job *j, const ash_linear *l, int64_t g0, int64_t g1, float *y,
                            const ash_worker *w)
 {
-    enum { WIDTH = 2 * ASH_GROUP };
-    ash_act a = j->act;
-    a.n = 2 * j->n;
+    const ash_act a = rows_of(&j->act, 0, 2 * j->n);
     for (int64_t g = g0; g < g1; g += 2) {
-        ash_packed part = l->w; /* from group g on */
-        part.data += g * part.group_bytes;
-        part.rows -= g * ASH_GROUP;
-        part.groups -= g;
-        int64_t n = g + 2 < g1 ? 2 : g1 - g;
-        int64_t rows = n * ASH_GROUP < part.rows ? n * ASH_GROUP : part.rows;
-        j->nn->k->matmul[part.form](&part, &a, 0, n, w->terms, WIDTH, w->matmul);
+        int64_t rows = multiply_pair(j, l, &a, g, g1, w);
         for (int64_t i = 0; i < j->n; i++) {
             const float *first = w->terms + i * WIDTH, *rest = first + j->n * WIDTH;
             float *to = y + i * l->w.rows + g * ASH_GROUP;
@@ -242,21 +297,17 @@ static void multiply_terms(const job *j, const ash_linear *l, int64_t g0, int64_
 static void multiply_rows(const job *j, const ash_linear *l, const float *x, int64_t row, int64_t n,
                           int64_t g0, int64_t g1, float *y, int64_t ldy, const ash_worker *w)
 {
-    ash_act a = j->act;
-    a.n = n;
+    ash_act a = rows_of(&j->act, row, n);
     a.cols = l->w.cols;
     a.x = x;
-    a.h += row * a.ld;
-    a.q += row * a.ld;
-    a.d += row * a.ld / 32;
-    a.ds += row * a.ld / 32;
-    a.ns += row * a.ld / 32;
-    a.hs += row * a.ld / 32;
     ash_matmul_fn matmul = is_fine(j->nn, l) ? j->nn->k->fine[l->w.form] : j->nn->k->matmul[l->w.form];
-    if (takes_rest(j, l))
+    ash_terms terms = terms_of(j, l);
+    if (terms == ASH_TERMS_TWO)
         multiply_terms(j, l, g0, g1, y, w);
     else
         matmul(&l->w, &a, g0, g1, y, ldy, w->matmul);
+    if (terms == ASH_TERMS_SPIKES)
+        add_spikes(j, l, g0, g1, y, w);
     if (l->bias)
         add_bias(l, g0, g1, n, y, ldy);
 }
@@ -293,7 +344,8 @@ static void want_forms(job *j, const ash_linear *l)
 {
     j->want[is_fine(j->nn, l) ? ASH_ACT_F32 : j->nn->k->act[l->w.form]] = true;
     j->halves = j->halves || (l->w.form == ASH_FORM_RAW && j->nn->k->half_sums);
-    j->rest = j->rest || takes_rest(j, l);
+    j->rest = j->rest || terms_of(j, l) == ASH_TERMS_TWO;
+    j->spikes = j->spikes || terms_of(j, l) == ASH_TERMS_SPIKES;
 }
 
 /* Their order, too; all of a job have the same order. */

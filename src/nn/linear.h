@@ -9,6 +9,16 @@
 #include "nn/nn.h"
 #include "quant/gptq.h"
 
+/* How a quantised matrix takes x where that is rounded to int8: alone, or with what the rounding leaves, rounded
+ * to int8 and multiplied as well, which makes 15 bits of it. */
+typedef enum ash_terms {
+    ASH_TERMS_ONE,
+    ASH_TERMS_SPIKES, /* both for a row of which one value is far above all others (some 80 % of the sum of
+                         squares of the blocks' largest): what a model keeps in the first token of a text and all
+                         later ones look at ("massive activations", Sun et al. 2024). Few rows are so */
+    ASH_TERMS_TWO,    /* both for all rows: the same work for one row, twice for many */
+} ash_terms;
+
 typedef struct ash_linear {
     ash_packed w;        /* W [out, in], columns in packed order */
     const float *bias;   /* [out], borrowed, or NULL */
@@ -18,9 +28,7 @@ typedef struct ash_linear {
                             sorted by group, groups filled up to the kernels' blocks); or NULL */
     bool fine;           /* of bfloat16 and FP8: x is not rounded to bfloat16 on any CPU. The caller's to set;
                             about the same work for one row, twice for many */
-    bool two_terms;      /* of quants: where x is rounded to int8, what that leaves is rounded to int8 and
-                            multiplied as well, which makes 15 bits of it. The caller's to set; the same
-                            work for one row, twice for many. ash_linear_run's alone */
+    ash_terms terms;     /* the caller's to set; ash_linear_run's alone */
 } ash_linear;
 
 enum { ASH_LINEAR_MAX = 16 }; /* matrices of one run */

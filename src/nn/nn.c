@@ -50,6 +50,7 @@ static void carve_all(carver *c, const ash_nn_options *o, ash_nn_scratch *s)
     carve_act(c, o, &s->act);
     s->x = o->level == ASH_CPU_SCALAR ? carve(c, (uint64_t)o->max_rows * (uint64_t)s->act.ld * sizeof(float))
                                       : NULL;
+    s->spiky = carve(c, (uint64_t)o->max_rows);
     s->tiles = carve(c, (uint64_t)o->max_rows * sizeof *s->tiles);
     s->max_parts = (o->max_context / ASH_SPAN + 2) * o->max_heads;
     s->parts = carve(c, (uint64_t)s->max_parts * (uint64_t)(o->max_head_dim + 2) * sizeof(float));

@@ -30,7 +30,8 @@ static inline int64_t ash_act_stride(int64_t cols)
 struct ash_nn_scratch {
     uint64_t bytes;        /* of this mapping */
     ash_act act;           /* of the widest matrix and most rows; x unset. Behind the int8 of n rows there is
-                              room for their second terms, see ash_linear.two_terms */
+                              room for their second terms, see ash_linear.terms */
+    uint8_t *spiky;        /* [max_rows], see ASH_TERMS_SPIKES */
     float *x;              /* [max_rows, ld of act], for tables that multiply floats; or NULL */
     ash_row_tile *tiles;   /* [max_rows] */
     float *parts;          /* attention states of single spans: max, sum, acc [max_head_dim] */

@@ -135,7 +135,7 @@ static void two_terms_body(ash_nn *nn)
     float *x = rand_vector(&rng, ROWS * IN, 1), *bias = rand_vector(&rng, 70, 1), *ys[TYPES], *alone[TYPES];
     for (int j = 0; j < TYPES; j++) {
         open_matrix(&m[j], &rng, types[j], out[j], IN);
-        m[j].l.two_terms = j != 3;
+        m[j].l.terms = j != 3 ? ASH_TERMS_TWO : ASH_TERMS_ONE;
         ls[j] = &m[j].l;
         ys[j] = must_alloc((size_t)out[j] * ROWS * 4);
         alone[j] = must_alloc((size_t)out[j] * 4);
@@ -143,7 +143,7 @@ static void two_terms_body(ash_nn *nn)
     m[0].l.bias = bias;
     ash_linear_run(nn, ls, TYPES, x, ROWS, ys);
     for (int j = 0; j < TYPES; j++)
-        check_rows_within(&m[j], x, ROWS, ys[j], m[j].l.bias, m[j].l.two_terms ? 1e-4 : 0.03);
+        check_rows_within(&m[j], x, ROWS, ys[j], m[j].l.bias, m[j].l.terms ? 1e-4 : 0.03);
     for (int i = 0; i < ROWS; i += 8) {
         ash_linear_run(nn, ls, TYPES, x + i * IN, 1, alone);
         for (int j = 0; j < TYPES; j++)
@@ -156,6 +156,66 @@ static void two_terms_body(ash_nn *nn)
     }
     free(x);
     free(bias);
+}
+
+/* The largest error of row i but for its value at `spike`, as a part of the largest it could be. */
+static double beside_spike(const matrix *m, const float *x, int spike, const float *y)
+{
+    double worst = 0;
+    for (int64_t r = 0; r < m->l.w.rows; r++) {
+        double sum = 0, w2 = 0, x2 = 0;
+        for (int64_t k = 0; k < m->l.w.cols; k++) {
+            double w = (double)m->dense[r * m->l.w.cols + k], v = (double)x[k];
+            sum += w * v;
+            w2 += k == spike ? 0 : w * w;
+            x2 += k == spike ? 0 : v * v;
+        }
+        double off = fabs((double)y[r] - sum) / sqrt(w2 * x2);
+        worst = off > worst ? off : worst;
+    }
+    return worst;
+}
+
+/* One value far above all others costs those nothing: of rows that have one, where that is asked for. */
+static void spikes_body(ash_nn *nn)
+{
+    enum { IN = 512, ROWS = 21, TYPES = 3, SPIKE = 77 };
+    static const ash_dtype types[TYPES] = {ASH_DTYPE_Q4_1, ASH_DTYPE_Q8_0, ASH_DTYPE_Q8_0};
+    static const int64_t out[TYPES] = {70, 37, 37};
+    ash_rng rng;
+    ash_rng_init(&rng, 13);
+    matrix m[TYPES];
+    const ash_linear *ls[TYPES];
+    float *x = rand_vector(&rng, ROWS * IN, 1), *ys[TYPES], *alone[TYPES];
+    for (int j = 0; j < TYPES; j++) {
+        open_matrix(&m[j], &rng, types[j], out[j], IN);
+        m[j].l.terms = j < 2 ? ASH_TERMS_SPIKES : ASH_TERMS_ONE;
+        ls[j] = &m[j].l;
+        ys[j] = must_alloc((size_t)out[j] * ROWS * 4);
+        alone[j] = must_alloc((size_t)out[j] * 4);
+    }
+    for (int i = 0; i < ROWS; i++) /* rows 0, 6, 7, 13, 14, 20 */
+        if (i % 7 == 0 || i % 7 == 6)
+            x[i * IN + SPIKE] = 1000;
+    ash_linear_run(nn, ls, TYPES, x, ROWS, ys);
+    bool exact = nn->k->act[ASH_FORM_U8Z] != ASH_ACT_I8;
+    for (int i = 0; i < ROWS; i++) {
+        bool spiky = i % 7 == 0 || i % 7 == 6;
+        for (int j = 0; j < TYPES; j++) {
+            double off = beside_spike(&m[j], x + i * IN, spiky ? SPIKE : -1, ys[j] + i * out[j]);
+            assert_true(off < 0.01 || (j == 2 && spiky));
+            assert_true(exact || j < 2 || !spiky || off > 0.02); /* or the others would show nothing */
+        }
+        ash_linear_run(nn, ls, TYPES, x + i * IN, 1, alone);
+        for (int j = 0; j < TYPES; j++)
+            assert_memory_equal(alone[j], ys[j] + i * out[j], (size_t)out[j] * 4);
+    }
+    for (int j = 0; j < TYPES; j++) {
+        free(ys[j]);
+        free(alone[j]);
+        close_matrix(&m[j]);
+    }
+    free(x);
 }
 
 /* FP8 with a scale for each 32 x 32; dense gets its values. */
@@ -425,6 +485,11 @@ static void test_two_terms(void **state)
     each_nn(two_terms_body);
 }
 
+static void test_spikes(void **state)
+{
+    each_nn(spikes_body);
+}
+
 static void test_fine(void **state)
 {
     each_nn(fine_body);
@@ -543,6 +608,7 @@ int main(void)
         cmocka_unit_test(test_linear),   cmocka_unit_test(test_slice),
         cmocka_unit_test(test_order),    cmocka_unit_test(test_each),
         cmocka_unit_test(test_two_terms),
+        cmocka_unit_test(test_spikes),
         cmocka_unit_test(test_fine),     cmocka_unit_test(test_norm),     cmocka_unit_test(test_rope),
         cmocka_unit_test(test_scalings), cmocka_unit_test(test_refusals),
     };
