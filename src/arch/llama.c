@@ -247,9 +247,9 @@ static int llama_plan(const ash_checkpoint *c, ash_net **out, ash_err *err)
 /* Where rounding activations to int8 costs most of what it costs, they are taken in two terms. Measured on
  * SmolLM2 of 4-bit GPTQ, whose logits all that rounding moves by a KL of 0.0025: the last layer's
  * feed-forward, which nothing after it corrects and which runs for wanted rows alone, is 0.0007 of it, keys
- * and values 0.0008. Where query heads share these they are a small part of the work. Most of what was left of
- * perplexity's rise came from one row of one matrix: the layer that lifts the first token far above all others
- * has one value of 3,000 beside some of 1 there, and all later tokens look at what comes of it. */
+ * and values 0.0008. Where query heads share these they are a small part of the work. Most of what was
+ * left of perplexity's rise came from one row of one matrix: the layer that lifts the first token far above
+ * all others has one value of 3,000 beside some of 1 there, and all later tokens look at what comes of it. */
 static void refine(const llama *m)
 {
     const ash_hparams *hp = &m->net.hp;
