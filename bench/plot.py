@@ -15,7 +15,7 @@ from common import ROOT
 
 TABLE, IMAGE = os.path.join(ROOT, "docs", "SPEED.md"), os.path.join(ROOT, "docs", "images", "speed.svg")
 COLOURS = ["#2563eb", "#94a3b8", "#d4a72c", "#7c9a5e", "#b0785a", "#8a6fb0", "#93b4f5"]
-LEFT, WIDTH, RIGHT, BAR, GAP, LEGEND = 250, 380, 60, 13, 14, 150
+LEFT, WIDTH, RIGHT, BAR, GAP, LEGEND = 300, 380, 60, 13, 14, 150
 
 
 def cells(line):
