@@ -77,6 +77,20 @@
 #define ASH_MAX_KV_FILE_IDS (1u << 20)     /* tokens of a prompt whose keys and values are kept on disk */
 #define ASH_MAX_KV_SLOTS (1u << 16)        /* blocks in a file of evicted keys and values */
 
+/* hub */
+#define ASH_MAX_HUB_REPO 96                /* bytes of ORG/NAME; the hub's own cap */
+#define ASH_MAX_HUB_REVISION 255           /* bytes of a branch's or tag's name */
+#define ASH_MAX_HUB_PATH 1024              /* bytes of a file's path in a repository */
+#define ASH_MAX_HUB_FILES 65536            /* files of a repository */
+#define ASH_MAX_HUB_PAGE (16u << 20)       /* bytes of one page of a listing */
+#define ASH_MAX_HUB_PAGES 256
+#define ASH_MAX_HUB_FILE (2ull << 40)      /* bytes of one file */
+#define ASH_MAX_HUB_PEEK (32u << 20)       /* bytes read of a file's head before it is fetched */
+#define ASH_MAX_HUB_REDIRECTS 5
+#define ASH_MAX_HUB_HEADERS (64u << 10)    /* bytes of the headers of one answer */
+#define ASH_MAX_HUB_CONNECTIONS 16         /* of one fetch */
+#define ASH_MAX_HUB_TOKEN 4096             /* bytes of the file that holds the token */
+
 /* upstream */
 #define ASH_MAX_UPSTREAM_BODY (64u << 20)
 #define ASH_MAX_SSE_LINE (8u << 20)

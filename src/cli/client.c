@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/curl.h"
 #include "base/json.h"
 #include "cli/cli.h"
-#include "provider/curl.h"
 
 static size_t on_body(char *p, size_t size, size_t n, void *user)
 {

@@ -11,13 +11,13 @@
 #include <unistd.h>
 
 #include "base/cpu.h"
+#include "base/curl.h"
 #include "base/fs.h"
 #include "cli/cli.h"
 #include "cli/term.h"
 #include "config/value.h"
 #include "engine/engine.h"
 #include "kernel/kernel.h"
-#include "provider/curl.h"
 #include "residency/memory.h"
 
 int ash_cli_print_json(json_t *v)

@@ -5,7 +5,7 @@
 
 #include <pthread.h>
 
-#include "provider/curl.h"
+#include "base/curl.h"
 #include "provider/openai.h"
 #include "provider/sse.h"
 

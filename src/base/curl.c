@@ -1,5 +1,5 @@
 /* Owns the table of libcurl's functions. Any thread. */
-#include "provider/curl.h"
+#include "base/curl.h"
 
 #include "base/library.h"
 
@@ -13,7 +13,10 @@ int ash_curl_open(ash_curl *c, ash_err *err)
         SYMBOL(easy_pause),          SYMBOL(easy_strerror),   SYMBOL(easy_cleanup),
         SYMBOL(slist_append),        SYMBOL(slist_free_all),  SYMBOL(multi_init),
         SYMBOL(multi_setopt),        SYMBOL(multi_add_handle), SYMBOL(multi_remove_handle),
-        SYMBOL(multi_info_read),     SYMBOL(multi_socket_action), SYMBOL(multi_cleanup),
+        SYMBOL(multi_info_read),     SYMBOL(multi_socket_action), SYMBOL(multi_perform),
+        SYMBOL(multi_poll),          SYMBOL(multi_wakeup),    SYMBOL(multi_cleanup),
+        SYMBOL(url),                 SYMBOL(url_set),         SYMBOL(url_get),
+        SYMBOL(url_cleanup),         SYMBOL(free),
     };
     return ash_library_open("libcurl.so.4", symbols, sizeof symbols / sizeof *symbols, c, err);
 }

@@ -1,7 +1,7 @@
 /* libcurl, opened at the first use: with the twenty-odd libraries that it brings it is half of what a
  * start would relocate. Names are libcurl's without "curl_"; see its documentation. */
-#ifndef ASHLEY_PROVIDER_CURL_H
-#define ASHLEY_PROVIDER_CURL_H
+#ifndef ASHLEY_BASE_CURL_H
+#define ASHLEY_BASE_CURL_H
 
 #include <curl/curl.h>
 
@@ -27,7 +27,15 @@ typedef struct ash_curl {
     CURLMcode (*multi_remove_handle)(CURLM *multi, CURL *easy);
     CURLMsg *(*multi_info_read)(CURLM *multi, int *left);
     CURLMcode (*multi_socket_action)(CURLM *multi, curl_socket_t fd, int events, int *running);
+    CURLMcode (*multi_perform)(CURLM *multi, int *running);
+    CURLMcode (*multi_poll)(CURLM *multi, struct curl_waitfd *extra, unsigned n_extra, int ms, int *n);
+    CURLMcode (*multi_wakeup)(CURLM *multi);
     CURLMcode (*multi_cleanup)(CURLM *multi);
+    CURLU *(*url)(void);
+    CURLUcode (*url_set)(CURLU *u, CURLUPart part, const char *text, unsigned flags);
+    CURLUcode (*url_get)(const CURLU *u, CURLUPart part, char **out, unsigned flags);
+    void (*url_cleanup)(CURLU *u);
+    void (*free)(void *p); /* what url_get gives */
 } ash_curl;
 
 /* Fills the caller's table. ASH_ENOENT if the library is not there. Any thread. */
