@@ -102,7 +102,7 @@ typedef struct ash_hub_pin {
 
 typedef struct ash_hub_want {
     const char *format;       /* "gptq" "gguf" "safetensors" "pytorch" "auto"; NULL: "auto" */
-    const char *const *files; /* n_files patterns (fnmatch, case ignored) of the whole path; none: by format */
+    const char *const *files; /* n_files patterns (fnmatch, case ignored) of the path; none: by format */
     size_t n_files;
     const char *quant;        /* of a GGUF: "Q4_K_M", case ignored; NULL: none */
     const ash_hub_pin *pins;  /* what the catalogue says of the content */
@@ -112,7 +112,7 @@ typedef struct ash_hub_want {
 /* Borrows the tree and the pins' hashes. */
 typedef struct ash_hub_plan {
     const ash_hub_tree *tree;
-    const ash_hub_file **files; /* n_files, small ones first, by path: never two formats of the same weights */
+    const ash_hub_file **files; /* n_files, small ones first: never two formats of the same weights */
     const char **pins;          /* the sha256 that files[i] must have, or NULL */
     size_t n_files;
     uint64_t bytes;             /* of all files */
@@ -170,8 +170,8 @@ typedef struct ash_hub_watch {
 
 /* Brings what is missing; *snapshot is the folder .../snapshots/COMMIT, the caller's to free(). The
  * revision's name (refs/) points to the commit only when all files are there. With all files here nothing is
- * written but that name. Memory: under 32 MiB, whatever the size. ASH_ENOSPC, before a byte moves, if the disk
- * has no room for all of it and a reserve. */
+ * written but that name. Memory: under 32 MiB, whatever the size. ASH_ENOSPC, before a byte moves, if the
+ * disk has no room for all of it and a reserve. */
 int ash_hub_fetch(ash_hub *h, const ash_hub_plan *p, const ash_hub_watch *watch, char **snapshot,
                   ash_err *err) ASH_MUST_CHECK;
 
