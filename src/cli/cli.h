@@ -111,6 +111,7 @@ void ash_cli_help_all(void);
 int ash_cmd_serve(ash_cli *cli);
 int ash_cmd_run(ash_cli *cli);
 int ash_cmd_chat(ash_cli *cli);
+int ash_cmd_plan(ash_cli *cli);
 int ash_cmd_list(ash_cli *cli);
 int ash_cmd_show(ash_cli *cli);
 int ash_cmd_verify(ash_cli *cli);

@@ -46,6 +46,10 @@ static const ash_cli_option bench_options[] = {
      "random weights of a real shape in place of MODEL (mistral-7b:q4_0, ...:gptq-4b-128g)"},
     {0},
 };
+static const ash_cli_option plan_options[] = {
+    {"what-if", 0, "+ID,-ID", "the plan with models put in and taken out"},
+    {0},
+};
 static const ash_cli_option client_options[] = {
     {"url", 0, "URL", "the server (default: from ASHLEY_HOST and ASHLEY_PORT)"},
     {0},
@@ -66,6 +70,11 @@ const ash_cli_command ash_cli_commands[] = {
      ash_cmd_run},
     {"chat", "[MODEL]", "chat in the terminal", "Type /help in the chat for its commands.",
      run_options, 0, 1, false, ash_cmd_chat},
+    {"plan", "[MODEL...]", "what PRELOAD_MODELS will take of memory, disk and time, before anything moves",
+     "Of the models named, else of PRELOAD_MODELS: bytes to fetch, disk after, memory while loading and "
+     "then,\nwhat would be evicted, time, and a verdict. Headers are read, no weights. Exits with 3 if a "
+     "model does\nnot fit, 4 if one is not to be had, 6 if one cannot be used, 7 if one waits for consent.",
+     plan_options, 0, -1, true, ash_cmd_plan},
     {"list", "", "the models of the catalogue and whether they are on this machine", NULL, NULL, 0,
      0, true, ash_cmd_list},
     {"show", "MODEL", "format, architecture, sizes, context, tokenizer and template of a model",

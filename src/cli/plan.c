@@ -1,0 +1,346 @@
+/* Owns `ashley plan`: what the preload list, or the models named, will take of memory, disk and
+ * time before anything moves; a verdict each, and the exit status. Reads headers, and some pieces of
+ * one file for the rate of its disk. Main thread. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/measure.h"
+#include "cli/plan_facts.h"
+#include "config/value.h"
+
+enum { MEASURE_MS = 150 };
+
+typedef struct plan {
+    ash_cli *cli;
+    ash_plan_machine machine;
+    ash_plan_model models[ASH_PLAN_MAX];
+    ash_plan_facts facts[ASH_PLAN_MAX];
+    ash_plan_entry entries[ASH_PLAN_MAX];
+    ash_plan_total total;
+    size_t n;
+    ash_arena arena; /* of --what-if */
+} plan;
+
+/* ---- the list ---------------------------------------------------------------------------------
+ */
+
+static const ash_preload *preload_of(const ash_config *c, const char *id)
+{
+    for (size_t i = 0; i < c->preload.n; i++)
+        if (!strcmp(c->preload.v[i].model, id)) return &c->preload.v[i];
+    return NULL;
+}
+
+static int add_model(plan *p, const char *id)
+{
+    for (size_t i = 0; i < p->n; i++)
+        if (!strcmp(p->models[i].id, id)) return 0;
+    if (p->n == ASH_PLAN_MAX) return ash_cli_usage("more than %d models in one plan", ASH_PLAN_MAX);
+    p->models[p->n++] = (ash_plan_model){.id = id, .preload = preload_of(p->cli->config, id)};
+    return 0;
+}
+
+static int remove_model(plan *p, const char *id)
+{
+    for (size_t i = 0; i < p->n; i++) {
+        if (strcmp(p->models[i].id, id)) continue;
+        memmove(&p->models[i], &p->models[i + 1], (p->n - i - 1) * sizeof *p->models);
+        p->n--;
+        return 0;
+    }
+    return ash_cli_usage("--what-if: '%s' is not in the list, so it cannot be taken out", id);
+}
+
+/* "+ID,-ID": an ID without a sign is put in. */
+static int what_if(plan *p, const char *text)
+{
+    const char *const *ids;
+    size_t n;
+    ash_err err = ASH_ERR_INIT;
+    if (ash_value_list(text, &p->arena, &ids, &n, &err)) return ash_cli_fail(&err);
+    int status = 0;
+    for (size_t i = 0; i < n && !status; i++) {
+        const char *id = ids[i] + (ids[i][0] == '+' || ids[i][0] == '-');
+        if (!*id) return ash_cli_usage("--what-if is +ID,-ID with commas, not '%s'", text);
+        status = ids[i][0] == '-' ? remove_model(p, id) : add_model(p, id);
+    }
+    return status;
+}
+
+static int make_list(plan *p)
+{
+    const ash_config *c = p->cli->config;
+    const char *change = ash_cli_get(p->cli, "what-if");
+    int status = 0;
+    for (int i = 0; i < p->cli->n_args && !status; i++) status = add_model(p, p->cli->args[i]);
+    for (size_t i = 0; i < c->preload.n && !p->cli->n_args && !status; i++)
+        status = add_model(p, c->preload.v[i].model);
+    return status || !change ? status : what_if(p, change);
+}
+
+/* ---- what is told -------------------------------------------------------------------------------
+ */
+
+static json_t *bytes_json(uint64_t n)
+{
+    if (n == ASH_PLAN_UNKNOWN_BYTES) return json_null();
+    return json_integer(n < INT64_MAX ? (json_int_t)n : INT64_MAX);
+}
+
+static json_t *seconds_json(double s)
+{
+    return s < 0.0 ? json_null() : json_real(s);
+}
+
+static double all_seconds(const ash_plan_entry *e)
+{
+    return e->fetch_seconds < 0.0 || e->load_seconds < 0.0 ? -1.0 : e->fetch_seconds + e->load_seconds;
+}
+
+static bool has_sizes(const ash_plan_entry *e)
+{
+    return e->verdict != ASH_PLAN_ABSENT && e->verdict != ASH_PLAN_REFUSED;
+}
+
+/* The catalogue's warning with this machine's own numbers; "" without one. */
+static void warning_text(const plan *p, const ash_plan_model *m, char *out, size_t size)
+{
+    char memory[16], disk[16];
+    out[0] = 0;
+    if (!m->entry || !m->entry->warning) return;
+    ash_value_show_bytes(p->machine.memory, memory);
+    ash_value_show_bytes(p->machine.disk_free, disk);
+    snprintf(out, size, "%.300s This machine has %s of memory for models and %s of free disk.",
+             m->entry->warning, memory, disk);
+}
+
+/* Why a verdict is no good, and what to do; "" where there is nothing to say. */
+static void explain(const plan *p, size_t i, char *reason, size_t n_reason, char *hint, size_t n_hint)
+{
+    const ash_plan_model *m = &p->models[i];
+    const ash_plan_entry *e = &p->entries[i];
+    char missing[16], have[16], need[16];
+    ash_value_show_bytes(e->short_bytes, missing);
+    snprintf(reason, n_reason, "%s", m->reason);
+    snprintf(hint, n_hint, "%s", m->hint);
+    if (e->verdict == ASH_PLAN_NO_MEMORY) {
+        ash_value_show_bytes(p->machine.memory, have);
+        ash_value_show_bytes(e->peak_bytes, need);
+        snprintf(reason, n_reason, "needs %s of memory while it loads; of %s for models it lacks %s", need,
+                 have, missing);
+        snprintf(hint, n_hint,
+                 "a smaller ctx, \"kv\":\"q8\", a smaller quantisation, or fewer models (--what-if -ID)");
+    } else if (e->verdict == ASH_PLAN_NO_DISK) {
+        ash_value_show_bytes(e->fetch_bytes, need);
+        ash_value_show_bytes(p->machine.disk_reserve, have);
+        int at = snprintf(reason, n_reason,
+                          "%s have to be fetched; %s of disk are missing, with %s kept free", need,
+                          missing, have);
+        ash_value_show_bytes(e->peak_bytes, need);
+        ash_value_show_bytes(p->machine.memory, have);
+        if (e->peak_bytes != ASH_PLAN_UNKNOWN_BYTES && e->peak_bytes > p->machine.memory)
+            snprintf(reason + at, n_reason - (size_t)at,
+                     "; and it needs %s of memory, of %s for models", need, have);
+        snprintf(hint, n_hint, "`ashley list --disk` shows what can go");
+    } else if (e->verdict == ASH_PLAN_CONSENT) {
+        snprintf(reason, n_reason, "nobody has accepted its warning");
+        snprintf(hint, n_hint,
+                 "accept it with --yes, or with \"confirm\":true in its entry of PRELOAD_MODELS");
+    } else if (e->verdict == ASH_PLAN_UNKNOWN) {
+        snprintf(reason, n_reason, "%s; the catalogue does not say its size", m->reason);
+    }
+}
+
+static void set(json_t *o, const char *key, bool known, json_t *value)
+{
+    json_object_set_new(o, key, known ? value : json_null());
+    if (!known) json_decref(value);
+}
+
+static void set_text(json_t *o, const char *key, const char *text)
+{
+    json_object_set_new(o, key, text && *text ? json_string(text) : json_null());
+}
+
+static json_t *model_json(const plan *p, size_t i)
+{
+    const ash_plan_model *m = &p->models[i];
+    const ash_plan_entry *e = &p->entries[i];
+    char warning[480], reason[600], hint[480];
+    bool sizes = has_sizes(e), headers = m->weight_bytes != 0;
+    warning_text(p, m, warning, sizeof warning);
+    explain(p, i, reason, sizeof reason, hint, sizeof hint);
+    json_t *o = json_object(), *evicts = json_array();
+    for (uint32_t k = 0; k < e->n_evicts; k++)
+        json_array_append_new(evicts, json_string(p->models[e->evicts[k]].id));
+    set_text(o, "model", m->id);
+    set_text(o, "verdict", ash_plan_verdict_name(e->verdict));
+    set(o, "files", m->files, json_integer((json_int_t)m->files));
+    set(o, "bytes_to_fetch", sizes, bytes_json(e->fetch_bytes));
+    set(o, "disk_after", true, bytes_json(e->disk_after));
+    set(o, "peak_bytes", sizes, bytes_json(e->peak_bytes));
+    set(o, "resident_bytes", sizes, bytes_json(e->resident_bytes));
+    set(o, "evicts", true, evicts);
+    set(o, "seconds", sizes, seconds_json(all_seconds(e)));
+    set(o, "fetch_seconds", sizes, seconds_json(e->fetch_seconds));
+    set(o, "load_seconds", sizes, seconds_json(e->load_seconds));
+    set_text(o, "warning", warning);
+    set_text(o, "reason", reason);
+    set_text(o, "hint", hint);
+    set_text(o, "path", m->path);
+    set_text(o, "basis", m->basis);
+    set(o, "pin", true, json_boolean(m->facts.pin));
+    set(o, "required", true, json_boolean(m->facts.required));
+    set(o, "weight_bytes", headers, bytes_json(m->weight_bytes));
+    set(o, "kv_bytes", headers, bytes_json(e->kv_bytes));
+    set(o, "scratch_bytes", headers, bytes_json(m->scratch_bytes));
+    set(o, "draft_bytes", headers, bytes_json(m->draft_bytes));
+    set(o, "n_ctx", headers, json_integer(m->n_ctx));
+    return o;
+}
+
+static json_t *plan_json(const plan *p)
+{
+    const ash_plan_machine *h = &p->machine;
+    const ash_plan_total *t = &p->total;
+    json_t *models = json_array();
+    for (size_t i = 0; i < p->n; i++) json_array_append_new(models, model_json(p, i));
+    return json_pack("{s:{s:o, s:o, s:o, s:o, s:o}, s:o, s:{s:o, s:o, s:o, s:o, s:o}, s:b}", "machine",
+                     "memory_bytes", bytes_json(h->memory), "disk_free", bytes_json(h->disk_free),
+                     "disk_reserve", bytes_json(h->disk_reserve), "read_rate",
+                     h->read_rate > 0.0 ? json_real(h->read_rate) : json_null(), "fetch_rate",
+                     h->fetch_rate > 0.0 ? json_real(h->fetch_rate) : json_null(), "models", models, "total",
+                     "bytes_to_fetch", bytes_json(t->fetch_bytes), "disk_after", bytes_json(t->disk_after),
+                     "peak_bytes", bytes_json(t->peak_bytes), "resident_bytes", bytes_json(t->resident_bytes),
+                     "seconds", seconds_json(t->seconds), "fits", t->fits);
+}
+
+/* ---- the table ----------------------------------------------------------------------------------
+ */
+
+static const char *bytes_cell(bool known, uint64_t n, char out[16])
+{
+    if (!known || n == ASH_PLAN_UNKNOWN_BYTES)
+        memcpy(out, "?", 2);
+    else if (!n)
+        memcpy(out, "-", 2);
+    else
+        ash_value_show_bytes(n, out);
+    return out;
+}
+
+static const char *seconds_cell(double s, char out[16])
+{
+    if (s < 0.0)
+        memcpy(out, "?", 2);
+    else if (s < 120.0)
+        snprintf(out, 16, "%.1f s", s);
+    else if (s < 7200.0)
+        snprintf(out, 16, "%.0f min", s / 60.0);
+    else
+        snprintf(out, 16, "%.1f h", s / 3600.0);
+    return out;
+}
+
+static void print_row(const char *name, const char *verdict, bool known, uint64_t fetch, uint64_t after,
+                      uint64_t peak, uint64_t resident, double s)
+{
+    char a[16], b[16], c[16], d[16], e[16];
+    printf("%-32s %-19s %9s %11s %9s %9s %8s\n", name, verdict, bytes_cell(known, fetch, a),
+           bytes_cell(true, after, b), bytes_cell(known, peak, c), bytes_cell(known, resident, d),
+           known ? seconds_cell(s, e) : "?");
+}
+
+static void print_entry(const plan *p, size_t i)
+{
+    const ash_plan_model *m = &p->models[i];
+    const ash_plan_entry *e = &p->entries[i];
+    char warning[480], reason[600], hint[480];
+    print_row(m->id, ash_plan_verdict_name(e->verdict), has_sizes(e), e->fetch_bytes, e->disk_after,
+              e->peak_bytes, e->resident_bytes, all_seconds(e));
+    for (uint32_t k = 0; k < e->n_evicts; k++)
+        printf("  evicts %s\n", p->models[e->evicts[k]].id);
+    warning_text(p, m, warning, sizeof warning);
+    explain(p, i, reason, sizeof reason, hint, sizeof hint);
+    if (*warning) printf("  warning: %s\n", warning);
+    if (*reason) printf("  %s\n", reason);
+    if (*hint && e->verdict != ASH_PLAN_READY) printf("  %s\n", hint);
+    if (m->basis && !strcmp(m->basis, "catalogue")) printf("  sizes as the catalogue says them\n");
+}
+
+static void print_plan(const plan *p)
+{
+    const ash_plan_total *t = &p->total;
+    char memory[16], disk[16], reserve[16], rate[16];
+    printf("%-32s %-19s %9s %11s %9s %9s %8s\n", "MODEL", "VERDICT", "FETCH", "DISK AFTER", "PEAK",
+           "RESIDENT", "TIME");
+    for (size_t i = 0; i < p->n; i++) print_entry(p, i);
+    print_row("all that fit", t->fits ? "" : "not all fit", true, t->fetch_bytes, t->disk_after,
+              t->peak_bytes, t->resident_bytes, t->seconds);
+    ash_value_show_bytes(p->machine.memory, memory);
+    ash_value_show_bytes(p->machine.disk_free, disk);
+    ash_value_show_bytes(p->machine.disk_reserve, reserve);
+    ash_value_show_bytes((uint64_t)p->machine.read_rate, rate);
+    printf("\n%s of memory for models; %s of free disk, of which %s stay free; ", memory, disk, reserve);
+    if (p->machine.read_rate > 0.0)
+        printf("the disk reads %s a second: a load takes that long at least\n", rate);
+    else
+        printf("the disk's rate was not measured\n");
+}
+
+/* ---- the command --------------------------------------------------------------------------------
+ */
+
+static int gather(plan *p)
+{
+    ash_err err = ASH_ERR_INIT;
+    ash_plan_machine_gather(p->cli, &p->machine);
+    for (size_t i = 0; i < p->n; i++) {
+        if (ash_plan_model_gather(p->cli, &p->models[i], &err)) return ash_cli_fail(&err);
+        p->facts[i] = p->models[i].facts;
+        const char *path = p->models[i].path;
+        if (path && p->machine.read_rate <= 0.0) p->machine.read_rate = ash_measure_disk(path, MEASURE_MS);
+    }
+    return 0;
+}
+
+/* The worst that is true of any entry: a script looks at one number. */
+static int exit_status(const plan *p)
+{
+    static const struct {
+        ash_plan_verdict verdict;
+        int status;
+    } order[] = {{ASH_PLAN_NO_MEMORY, ASH_EXIT_NO_ROOM}, {ASH_PLAN_NO_DISK, ASH_EXIT_NO_ROOM},
+                 {ASH_PLAN_ABSENT, ASH_EXIT_NOT_FOUND},  {ASH_PLAN_REFUSED, ASH_EXIT_BAD_INPUT},
+                 {ASH_PLAN_CONSENT, ASH_EXIT_AUTH},      {ASH_PLAN_UNKNOWN, ASH_EXIT_NOT_FOUND}};
+    for (size_t k = 0; k < sizeof order / sizeof *order; k++)
+        for (size_t i = 0; i < p->n; i++)
+            if (p->entries[i].verdict == order[k].verdict) return order[k].status;
+    return ASH_EXIT_DONE;
+}
+
+int ash_cmd_plan(ash_cli *cli)
+{
+    int status = ash_cli_configure(cli);
+    if (status) return status;
+    plan *p = calloc(1, sizeof *p);
+    ash_err err = ASH_ERR_INIT;
+    if (!p) return ash_cli_fail((ash_err_nomem(&err, "plan"), &err));
+    p->cli = cli;
+    ash_arena_init(&p->arena, ASH_MAX_CONFIG_MEMORY);
+    status = make_list(p);
+    if (!status) status = gather(p);
+    if (!status) {
+        ash_plan_make(&p->machine, p->facts, p->n, p->entries, &p->total);
+        if (cli->json)
+            status = ash_cli_print_json(plan_json(p));
+        else
+            print_plan(p);
+        status = status ? status : exit_status(p);
+    }
+    for (size_t i = 0; i < p->n; i++) ash_plan_model_release(&p->models[i]);
+    ash_arena_release(&p->arena);
+    free(p);
+    return status;
+}

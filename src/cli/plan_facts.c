@@ -1,0 +1,169 @@
+/* Owns the gathering of a plan's facts. Refuses nothing but want of memory: a model that cannot be read, or
+ * is not there, is a fact with its reason. Reads headers, indexes and configurations. Main thread. */
+#include "cli/plan_facts.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/draft.h"
+#include "cli/measure.h"
+#include "engine/draft_model.h"
+#include "engine/model.h"
+#include "residency/memory.h"
+
+enum { LOAD_BYTES = 32 << 20 }; /* of source in flight beside the packed weights (engine/model.h) */
+
+#define DISK_RESERVE ((uint64_t)4 << 30) /* or a twentieth of the disk, where that is less */
+
+static void say(ash_plan_model *m, const char *reason, const char *hint)
+{
+    snprintf(m->reason, sizeof m->reason, "%.*s", (int)sizeof m->reason - 1, reason);
+    snprintf(m->hint, sizeof m->hint, "%.*s", (int)sizeof m->hint - 1, hint);
+}
+
+/* The draft model beside m, as the manager would open it: none if it does not do. */
+static int add_draft(ash_cli *cli, ash_plan_model *m, ash_err *err)
+{
+    ash_cli_draft draft;
+    ash_engine_opts o = {.kv_q8 = m->kv_q8, .cpu = cli->config->cpu};
+    int rc = cli->config->prediction ? ash_cli_draft_find(cli, m->entry, m->preload, &draft, err) : 0;
+    if (rc || !cli->config->prediction) return rc;
+    ash_err own = ASH_ERR_INIT;
+    o.draft_path = draft.path;
+    if (draft.path && ash_draft_model_plan(&o, m->n_ctx, &m->draft_bytes, &own)) {
+        m->draft_bytes = 0;
+        if (own.code == ASH_ENOMEM) rc = ash_err_nomem(err, "draft model");
+    }
+    ash_cli_draft_release(&draft);
+    return rc;
+}
+
+static void take_sizes(ash_plan_model *m, const ash_sizes *s)
+{
+    uint64_t block = (uint64_t)ash_kv_block_bytes(&s->kv);
+    uint64_t blocks = ((uint64_t)s->n_ctx + ASH_KV_TOKENS - 1) / ASH_KV_TOKENS;
+    m->weight_bytes = s->plan.weight_bytes;
+    m->scratch_bytes = s->plan.scratch_bytes;
+    m->n_ctx = s->n_ctx;
+    m->facts.kv_bytes = s->plan.kv_bytes;
+    m->facts.kv_least = block * blocks; /* at most the pool's, which the engine has checked */
+    m->facts.load_bytes = LOAD_BYTES;
+    m->facts.read_bytes = s->plan.file_bytes;
+}
+
+/* Bytes of the declared tensors in files that are not there, and of all. */
+static void missing_bytes(const ash_tensor_index *idx, uint64_t *missing, uint64_t *all)
+{
+    bool here = false;
+    uint32_t last = UINT32_MAX; /* tensors come file by file: a file is looked at once */
+    *missing = *all = 0;
+    for (size_t i = 0; i < idx->n_tensors; i++) {
+        const ash_tensor *t = &idx->tensors[i];
+        if (t->file != last) here = ash_fs_is_file(idx->files[t->file].path);
+        last = t->file;
+        *all += t->bytes;
+        if (!here) *missing += t->bytes;
+    }
+}
+
+/* Sizes from the files, all of them or the index of those that are not there. */
+static int read_headers(ash_cli *cli, ash_plan_model *m, const ash_catalogue_place *place, ash_err *err)
+{
+    ash_checkpoint *files;
+    ash_model *model = NULL;
+    const char *path = place->path ? place->path : place->partial;
+    uint32_t ctx = m->preload && m->preload->ctx ? m->preload->ctx : m->entry->context;
+    ash_engine_opts o = {.path = path, .ctx = ctx, .kv_q8 = m->kv_q8, .cpu = cli->config->cpu};
+    int rc = place->path ? ash_checkpoint_open(path, &files, err) : ash_checkpoint_declare(path, &files, err);
+    if (!rc) rc = ash_model_plan(&o, files, &model, err);
+    if (rc) return rc;
+    m->basis = place->path ? "headers" : "index";
+    m->files = model->files->tensors->n_files;
+    take_sizes(m, &model->sizes);
+    if (!place->path) missing_bytes(model->files->tensors, &m->facts.fetch_bytes, &m->facts.read_bytes);
+    ash_model_close(model);
+    rc = add_draft(cli, m, err);
+    m->facts.fixed_bytes = m->weight_bytes + m->scratch_bytes + m->draft_bytes;
+    return rc;
+}
+
+/* Of files that are not here: what the catalogue says, if it does. */
+static void take_declared(ash_plan_model *m, const ash_catalogue_place *place)
+{
+    const ash_catalogue_entry *e = m->entry;
+    m->facts.fetch_bytes = e->disk ? e->disk : ASH_PLAN_UNKNOWN_BYTES;
+    m->facts.fixed_bytes = e->memory ? e->memory : ASH_PLAN_UNKNOWN_BYTES;
+    m->facts.read_bytes = m->facts.fetch_bytes;
+    m->facts.kv_bytes = m->facts.kv_least = 0; /* in what the catalogue calls memory */
+    m->files = place->n_files;
+    m->basis = e->disk || e->memory ? "catalogue" : NULL;
+}
+
+static int place_facts(ash_cli *cli, ash_plan_model *m, ash_catalogue_place *place, ash_err *err)
+{
+    ash_err why = ASH_ERR_INIT;
+    bool refused = !place->path && strcmp(place->code, "not_downloaded");
+    int rc = 0;
+    if (!place->path) say(m, place->reason, place->hint);
+    m->facts.refused = refused;
+    if (refused) return 0;
+    if (place->path || place->partial) rc = read_headers(cli, m, place, &why);
+    if (rc == ASH_ENOMEM) return ash_err_nomem(err, m->id);
+    if (rc && place->path) {
+        m->facts.refused = true;
+        say(m, why.msg, "choose another file of this model");
+    }
+    if (!place->path && (rc || !place->partial)) {
+        if (!m->entry->repo) m->facts.absent = true;
+        take_declared(m, place);
+    }
+    return 0;
+}
+
+int ash_plan_model_gather(ash_cli *cli, ash_plan_model *m, ash_err *err)
+{
+    ash_catalogue_place place = {0};
+    ash_err why = ASH_ERR_INIT;
+    const ash_preload *p = m->preload;
+    m->facts = (ash_plan_facts){.pin = !p || p->pin, .required = !p || p->required};
+    int rc = ash_catalogue_resolve(cli->catalogue, m->id, &m->entry, &why);
+    if (rc == ASH_ENOMEM) return ash_err_nomem(err, m->id);
+    if (rc) {
+        m->entry = NULL;
+        m->facts.absent = true;
+        say(m, why.msg, "correct the name, or add it to the catalogue");
+        return 0;
+    }
+    m->kv_q8 = ash_cli_kv_q8(cli, m->entry, p);
+    m->facts.needs_consent = m->entry->warning && !cli->yes && !(p && p->confirm);
+    rc = ash_catalogue_locate(cli->catalogue, m->entry, true, &place, &why);
+    if (rc == ASH_ENOMEM)
+        ash_err_nomem(err, m->id);
+    else if (rc)
+        m->facts.absent = true, say(m, why.msg, ""), rc = 0;
+    else
+        rc = place_facts(cli, m, &place, err);
+    m->path = place.path;
+    place.path = NULL;
+    ash_catalogue_place_release(&place);
+    return rc;
+}
+
+void ash_plan_model_release(ash_plan_model *m)
+{
+    free(m->path);
+    m->path = NULL;
+}
+
+void ash_plan_machine_gather(const ash_cli *cli, ash_plan_machine *out)
+{
+    const ash_config *c = cli->config;
+    uint64_t free_bytes, total;
+    uint64_t available = ash_memory_available();
+    *out = (ash_plan_machine){.memory = available};
+    if (c->memory_budget != ASH_BYTES_AUTO && c->memory_budget < available) out->memory = c->memory_budget;
+    if (ash_measure_free(c->hub_dir ? c->hub_dir : ".", &free_bytes, &total)) {
+        out->disk_free = free_bytes;
+        out->disk_reserve = DISK_RESERVE < total / 20 ? DISK_RESERVE : total / 20;
+    }
+}

@@ -1,0 +1,33 @@
+/* What a plan is made from: the facts of each model, of headers and listings only, and of this machine. Main
+ * thread. */
+#ifndef ASHLEY_CLI_PLAN_FACTS_H
+#define ASHLEY_CLI_PLAN_FACTS_H
+
+#include "cli/cli.h"
+#include "residency/plan.h"
+
+/* One model of a plan. */
+typedef struct ash_plan_model {
+    const char *id;                   /* as it was named; borrowed */
+    const ash_catalogue_entry *entry; /* NULL: nobody knows it */
+    const ash_preload *preload;       /* of PRELOAD_MODELS, or NULL */
+    ash_plan_facts facts;
+    const char *basis;   /* where the sizes are from: "headers", "index", "catalogue"; NULL: from nowhere */
+    size_t files;        /* weight files; 0: not known */
+    uint64_t weight_bytes, scratch_bytes, draft_bytes; /* basis "headers" or "index" */
+    uint32_t n_ctx;
+    bool kv_q8;
+    char *path;          /* on this machine, owned, or NULL */
+    char reason[480], hint[400]; /* where it is not here, or cannot be used; "" else */
+} ash_plan_model;
+
+/* Fills the facts of m, whose id and preload are set: from the files' headers if they are on this
+ * machine; from the index if a part of them is; else what the catalogue says. ASH_ENOMEM; all else is
+ * a fact. */
+int ash_plan_model_gather(ash_cli *cli, ash_plan_model *m, ash_err *err) ASH_MUST_CHECK;
+void ash_plan_model_release(ash_plan_model *m); /* safe twice */
+
+/* What this machine has, without its read rate. */
+void ash_plan_machine_gather(const ash_cli *cli, ash_plan_machine *out);
+
+#endif

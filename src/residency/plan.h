@@ -1,0 +1,85 @@
+/* What a list of models will take of memory, disk and time, before anything moves: from facts to a plan.
+ *
+ * A pure function: no file, no clock, no network. The facts come from headers, listings and the kernel
+ * (cli/plan_facts.h); here they are added up in the list's order, as the manager would load them. Any
+ * thread. */
+#ifndef ASHLEY_RESIDENCY_PLAN_H
+#define ASHLEY_RESIDENCY_PLAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { ASH_PLAN_MAX = 128 }; /* entries of a plan */
+
+/* A size that nobody knows. */
+#define ASH_PLAN_UNKNOWN_BYTES UINT64_MAX
+
+typedef enum ash_plan_verdict {
+    ASH_PLAN_READY,     /* all files are here, and it fits */
+    ASH_PLAN_FITS,      /* files have to be fetched first, and it fits */
+    ASH_PLAN_CONSENT,   /* it has a warning that nobody accepted: nothing is fetched */
+    ASH_PLAN_NO_MEMORY, /* it does not fit the memory, even with all gone that may go */
+    ASH_PLAN_NO_DISK,   /* what has to be fetched does not fit the disk */
+    ASH_PLAN_ABSENT,    /* nobody knows it, or its files are not to be had */
+    ASH_PLAN_REFUSED,   /* its files cannot be used: the reason is the reader's */
+    ASH_PLAN_UNKNOWN,   /* how much has to be fetched, or what it takes, is not known */
+} ash_plan_verdict;
+/* "ready", "fits", "consent_needed", "does_not_fit_memory", "does_not_fit_disk", "not_found", "refused",
+ * "unknown". */
+const char *ash_plan_verdict_name(ash_plan_verdict v);
+
+/* What is known of one model. Bytes may be ASH_PLAN_UNKNOWN_BYTES where the comment allows it. */
+typedef struct ash_plan_facts {
+    bool absent, refused; /* then nothing else counts */
+    bool needs_consent;   /* and has none; counts only if something has to be fetched */
+    bool pin;             /* stays: nothing later may take its place */
+    bool required;        /* goes after those that are not, if one has to */
+    uint64_t fetch_bytes; /* to be fetched; 0: all is here; may be unknown */
+    uint64_t fixed_bytes; /* weights, scratch and draft model; may be unknown */
+    uint64_t kv_bytes;    /* the usual KV pool, */
+    uint64_t kv_least;    /* and the smallest one that serves: a context */
+    uint64_t load_bytes;  /* taken only while it loads */
+    uint64_t read_bytes;  /* read from disk by the load */
+} ash_plan_facts;
+
+/* What there is. Rates in bytes a second; 0: not measured. */
+typedef struct ash_plan_machine {
+    uint64_t memory;       /* that models may take */
+    uint64_t disk_free;
+    uint64_t disk_reserve; /* of it stays free */
+    double fetch_rate, read_rate;
+} ash_plan_machine;
+
+typedef struct ash_plan_entry {
+    ash_plan_verdict verdict;
+    uint64_t fetch_bytes;    /* as in the facts */
+    uint64_t disk_after;     /* free once this and all before it were fetched */
+    uint64_t kv_bytes;       /* the pool that it gets */
+    uint64_t resident_bytes; /* of it alone, loaded; may be unknown */
+    uint64_t peak_bytes;     /* of it alone, while it loads; may be unknown */
+    uint64_t short_bytes;    /* what is missing, of memory or disk, where it does not fit */
+    double fetch_seconds, load_seconds; /* negative: not known */
+    uint32_t evicts[ASH_PLAN_MAX];      /* entries that go before it loads, in that order */
+    uint32_t n_evicts;
+} ash_plan_entry;
+
+typedef struct ash_plan_total {
+    uint64_t fetch_bytes;    /* of all that are fetched; unknown sizes are not in it */
+    uint64_t disk_after;
+    uint64_t resident_bytes; /* of all that are loaded in the end */
+    uint64_t peak_bytes;     /* most at any time */
+    double seconds;          /* of all; negative: of one it is not known */
+    bool fits;               /* no entry is ASH_PLAN_NO_MEMORY or ASH_PLAN_NO_DISK */
+} ash_plan_total;
+
+/* Plans facts[0..n), n at most ASH_PLAN_MAX, in that order: out[n] and *total are the caller's.
+ *
+ * An entry that does not fit, waits for consent, or cannot be used takes nothing. Disk is admitted over all
+ * fetches together. Memory: with the usual KV pool if a sixteenth stays free, with a smaller one else; if
+ * even the smallest does not fit, earlier entries that are not pinned go, those that are not required
+ * first, then in the list's order, and none of them if that would not be enough. */
+void ash_plan_make(const ash_plan_machine *m, const ash_plan_facts *facts, size_t n, ash_plan_entry *out,
+                   ash_plan_total *total);
+
+#endif

@@ -1,0 +1,233 @@
+/* A plan adds up: verdicts, sums, who goes for whom, and whatever the facts are, never more memory or disk
+ * than there is. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "residency/plan.h"
+
+#define GB 1000000000ull
+
+static const ash_plan_machine roomy = {
+    .memory = 32 * GB, .disk_free = 100 * GB, .disk_reserve = 4 * GB, .fetch_rate = 1e8, .read_rate = 1e9};
+
+static ash_plan_facts model(uint64_t fetch, uint64_t fixed)
+{
+    return (ash_plan_facts){.pin = true,
+                            .required = true,
+                            .fetch_bytes = fetch,
+                            .fixed_bytes = fixed,
+                            .kv_bytes = GB,
+                            .kv_least = GB / 4,
+                            .load_bytes = 32 << 20,
+                            .read_bytes = fixed};
+}
+
+static void test_sums(void **state)
+{
+    ash_plan_facts f[] = {model(0, 4 * GB), model(5 * GB, 8 * GB)};
+    ash_plan_entry e[2];
+    ash_plan_total t;
+    ash_plan_make(&roomy, f, 2, e, &t);
+    assert_int_equal(e[0].verdict, ASH_PLAN_READY);
+    assert_int_equal(e[0].resident_bytes, 5 * GB);
+    assert_int_equal(e[0].peak_bytes, 5 * GB + (32 << 20));
+    assert_int_equal(e[0].disk_after, 100 * GB);
+    assert_true(e[0].fetch_seconds == 0.0 && e[0].load_seconds == 4.0);
+    assert_int_equal(e[1].verdict, ASH_PLAN_FITS);
+    assert_int_equal(e[1].disk_after, 95 * GB);
+    assert_true(e[1].fetch_seconds == 50.0 && e[1].load_seconds == 8.0);
+    assert_int_equal(t.resident_bytes, 14 * GB);
+    assert_int_equal(t.peak_bytes, 14 * GB + (32 << 20));
+    assert_int_equal(t.fetch_bytes, 5 * GB);
+    assert_int_equal(t.disk_after, 95 * GB);
+    assert_true(t.seconds == 62.0 && t.fits);
+}
+
+/* Each fits the disk, both together do not; the reserve is not touched. */
+static void test_disk_is_admitted_together(void **state)
+{
+    ash_plan_facts f[] = {model(50 * GB, GB), model(50 * GB, GB), model(46 * GB, GB)};
+    ash_plan_entry e[3];
+    ash_plan_total t;
+    ash_plan_make(&roomy, f, 3, e, &t);
+    assert_int_equal(e[0].verdict, ASH_PLAN_FITS);
+    assert_int_equal(e[1].verdict, ASH_PLAN_NO_DISK);
+    assert_int_equal(e[1].short_bytes, 4 * GB);
+    assert_int_equal(e[1].disk_after, 50 * GB);
+    assert_int_equal(e[2].verdict, ASH_PLAN_FITS); /* exactly what may be used */
+    assert_int_equal(t.disk_after, 4 * GB);
+    assert_int_equal(t.resident_bytes, 4 * GB);
+    assert_false(t.fits);
+}
+
+static void test_memory(void **state)
+{
+    ash_plan_facts f[] = {model(0, 20 * GB), model(0, 20 * GB), model(7 * GB, 40 * GB)};
+    ash_plan_entry e[3];
+    ash_plan_total t;
+    ash_plan_make(&roomy, f, 3, e, &t);
+    assert_int_equal(e[0].verdict, ASH_PLAN_READY);
+    assert_int_equal(e[1].verdict, ASH_PLAN_NO_MEMORY);
+    assert_int_equal(e[1].n_evicts, 0);
+    assert_int_equal(e[1].short_bytes, 20 * GB + GB / 4 + (32 << 20) - 11 * GB);
+    assert_int_equal(e[2].verdict, ASH_PLAN_NO_MEMORY);
+    assert_int_equal(e[2].disk_after, 100 * GB); /* and so it is not fetched */
+    assert_int_equal(t.fetch_bytes, 0);
+    assert_false(t.fits);
+}
+
+/* The pool shrinks before anything goes, down to a context. */
+static void test_pool_shrinks(void **state)
+{
+    ash_plan_facts f = model(0, 29 * GB);
+    ash_plan_entry e;
+    ash_plan_total t;
+    f.kv_bytes = 8 * GB;
+    ash_plan_make(&roomy, &f, 1, &e, &t);
+    assert_int_equal(e.verdict, ASH_PLAN_READY);
+    assert_int_equal(e.kv_bytes, GB);
+    f.fixed_bytes = 31 * GB + 600000000;
+    ash_plan_make(&roomy, &f, 1, &e, &t);
+    assert_int_equal(e.verdict, ASH_PLAN_READY);
+    assert_int_equal(e.kv_bytes, GB / 4);
+    f.fixed_bytes = 31 * GB + 800000000;
+    ash_plan_make(&roomy, &f, 1, &e, &t);
+    assert_int_equal(e.verdict, ASH_PLAN_NO_MEMORY);
+}
+
+static void test_evicts(void **state)
+{
+    ash_plan_facts f[] = {model(0, 10 * GB), model(0, 10 * GB), model(0, 8 * GB), model(0, 9 * GB)};
+    ash_plan_entry e[4];
+    ash_plan_total t;
+    f[0].pin = f[2].pin = false;
+    f[2].required = false;
+    ash_plan_make(&roomy, f, 4, e, &t);
+    assert_int_equal(e[2].n_evicts, 0);
+    assert_int_equal(e[3].verdict, ASH_PLAN_READY);
+    assert_int_equal(e[3].n_evicts, 1); /* the one that is not required, though it came later */
+    assert_int_equal(e[3].evicts[0], 2);
+    f[3].fixed_bytes = 18 * GB;
+    ash_plan_make(&roomy, f, 4, e, &t);
+    assert_int_equal(e[3].n_evicts, 2);
+    assert_int_equal(e[3].evicts[1], 0);
+    assert_int_equal(t.resident_bytes, e[1].resident_bytes + e[3].resident_bytes);
+    f[3].fixed_bytes = 25 * GB; /* the pinned one stays, so nobody has to go */
+    ash_plan_make(&roomy, f, 4, e, &t);
+    assert_int_equal(e[3].verdict, ASH_PLAN_NO_MEMORY);
+    assert_int_equal(e[3].n_evicts, 0);
+    assert_int_equal(t.resident_bytes, e[0].resident_bytes + e[1].resident_bytes + e[2].resident_bytes);
+}
+
+static void test_verdicts_without_sizes(void **state)
+{
+    const uint64_t unknown = ASH_PLAN_UNKNOWN_BYTES;
+    ash_plan_facts f[] = {{.absent = true}, {.refused = true},      model(GB, GB),
+                          model(0, GB),     model(200 * GB, GB), model(unknown, unknown)};
+    ash_plan_entry e[6];
+    ash_plan_total t;
+    f[2].needs_consent = f[3].needs_consent = f[4].needs_consent = true;
+    ash_plan_make(&roomy, f, 6, e, &t);
+    assert_int_equal(e[0].verdict, ASH_PLAN_ABSENT);
+    assert_int_equal(e[1].verdict, ASH_PLAN_REFUSED);
+    assert_int_equal(e[2].verdict, ASH_PLAN_CONSENT);
+    assert_int_equal(e[3].verdict, ASH_PLAN_READY); /* it is here: nothing to ask */
+    assert_int_equal(e[4].verdict, ASH_PLAN_NO_DISK);
+    assert_int_equal(e[5].verdict, ASH_PLAN_UNKNOWN);
+    assert_true(e[5].fetch_seconds < 0.0);
+    assert_true(e[5].resident_bytes == ASH_PLAN_UNKNOWN_BYTES);
+    assert_int_equal(t.resident_bytes, e[3].resident_bytes);
+    assert_int_equal(t.disk_after, 100 * GB);
+    assert_string_equal(ash_plan_verdict_name(e[4].verdict), "does_not_fit_disk");
+    assert_string_equal(ash_plan_verdict_name(e[5].verdict), "unknown");
+}
+
+/* Headers may claim anything. */
+static void test_huge_sizes(void **state)
+{
+    ash_plan_facts f[] = {model(0, UINT64_MAX - 2), model(UINT64_MAX - 1, GB), model(0, GB)};
+    ash_plan_entry e[3];
+    ash_plan_total t;
+    f[0].kv_bytes = f[0].kv_least = UINT64_MAX - 5;
+    ash_plan_make(&roomy, f, 3, e, &t);
+    assert_int_equal(e[0].verdict, ASH_PLAN_NO_MEMORY);
+    assert_int_equal(e[1].verdict, ASH_PLAN_NO_DISK);
+    assert_int_equal(e[2].verdict, ASH_PLAN_READY);
+    assert_true(e[0].peak_bytes == UINT64_MAX - 1);
+}
+
+static uint64_t some_bytes(ash_rng *r)
+{
+    uint64_t v = ash_rng_u64(r);
+    return v % 16 == 0 ? ash_rng_u64(r) : v % 20000;
+}
+
+static void test_never_over(void **state)
+{
+    enum { N = 12 };
+    ash_rng r;
+    size_t evictions = 0;
+    ash_rng_init(&r, 7);
+    for (int round = 0; round < 20000; round++) {
+        ash_plan_machine m = {.memory = ash_rng_u64(&r) % 60000,
+                              .disk_free = ash_rng_u64(&r) % 60000,
+                              .disk_reserve = ash_rng_u64(&r) % 20000};
+        ash_plan_facts f[N] = {0};
+        ash_plan_entry e[N];
+        ash_plan_total t;
+        bool loaded[N] = {false};
+        for (int i = 0; i < N; i++) {
+            uint64_t bits = ash_rng_u64(&r);
+            f[i] = (ash_plan_facts){.pin = bits & 1,
+                                    .required = bits & 2,
+                                    .needs_consent = !(bits & 28),
+                                    .fetch_bytes = bits & 32 ? 0 : some_bytes(&r),
+                                    .fixed_bytes = some_bytes(&r),
+                                    .kv_bytes = some_bytes(&r),
+                                    .kv_least = some_bytes(&r),
+                                    .load_bytes = some_bytes(&r) % 1000};
+        }
+        ash_plan_make(&m, f, N, e, &t);
+        uint64_t fetched = 0, used = 0;
+        for (int i = 0; i < N; i++) {
+            for (uint32_t k = 0; k < e[i].n_evicts; k++) {
+                uint32_t gone = e[i].evicts[k];
+                assert_true(loaded[gone] && !f[gone].pin && gone < (uint32_t)i);
+                loaded[gone] = false;
+                used -= e[gone].resident_bytes;
+                evictions++;
+            }
+            if (e[i].verdict != ASH_PLAN_READY && e[i].verdict != ASH_PLAN_FITS) continue;
+            loaded[i] = true;
+            used += e[i].resident_bytes;
+            fetched += e[i].fetch_bytes;
+            assert_true(used + f[i].load_bytes <= m.memory);
+            assert_true(e[i].disk_after == m.disk_free - fetched);
+            assert_true(!fetched || e[i].disk_after >= m.disk_reserve);
+        }
+        assert_int_equal(t.resident_bytes, used);
+        assert_int_equal(t.disk_after, m.disk_free - fetched);
+        assert_true(t.peak_bytes <= m.memory);
+    }
+    assert_true(evictions > 1000);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sums),
+                                       cmocka_unit_test(test_disk_is_admitted_together),
+                                       cmocka_unit_test(test_memory),
+                                       cmocka_unit_test(test_pool_shrinks),
+                                       cmocka_unit_test(test_evicts),
+                                       cmocka_unit_test(test_verdicts_without_sizes),
+                                       cmocka_unit_test(test_huge_sizes),
+                                       cmocka_unit_test(test_never_over)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
