@@ -228,6 +228,11 @@ def http(s):
         s.count_closing_line(*s.command(["tests/http/run"], 900))
 
 
+def hub(s):
+    """the hub client over a local hub, which the Python client proves faithful"""
+    s.count_closing_line(*s.command(["tests/hub/run"], 600))
+
+
 def web(s):
     """the page in Chromium, against a made-up server and the real one"""
     if s.must(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], 300,
@@ -238,7 +243,7 @@ def web(s):
                                             300))
 
 
-STAGES = [gates, setup, unit, asan, fuzz, tsan, clang, arm, cli, http, web]
+STAGES = [gates, setup, unit, asan, fuzz, tsan, clang, arm, cli, http, hub, web]
 
 
 def show_failure(s):
