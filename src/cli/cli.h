@@ -99,6 +99,12 @@ int ash_cli_locate(ash_cli *cli, const char *model, char **path, const ash_catal
  * NULL, place->partial not), and without consent. Release place. 0 or an exit status, message printed. */
 int ash_cli_place(ash_cli *cli, const char *model, ash_catalogue_place *place,
                   const ash_catalogue_entry **entry);
+/* Whether a running server, where the configuration or --url has one, has a model of that id or
+ * repository (may be NULL) in memory, or is about to. No server uses nothing. 0, or an exit status
+ * with the message printed. */
+int ash_cli_server_uses(ash_cli *cli, const char *id, const char *repo, bool *used);
+/* Asks a yes-or-no question on the terminal; false without one, or with --quiet. */
+bool ash_cli_ask(const ash_cli *cli, const char *question);
 /* Prints v, which is taken; NULL is out of memory. Returns an exit status. */
 int ash_cli_print_json(json_t *v);
 /* All of standard input, or of `file`, into out (initialised here). */
@@ -113,6 +119,7 @@ int ash_cmd_run(ash_cli *cli);
 int ash_cmd_chat(ash_cli *cli);
 int ash_cmd_plan(ash_cli *cli);
 int ash_cmd_list(ash_cli *cli);
+int ash_cmd_rm(ash_cli *cli);
 int ash_cmd_show(ash_cli *cli);
 int ash_cmd_verify(ash_cli *cli);
 int ash_cmd_ps(ash_cli *cli);

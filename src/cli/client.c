@@ -1,4 +1,4 @@
-/* Owns the commands that ask a running server: ps, load, unload. */
+/* Owns what asks a running server: the commands ps, load and unload, and whether it uses a model. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,8 +26,8 @@ static void base_url(const ash_cli *cli, ash_buf *url)
 }
 
 /* GET path, or POST of `body`. 0 or an exit status with the message printed; *out is a new
- * reference. */
-static int call(ash_cli *cli, const char *path, const char *body, json_t **out)
+ * reference. absent: where to tell that no server answers, instead of printing it; or NULL. */
+static int call(ash_cli *cli, const char *path, const char *body, bool *absent, json_t **out)
 {
     ash_buf url, answer;
     ash_curl lib;
@@ -60,7 +60,9 @@ static int call(ash_cli *cli, const char *path, const char *body, json_t **out)
     if (body) lib.easy_setopt(curl, CURLOPT_POSTFIELDS, body);
     CURLcode rc = curl ? lib.easy_perform(curl) : CURLE_OUT_OF_MEMORY;
     lib.easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &http);
-    if (rc) {
+    if (rc == CURLE_COULDNT_CONNECT && absent) {
+        *absent = true;
+    } else if (rc) {
         fprintf(stderr, "ashley: no server answers at %.*s (%s); start one with `ashley serve`\n",
                 (int)base, ash_buf_cstr(&url), lib.easy_strerror(rc));
         status = ASH_EXIT_FAILED;
@@ -105,11 +107,33 @@ static void print_model(const json_t *m)
         putchar('\n');
 }
 
+int ash_cli_server_uses(ash_cli *cli, const char *id, const char *repo, bool *used)
+{
+    static const char *const idle[] = {"unloaded", "failed", "downloaded"};
+    json_t *v, *m;
+    size_t i;
+    bool absent = false;
+    *used = false;
+    int status = call(cli, "/models", NULL, &absent, &v);
+    if (absent || status) return status;
+    json_array_foreach(json_object_get(v, "data"), i, m)
+    {
+        const json_t *state = json_object_get(m, "status");
+        const char *of = text_of(state, "repo");
+        bool meant = !strcmp(text_of(m, "id"), id) || (repo && !strcmp(of, repo)), busy = true;
+        for (size_t k = 0; k < sizeof idle / sizeof *idle; k++)
+            if (!strcmp(text_of(state, "value"), idle[k])) busy = false;
+        *used |= meant && busy;
+    }
+    json_decref(v);
+    return 0;
+}
+
 int ash_cmd_ps(ash_cli *cli)
 {
     json_t *v, *m;
     size_t i;
-    int status = call(cli, "/models", NULL, &v);
+    int status = call(cli, "/models", NULL, NULL, &v);
     if (!status && cli->json) {
         json_dumpf(json_object_get(v, "data"), stdout, JSON_INDENT(2));
         putchar('\n');
@@ -129,7 +153,7 @@ static int change(ash_cli *cli, const char *path)
     ash_buf_adds(&body, "{\"model\":");
     ash_json_quote(&body, cli->args[0], strlen(cli->args[0]));
     ash_buf_adds(&body, "}");
-    int status = call(cli, path, ash_buf_cstr(&body), &v);
+    int status = call(cli, path, ash_buf_cstr(&body), NULL, &v);
     if (!status && cli->json) {
         json_dumpf(v, stdout, JSON_INDENT(2));
         putchar('\n');

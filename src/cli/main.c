@@ -50,6 +50,15 @@ static const ash_cli_option plan_options[] = {
     {"what-if", 0, "+ID,-ID", "the plan with models put in and taken out"},
     {0},
 };
+static const ash_cli_option list_options[] = {
+    {"disk", 0, NULL, "what models, the hub cache and the state folder take of the disk, and what could go"},
+    {0},
+};
+static const ash_cli_option doctor_options[] = {
+    {"quick", 0, NULL, "measure nothing"},
+    {"root", 0, "DIR", "look at DIR/proc and DIR/sys in place of this machine's"},
+    {0},
+};
 static const ash_cli_option client_options[] = {
     {"url", 0, "URL", "the server (default: from ASHLEY_HOST and ASHLEY_PORT)"},
     {0},
@@ -75,8 +84,13 @@ const ash_cli_command ash_cli_commands[] = {
      "then,\nwhat would be evicted, time, and a verdict. Headers are read, no weights. Exits with 3 if a "
      "model does\nnot fit, 4 if one is not to be had, 6 if one cannot be used, 7 if one waits for consent.",
      plan_options, 0, -1, true, ash_cmd_plan},
-    {"list", "", "the models of the catalogue and whether they are on this machine", NULL, NULL, 0,
-     0, true, ash_cmd_list},
+    {"list", "", "the models of the catalogue and whether they are on this machine", NULL,
+     list_options, 0, 0, true, ash_cmd_list},
+    {"rm", "MODEL", "take a model out of the hub cache, with its packed weights and kept prompts",
+     "Of a repository with several GGUF files only the one that is named goes. Files elsewhere are "
+     "left\nalone. A model that a running server has in memory, or that is being fetched, stays. "
+     "Exits with 7\nwithout consent (a question on the terminal, or --yes).",
+     client_options, 1, 1, true, ash_cmd_rm},
     {"show", "MODEL", "format, architecture, sizes, context, tokenizer and template of a model",
      MODEL_FORMS
      "\nOf a sharded checkpoint the configuration and the index are enough: it then tells which "
@@ -94,8 +108,11 @@ const ash_cli_command ash_cli_commands[] = {
      ash_cmd_load},
     {"unload", "MODEL", "have a running server unload a model", NULL, client_options, 1, 1, true,
      ash_cmd_unload},
-    {"doctor", "", "check this machine and the configuration", NULL, NULL, 0, 0, true,
-     ash_cmd_doctor},
+    {"doctor", "", "check this machine and the configuration, and tell what to change",
+     "Processor, memory and disk with what they reach, limits of control groups, the hub cache, what each "
+     "setting\ndoes, and for slow start, time-outs and too little memory what to change. Exits with 1 if "
+     "something that is\nasked for will not work.",
+     doctor_options, 0, 0, true, ash_cmd_doctor},
     {"tokenize", "MODEL", "text to token ids",
      "Reads standard input, prints a JSON array of ids. BOS and EOS are added as the model says.",
      tokenize_options, 1, 1, false, ash_cmd_tokenize},

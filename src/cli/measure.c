@@ -1,6 +1,8 @@
-/* Owns short measurements of disks. Refuses nothing: what cannot be measured is 0 or false. Any thread. */
+/* Owns short measurements of disks. Refuses nothing: what cannot be measured is 0 or false. Any
+ * thread. */
 #include "cli/measure.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,4 +57,20 @@ bool ash_measure_free(const char *path, uint64_t *free_bytes, uint64_t *total_by
     *free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
     *total_bytes = (uint64_t)fs.f_blocks * fs.f_frsize;
     return true;
+}
+
+uint64_t ash_measure_folder(const char *path, size_t *n_files)
+{
+    DIR *d = opendir(path);
+    uint64_t bytes = 0;
+    struct stat st;
+    *n_files = 0;
+    for (struct dirent *e; d && (e = readdir(d));) {
+        if (fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISREG(st.st_mode))
+            continue;
+        bytes += (uint64_t)st.st_blocks * 512;
+        ++*n_files;
+    }
+    if (d) closedir(d);
+    return bytes;
 }

@@ -119,6 +119,16 @@ int ash_cli_place(ash_cli *cli, const char *model, ash_catalogue_place *place,
     return !status && !place->path && !place->partial ? absent(model, place) : status;
 }
 
+bool ash_cli_ask(const ash_cli *cli, const char *question)
+{
+    char answer[16] = "";
+    if (cli->quiet || !isatty(STDIN_FILENO) || !isatty(STDERR_FILENO)) return false;
+    fprintf(stderr, "%s [y/N] ", question);
+    fflush(stderr);
+    if (!fgets(answer, sizeof answer, stdin)) fputc('\n', stderr);
+    return answer[0] == 'y' || answer[0] == 'Y';
+}
+
 int ash_cli_read(const char *file, size_t max, ash_buf *out)
 {
     ash_err err = ASH_ERR_INIT;
