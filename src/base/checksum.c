@@ -8,7 +8,7 @@
 #include <endian.h>
 #include <string.h>
 
-enum { LANES = 8 };
+enum { LANES = 8, STRIPE = 8 * LANES };
 #define FACTOR 0x9e3779b97f4a7c15u /* 2^64 / golden ratio, odd */
 
 static uint64_t mix(uint64_t h, uint64_t word)
@@ -24,14 +24,47 @@ static uint64_t word_at(const uint8_t *p, size_t n)
     return le64toh(w);
 }
 
-uint64_t ash_checksum(const void *data, size_t n)
+void ash_checksum_init(ash_checksum_state *s)
+{
+    s->n = 0;
+    for (uint64_t i = 0; i < LANES; i++) s->lane[i] = (i + 1) * FACTOR;
+}
+
+/* Whole stripes of a word a lane; returns how many bytes they are. The lanes are copied, for registers. */
+static size_t add_stripes(ash_checksum_state *s, const uint8_t *p, size_t n)
+{
+    uint64_t lane[LANES];
+    size_t at = 0;
+    memcpy(lane, s->lane, sizeof lane);
+    for (; n - at >= STRIPE; at += STRIPE)
+        for (size_t i = 0; i < LANES; i++) lane[i] = mix(lane[i], word_at(p + at + 8 * i, 8));
+    memcpy(s->lane, lane, sizeof lane);
+    return at;
+}
+
+void ash_checksum_add(ash_checksum_state *s, const void *data, size_t n)
 {
     const uint8_t *p = data;
-    uint64_t lane[LANES], h = n;
-    for (uint64_t i = 0; i < LANES; i++) lane[i] = (i + 1) * FACTOR;
-    size_t left = n;
-    for (; left >= 8 * LANES; left -= 8 * LANES, p += 8 * LANES)
-        for (int i = 0; i < LANES; i++) lane[i] = mix(lane[i], word_at(p + 8 * i, 8));
+    size_t have = s->n % STRIPE;
+    s->n += n;
+    if (have) {
+        size_t some = STRIPE - have < n ? STRIPE - have : n;
+        memcpy(s->rest + have, p, some);
+        if (have + some < STRIPE) return;
+        add_stripes(s, s->rest, STRIPE);
+        p += some;
+        n -= some;
+    }
+    size_t whole = add_stripes(s, p, n);
+    if (n > whole) memcpy(s->rest, p + whole, n - whole);
+}
+
+uint64_t ash_checksum_sum(const ash_checksum_state *s)
+{
+    uint64_t lane[LANES], h = s->n;
+    memcpy(lane, s->lane, sizeof lane);
+    size_t left = s->n % STRIPE;
+    const uint8_t *p = s->rest;
     for (int i = 0; left; i++) {
         size_t some = left < 8 ? left : 8;
         lane[i] = mix(lane[i], word_at(p, some));
@@ -40,4 +73,12 @@ uint64_t ash_checksum(const void *data, size_t n)
     }
     for (int i = 0; i < LANES; i++) h = mix(h, lane[i]);
     return mix(h, h >> 32);
+}
+
+uint64_t ash_checksum(const void *p, size_t n)
+{
+    ash_checksum_state s;
+    ash_checksum_init(&s);
+    ash_checksum_add(&s, p, n);
+    return ash_checksum_sum(&s);
 }

@@ -46,6 +46,26 @@ static void length_and_order_count(void **state)
         }
 }
 
+/* In pieces of any lengths, with a look in between, it is that of the whole. */
+static void pieces_are_the_whole(void **state)
+{
+    uint8_t p[MOST];
+    ash_rng r;
+    ash_rng_init(&r, 2);
+    for (int i = 0; i < MOST; i++) p[i] = (uint8_t)ash_rng_u64(&r);
+    for (size_t most = 1; most < 150; most++) {
+        ash_checksum_state s;
+        ash_checksum_init(&s);
+        for (size_t at = 0; at < MOST;) {
+            size_t n = ash_rng_u64(&r) % (most + 1);
+            if (n > MOST - at) n = MOST - at;
+            ash_checksum_add(&s, p + at, n);
+            at += n;
+            assert_int_equal(ash_checksum_sum(&s), ash_checksum(p, at));
+        }
+    }
+}
+
 /* A product alone carries nothing downwards: without rotation these pairs would cancel out. */
 static void pairs_of_high_bits_count(void **state)
 {
@@ -70,6 +90,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_byte_counts),
         cmocka_unit_test(length_and_order_count),
+        cmocka_unit_test(pieces_are_the_whole),
         cmocka_unit_test(pairs_of_high_bits_count),
         cmocka_unit_test(is_the_same_everywhere),
     };

@@ -1,0 +1,229 @@
+/* Owns the hashing thread of a fetch: it reads what was written, in file order, from the page cache, and gives
+ * a file its name when its hash is the announced one. Refuses all else. A chunk that the journal of an earlier
+ * process claims is summed before it is hashed; if it is wrong, it is fetched again. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/sha256.h"
+#include "hub/job.h"
+
+enum { PIECE = 256 << 10 }; /* stays in the second cache between the copy and the hash */
+
+/* ---- hashes ---- */
+
+void hub_verify_end(hub_job *j, hub_item *it)
+{
+    if (it->digest) j->crypto.ctx_free(it->digest);
+    if (it->pin_digest) j->crypto.ctx_free(it->pin_digest);
+    it->digest = it->pin_digest = NULL;
+}
+
+int hub_verify_begin(hub_job *j, hub_item *it, ash_err *err)
+{
+    const ash_libcrypto *c = &j->crypto;
+    bool git = !it->file->sha256;
+    char head[40];
+    int n = snprintf(head, sizeof head, "blob %llu", (unsigned long long)it->file->size);
+    hub_verify_end(j, it);
+    it->digest = c->ctx_new();
+    if (git && it->pin) it->pin_digest = c->ctx_new();
+    bool ok = it->digest && c->init(it->digest, git ? c->sha1() : c->sha256(), NULL) == 1 &&
+              (!git || c->update(it->digest, head, (size_t)n + 1) == 1) &&
+              (!(git && it->pin) || (it->pin_digest && c->init(it->pin_digest, c->sha256(), NULL) == 1));
+    return ok ? 0 : ash_err_nomem(err, "a hash");
+}
+
+static bool sum_of(const hub_job *j, EVP_MD_CTX *digest, char out[65])
+{
+    uint8_t sum[EVP_MAX_MD_SIZE];
+    unsigned n = 0;
+    if (j->crypto.final(digest, sum, &n) != 1 || n > 32) return false;
+    for (unsigned i = 0; i < n; i++) snprintf(out + 2 * i, 3, "%02x", sum[i]);
+    return true;
+}
+
+/* ---- chunks ---- */
+
+typedef int (*piece_fn)(hub_job *j, hub_item *it, ash_checksum_state *sum, const uint8_t *p, size_t n);
+
+static int hash_piece(hub_job *j, hub_item *it, ash_checksum_state *sum, const uint8_t *p, size_t n)
+{
+    bool ok = j->crypto.update(it->digest, p, n) == 1 &&
+              (!it->pin_digest || j->crypto.update(it->pin_digest, p, n) == 1);
+    return ok ? 0 : ASH_ENOMEM;
+}
+
+static int sum_piece(hub_job *j, hub_item *it, ash_checksum_state *sum, const uint8_t *p, size_t n)
+{
+    ash_checksum_add(sum, p, n);
+    return 0;
+}
+
+/* Reads a chunk piece by piece. ASH_EFORMAT: the file is shorter. */
+static int each_piece(hub_job *j, hub_item *it, uint32_t chunk, uint8_t *buf, piece_fn fn, ash_checksum_state *sum)
+{
+    uint64_t at = (uint64_t)chunk * ASH_HUB_CHUNK, end = hub_chunk_end(it->file->size, chunk);
+    while (at < end) {
+        size_t want = end - at < PIECE ? (size_t)(end - at) : PIECE;
+        ssize_t n = pread(it->fd, buf, want, (off_t)at);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return ASH_EIO;
+        if (!n) return ASH_EFORMAT;
+        int rc = fn(j, it, sum, buf, (size_t)n);
+        if (rc) return rc;
+        at += (uint64_t)n;
+    }
+    return 0;
+}
+
+/* Whether a claimed chunk is what the journal says. 0, ASH_EFORMAT, ASH_EIO. */
+static int check_claim(hub_job *j, hub_item *it, uint32_t chunk, uint8_t *buf)
+{
+    ash_checksum_state sum;
+    ash_checksum_init(&sum);
+    int rc = each_piece(j, it, chunk, buf, sum_piece, &sum);
+    return rc ? rc : ash_checksum_sum(&sum) == it->sums[chunk] ? 0 : ASH_EFORMAT;
+}
+
+static void forget_chunk(hub_job *j, hub_item *it, uint32_t chunk)
+{
+    ash_warn("hub", "%s: %u MiB on disk are not what was written there (a crash of the machine?): fetched again",
+             it->file->path, ASH_HUB_CHUNK >> 20);
+    pthread_mutex_lock(&j->lock);
+    it->chunk[chunk] = HUB_CHUNK_MISSING;
+    it->have -= hub_chunk_end(it->file->size, chunk) - (uint64_t)chunk * ASH_HUB_CHUNK;
+    pthread_mutex_unlock(&j->lock);
+}
+
+static int hash_chunk(hub_job *j, hub_item *it, bool claimed, uint8_t *buf, ash_err *err)
+{
+    uint32_t chunk = it->hashed;
+    int rc = claimed ? check_claim(j, it, chunk, buf) : 0;
+    if (claimed && rc == ASH_EFORMAT) {
+        forget_chunk(j, it, chunk);
+        return 0;
+    }
+    if (!rc) rc = each_piece(j, it, chunk, buf, hash_piece, NULL);
+    if (rc == ASH_ENOMEM) return ash_err_nomem(err, "a hash");
+    if (rc)
+        return ash_err_set(err, ASH_EIO, "cannot read back '%.200s' in the hub's cache: %s", it->file->path,
+                           rc == ASH_EFORMAT ? "somebody made it shorter" : strerror(errno));
+    /* The disk begins now, so that the wait at the end is short. */
+    sync_file_range(it->fd, (off_t)((uint64_t)chunk * ASH_HUB_CHUNK), ASH_HUB_CHUNK, SYNC_FILE_RANGE_WRITE);
+    pthread_mutex_lock(&j->lock);
+    it->hashed++;
+    pthread_mutex_unlock(&j->lock);
+    return 0;
+}
+
+/* ---- the end of a file ---- */
+
+static int publish(hub_job *j, hub_item *it, ash_err *err)
+{
+    const ash_hub_tree *t = j->plan->tree;
+    char partial[HUB_PATH], blob[HUB_PATH], journal[HUB_PATH];
+    int rc = hub_cache_file(j->hub, t, it->file, HUB_PARTIAL, partial, err);
+    if (!rc) rc = hub_cache_file(j->hub, t, it->file, HUB_BLOB, blob, err);
+    if (!rc) rc = hub_cache_file(j->hub, t, it->file, HUB_JOURNAL, journal, err);
+    if (rc) return rc;
+    if (fdatasync(it->fd)) return hub_os_error(err, "write", partial);
+    if (rename(partial, blob)) return hub_os_error(err, "rename a file to", blob);
+    unlink(journal);
+    rc = hub_sync_folder(blob, err);
+    return rc ? rc : hub_cache_link(j->hub, t, it->file, err);
+}
+
+static int finish(hub_job *j, hub_item *it, ash_err *err)
+{
+    char found[65] = "", pinned[65] = "";
+    const char *want = hub_blob_name(it->file);
+    bool ok = sum_of(j, it->digest, found) && (!it->pin_digest || sum_of(j, it->pin_digest, pinned));
+    if (!ok) return ash_err_nomem(err, "a hash");
+    bool wrong = strcmp(found, want) != 0;
+    if (it->pin_digest && !wrong && strcmp(pinned, it->pin))
+        return ash_err_set(err, ASH_EFORMAT, "'%.150s' of '%s': its SHA-256 is %s, the catalogue has %.64s: not used",
+                           it->file->path, j->plan->tree->repo, pinned, it->pin);
+    int rc = wrong ? 0 : publish(j, it, err);
+    if (rc) return rc;
+    if (!wrong) {
+        close(it->journal);
+        close(it->fd);
+        close(it->lock_fd); /* gives the lock back */
+        hub_verify_end(j, it);
+    }
+    pthread_mutex_lock(&j->lock);
+    memcpy(it->found, found, sizeof found);
+    it->wrong = wrong;
+    if (!wrong) it->state = HUB_ITEM_DONE;
+    pthread_mutex_unlock(&j->lock);
+    return 0;
+}
+
+/* ---- the thread ---- */
+
+/* The next file with something to do. Lock held. */
+static hub_item *next_work(hub_job *j)
+{
+    for (size_t i = 0; i < j->n_items; i++) {
+        hub_item *it = &j->items[i];
+        if (it->state != HUB_ITEM_ACTIVE || it->wrong) continue;
+        if (it->hashed == it->n_chunks || it->chunk[it->hashed] >= HUB_CHUNK_WRITTEN) return it;
+    }
+    return NULL;
+}
+
+static void *hash_all(void *user)
+{
+    hub_job *j = user;
+    uint8_t *buf = malloc(PIECE);
+    ash_err err = ASH_ERR_INIT;
+    if (!buf) {
+        ash_err_nomem(&err, "a hash");
+        hub_job_fail(j, &err);
+        return NULL;
+    }
+    pthread_mutex_lock(&j->lock);
+    while (!j->stop) {
+        hub_item *it = next_work(j);
+        if (!it || j->rc) {
+            pthread_cond_wait(&j->work, &j->lock);
+            continue;
+        }
+        bool all = it->hashed == it->n_chunks;
+        bool claimed = !all && it->chunk[it->hashed] == HUB_CHUNK_CLAIMED;
+        pthread_mutex_unlock(&j->lock);
+        int rc = all ? finish(j, it, &err) : hash_chunk(j, it, claimed, buf, &err);
+        if (rc) hub_job_fail(j, &err);
+        if (rc || all) j->hub->curl.multi_wakeup(j->multi);
+        pthread_mutex_lock(&j->lock);
+    }
+    pthread_mutex_unlock(&j->lock);
+    free(buf);
+    return NULL;
+}
+
+int hub_verify_start(hub_job *j, ash_err *err)
+{
+    int rc = ash_libcrypto_open(&j->crypto, err);
+    if (rc) return rc;
+    if (pthread_create(&j->hasher, NULL, hash_all, j)) return ash_err_nomem(err, "a thread");
+    j->hashing = true;
+    return 0;
+}
+
+void hub_verify_stop(hub_job *j)
+{
+    if (!j->hashing) return;
+    pthread_mutex_lock(&j->lock);
+    j->stop = true;
+    pthread_cond_signal(&j->work);
+    pthread_mutex_unlock(&j->lock);
+    pthread_join(j->hasher, NULL);
+    j->hashing = false;
+}
