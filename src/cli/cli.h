@@ -122,6 +122,7 @@ int ash_cmd_list(ash_cli *cli);
 int ash_cmd_rm(ash_cli *cli);
 int ash_cmd_show(ash_cli *cli);
 int ash_cmd_verify(ash_cli *cli);
+int ash_cmd_pull(ash_cli *cli);
 int ash_cmd_ps(ash_cli *cli);
 int ash_cmd_load(ash_cli *cli);
 int ash_cmd_unload(ash_cli *cli);

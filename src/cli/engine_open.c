@@ -9,10 +9,12 @@
 #include "cli/term.h"
 
 static atomic_bool interrupted; /* set by signal handlers only */
+static atomic_int signalled;    /* the first one's number */
 
 static void on_signal(int sig)
 {
     if (atomic_exchange(&interrupted, true)) _exit(128 + sig); /* the second one ends at once */
+    atomic_store(&signalled, sig);
 }
 
 const atomic_bool *ash_cli_interrupt(void)
@@ -25,6 +27,11 @@ const atomic_bool *ash_cli_interrupt(void)
         installed = true;
     }
     return &interrupted;
+}
+
+int ash_cli_interrupt_status(void)
+{
+    return 128 + (atomic_load(&signalled) ? atomic_load(&signalled) : SIGINT);
 }
 
 void ash_cli_interrupt_clear(void)

@@ -16,6 +16,8 @@ int ash_cli_engine_file(ash_cli *cli, const char *path, const char *shown, ash_e
 ash_manager_opts ash_cli_manager_opts(const ash_config *c);
 /* True after Ctrl-C or SIGTERM; the first call installs the handlers. */
 const atomic_bool *ash_cli_interrupt(void);
+/* The exit status of the signal that came: 130 or 143. */
+int ash_cli_interrupt_status(void);
 /* Forgets a Ctrl-C that was acted on. */
 void ash_cli_interrupt_clear(void);
 

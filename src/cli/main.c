@@ -59,6 +59,10 @@ static const ash_cli_option doctor_options[] = {
     {"root", 0, "DIR", "look at DIR/proc and DIR/sys in place of this machine's"},
     {0},
 };
+static const ash_cli_option pull_options[] = {
+    {"revision", 0, "REV", "branch, tag or commit (default: the catalogue's, else main)"},
+    {0},
+};
 static const ash_cli_option client_options[] = {
     {"url", 0, "URL", "the server (default: from ASHLEY_HOST and ASHLEY_PORT)"},
     {0},
@@ -102,6 +106,11 @@ const ash_cli_command ash_cli_commands[] = {
      "\nHashes are those of the catalogue and of the hub cache. Reads all files once; exits with "
      "6 if\nanything is wrong.",
      NULL, 1, 1, true, ash_cmd_verify},
+    {"pull", "MODEL", "fetch a model from the hub into its cache, or go on where it stopped",
+     "MODEL is an id of the catalogue, or org/repo, or org/repo:QUANT for one of its GGUF files.\n"
+     "Only the files that the model needs are fetched; their hashes are checked while they come. Prints\n"
+     "where the model is. What is large is asked for on a terminal, or needs --yes.",
+     pull_options, 1, 1, true, ash_cmd_pull},
     {"ps", "", "the models of a running server and their states", NULL, client_options, 0, 0, true,
      ash_cmd_ps},
     {"load", "MODEL", "have a running server load a model", NULL, client_options, 1, 1, true,

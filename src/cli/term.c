@@ -39,16 +39,35 @@ void ash_term_init(ash_term *t, const ash_cli *cli, const char *what)
         t->mode = ASH_TERM_BAR;
 }
 
+/* ", 12.3 MB/s, 1 h 05 min left", or nothing. */
+static void show_rate(const ash_term *t, char out[64])
+{
+    char rate[16];
+    out[0] = 0;
+    if (!t->rate) return;
+    ash_value_show_bytes(t->rate, rate);
+    int n = snprintf(out, 64, ", %s/s", rate);
+    long long s = (long long)t->left_ms / 1000;
+    if (t->left_ms < 0 || s > 999 * 3600) return;
+    if (s >= 3600)
+        snprintf(out + n, 64 - (size_t)n, ", %lld h %02lld min left", s / 3600, s / 60 % 60);
+    else if (s >= 60)
+        snprintf(out + n, 64 - (size_t)n, ", %lld min %02lld s left", s / 60, s % 60);
+    else
+        snprintf(out + n, 64 - (size_t)n, ", %lld s left", s);
+}
+
 static void draw_bar(ash_term *t, const char *stage, uint64_t done, uint64_t total)
 {
-    char bar[BAR_WIDTH + 1], a[16], b[16];
+    char bar[BAR_WIDTH + 1], a[16], b[16], rate[64];
     int full = total ? (int)(done * BAR_WIDTH / total) : 0;
     for (int i = 0; i < BAR_WIDTH; i++) bar[i] = i < full ? '#' : '.';
     bar[BAR_WIDTH] = 0;
     ash_value_show_bytes(done, a);
     ash_value_show_bytes(total, b);
+    show_rate(t, rate);
     if (total > 4096)
-        fprintf(stderr, "\r\033[K%s: %s [%s] %s of %s", t->what, stage, bar, a, b);
+        fprintf(stderr, "\r\033[K%s: %s [%s] %s of %s%s", t->what, stage, bar, a, b, rate);
     else
         fprintf(stderr, "\r\033[K%s: %s [%s]", t->what, stage, bar);
     t->drawn = true;
@@ -63,8 +82,11 @@ void ash_term_progress(ash_term *t, int stage, const char *stage_name, uint64_t 
     if (t->mode == ASH_TERM_BAR)
         draw_bar(t, stage_name, done, total);
     else if (t->mode == ASH_TERM_JSON)
-        fprintf(stderr, "{\"model\":\"%s\",\"stage\":\"%s\",\"done\":%llu,\"total\":%llu}\n",
-                t->what, stage_name, (unsigned long long)done, (unsigned long long)total);
+        fprintf(stderr,
+                "{\"model\":\"%s\",\"stage\":\"%s\",\"done\":%llu,\"total\":%llu,"
+                "\"bytes_per_second\":%llu,\"eta_seconds\":%lld}\n",
+                t->what, stage_name, (unsigned long long)done, (unsigned long long)total,
+                (unsigned long long)t->rate, t->rate && t->left_ms >= 0 ? (long long)t->left_ms / 1000 : -1);
     else if (fresh)
         fprintf(stderr, "%s: %s\n", t->what, stage_name);
     t->last_stage = stage;

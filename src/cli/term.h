@@ -12,6 +12,8 @@ typedef struct ash_term {
     int last_stage;
     int64_t last_ns;
     bool drawn; /* a bar is on the line */
+    uint64_t rate;   /* bytes a second, shown beside the bytes; 0: not shown. The caller may set both */
+    int64_t left_ms; /* time left at that rate; -1: not known */
     const char *what;
 } ash_term;
 

@@ -231,9 +231,8 @@ static void explain_place(const ash_catalogue *c, const search *s, ash_catalogue
     else
         snprintf(
             out->hint, sizeof out->hint,
-            "this version does not download: put all files under %.100s/models/%.80s/, or into "
-            "the hub cache",
-            c->folder, e->id);
+            "`ashley pull %.80s` fetches it; or put all files under %.100s/models/%.80s/",
+            e->id, c->folder, e->id);
 }
 
 static void explain_absence(const ash_catalogue *c, const search *s, bool consent,

@@ -228,6 +228,14 @@ static int resolve_folders(loader *l)
         rc = path(l, state, "/ashley", &c->state_dir);
     else
         rc = path(l, "~", "/.local/state/ashley", &c->state_dir);
+    if (!rc && c->hf_token_path)
+        rc = path(l, c->hf_token_path, "", &c->hub_token_file);
+    else if (!rc && c->hf_home)
+        rc = path(l, c->hf_home, "/token", &c->hub_token_file);
+    else if (!rc && c->xdg_cache_home)
+        rc = path(l, c->xdg_cache_home, "/huggingface/token", &c->hub_token_file);
+    else if (!rc)
+        rc = path(l, "~", "/.cache/huggingface/token", &c->hub_token_file);
     if (rc) return rc;
     if (c->hf_hub_cache) return path(l, c->hf_hub_cache, "", &c->hub_dir);
     if (c->hf_home) return path(l, c->hf_home, "/hub", &c->hub_dir);

@@ -97,6 +97,7 @@ typedef struct ash_config {
     bool hf_hub_offline;
     const char *https_proxy, *no_proxy;
     const char *hub_dir;   /* resolved from the HF keys: where the hub cache is; NULL without a home */
+    const char *hub_token_file; /* likewise: where a token is if HF_TOKEN is not set */
     const char *env_file;  /* the file that was read, or NULL */
     const char **notices;       /* lines for the log at start-up: unknown keys with the nearest known */
     size_t n_notices;           /* name, keys without effect yet */

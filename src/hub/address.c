@@ -1,5 +1,6 @@
-/* Owns the rules of where bytes may come from: origins, private ranges, redirects. Refuses, as hub.h says,
- * what would lead the program to a machine that the configuration did not name. Any thread. */
+/* Owns the rules of where bytes may come from: origins, private ranges, redirects. Refuses, as
+ * hub.h says, what would lead the program to a machine that the configuration did not name. Any
+ * thread. */
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <netinet/in.h>
@@ -52,7 +53,7 @@ static bool private6(const uint8_t a[16])
     static const uint8_t nat64[12] = {0x00, 0x64, 0xFF, 0x9B};
     if (!memcmp(a, zero, 12) || !memcmp(a, mapped, 12)) return private4(be32(a + 12)); /* ::1 too */
     if (!memcmp(a, nat64, 12)) return private4(be32(a + 12));
-    if (a[0] == 0x20 && a[1] == 0x02) return private4(be32(a + 2)); /* 6to4 */
+    if (a[0] == 0x20 && a[1] == 0x02) return private4(be32(a + 2));                /* 6to4 */
     if (a[0] == 0x00 && a[1] == 0x64 && a[2] == 0xFF && a[3] == 0x9B) return true; /* local NAT64 */
     return (a[0] & 0xFE) == 0xFC || (a[0] == 0xFE && a[1] >= 0x80) || a[0] == 0xFF;
 }
@@ -86,7 +87,8 @@ bool hub_host_private(const char *host)
 
 /* ---- URLs ---- */
 
-static bool part(const ash_curl *curl, CURLU *u, CURLUPart which, unsigned flags, char *out, size_t room)
+static bool part(const ash_curl *curl, CURLU *u, CURLUPart which, unsigned flags, char *out,
+                 size_t room)
 {
     char *text = NULL;
     bool ok = curl->url_get(u, which, &text, flags) == CURLUE_OK && text && strlen(text) < room;
@@ -139,20 +141,23 @@ int hub_address_check(ash_hub *h, const char *url, hub_origin *origin, ash_err *
     if (rc) return ash_err_prefix(err, "the hub redirects, but");
     if (hub_origin_eq(origin, &h->origin)) return 0;
     if (!origin->tls && !h->plain)
-        return ash_err_set(err, ASH_ENET, "the hub redirects from https to http, at %.200s: refused",
+        return ash_err_set(err, ASH_ENET,
+                           "the hub redirects from https to http, at %.200s: refused",
                            origin->host);
     if (hub_host_private(origin->host) && !atomic_load(&h->private_ok))
-        return ash_err_set(err, ASH_ENET,
-                           "the hub redirects to the private address %.200s: refused (only an endpoint that is "
-                           "at one itself may)",
-                           origin->host);
+        return ash_err_set(
+            err, ASH_ENET,
+            "the hub redirects to the private address %.200s: refused (only an endpoint that is "
+            "at one itself may)",
+            origin->host);
     return 0;
 }
 
 curl_socket_t hub_open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
 {
     hub_connect *c = user;
-    bool proxied = c->hub->proxy != NULL; /* then this is the proxy's address, which the user chose */
+    bool proxied =
+        c->hub->proxy != NULL; /* then this is the proxy's address, which the user chose */
     if (!proxied && hub_address_private(&address->addr)) {
         if (c->endpoint) {
             atomic_store(&c->hub->private_ok, true);

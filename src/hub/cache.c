@@ -1,12 +1,14 @@
 /* Owns the cache on disk, in the Python client's layout:
- *   models--ORG--NAME/blobs/HASH                          the content, once it is proved
- *                     blobs/HASH.a5e1e700.incomplete      what is fetched of it (its .journal: journal.c)
- *                     snapshots/COMMIT/PATH               -> ../../blobs/HASH (a copy where links are refused)
- *                     refs/REVISION                       the commit
- *                     trees/COMMIT.json                   the list of files, if the Python client wrote it
- *   .locks/models--ORG--NAME/HASH.lock                    flock(2): who has it may write HASH
- * A snapshot's link that does not name the announced hash is put anew. Any thread; what is written goes aside
- * and is renamed. */
+ *
+ *   models--ORG--NAME/blobs/HASH                       the content, once it is proved
+ *                     blobs/HASH.a5e1e700.incomplete   what of it is here (its .journal: journal.c)
+ *                     snapshots/COMMIT/PATH            -> ../../blobs/HASH, or a copy
+ *                     refs/REVISION                    the commit
+ *                     trees/COMMIT.json                the list of files, if the Python client kept it
+ *   .locks/models--ORG--NAME/HASH.lock                 flock(2): who has it may write HASH
+ *
+ * A snapshot's link that does not name the announced hash is put anew. What is written goes aside and
+ * is renamed. Any thread. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +25,7 @@
 
 enum { MAX_DEPTH = 8, COPY_BYTES = 1 << 20 };
 
-/* Unfinished files of the Python client have eight hex digits of chance here; ours are found again. */
+/* The Python client's unfinished files have eight hex digits of chance here; ours are found again. */
 #define PARTIAL ".a5e1e700.incomplete"
 
 int hub_os_error(ash_err *err, const char *verb, const char *path)
@@ -42,14 +44,17 @@ int hub_path(char out[HUB_PATH], ash_err *err, const char *fmt, ...)
     va_start(ap, fmt);
     int n = vsnprintf(out, HUB_PATH, fmt, ap);
     va_end(ap);
-    return n >= 0 && n < HUB_PATH ? 0 : ash_err_set(err, ASH_ELIMIT, "a path of the cache is too long: %.200s", out);
+    return n >= 0 && n < HUB_PATH
+               ? 0
+               : ash_err_set(err, ASH_ELIMIT, "a path of the cache is too long: %.200s", out);
 }
 
 int hub_cache_repo(const ash_hub *h, const char *repo, char out[HUB_PATH], ash_err *err)
 {
     const char *slash = strchr(repo, '/');
     if (!slash) return hub_path(out, err, "%s/models--%s", h->cache_dir, repo);
-    return hub_path(out, err, "%s/models--%.*s--%s", h->cache_dir, (int)(slash - repo), repo, slash + 1);
+    return hub_path(out, err, "%s/models--%.*s--%s", h->cache_dir, (int)(slash - repo), repo,
+                    slash + 1);
 }
 
 const char *hub_blob_name(const ash_hub_file *f)
@@ -57,8 +62,8 @@ const char *hub_blob_name(const ash_hub_file *f)
     return f->sha256 ? f->sha256 : f->git;
 }
 
-int hub_cache_file(const ash_hub *h, const ash_hub_tree *t, const ash_hub_file *f, int which, char out[HUB_PATH],
-                   ash_err *err)
+int hub_cache_file(const ash_hub *h, const ash_hub_tree *t, const ash_hub_file *f, int which,
+                   char out[HUB_PATH], ash_err *err)
 {
     static const char *const ends[] = {"", PARTIAL, PARTIAL ".journal"};
     char repo[HUB_PATH];
@@ -66,8 +71,8 @@ int hub_cache_file(const ash_hub *h, const ash_hub_tree *t, const ash_hub_file *
     return rc ? rc : hub_path(out, err, "%s/blobs/%s%s", repo, hub_blob_name(f), ends[which]);
 }
 
-static int snapshot_file(const ash_hub *h, const ash_hub_tree *t, const ash_hub_file *f, char out[HUB_PATH],
-                         ash_err *err)
+static int snapshot_file(const ash_hub *h, const ash_hub_tree *t, const ash_hub_file *f,
+                         char out[HUB_PATH], ash_err *err)
 {
     char repo[HUB_PATH];
     int rc = hub_cache_repo(h, t->repo, repo, err);
@@ -106,11 +111,12 @@ bool hub_cache_linked(const ash_hub *h, const ash_hub_tree *t, const ash_hub_fil
 bool hub_cache_blob(const ash_hub *h, const ash_hub_tree *t, const ash_hub_file *f)
 {
     char path[HUB_PATH];
-    return hub_blob_name(f) && !hub_cache_file(h, t, f, HUB_BLOB, path, NULL) && is_whole(path, f->size);
+    return hub_blob_name(f) && !hub_cache_file(h, t, f, HUB_BLOB, path, NULL) &&
+           is_whole(path, f->size);
 }
 
-int hub_cache_peek(const ash_hub *h, const ash_hub_tree *t, const ash_hub_file *f, uint64_t offset, size_t n,
-                   ash_buf *out, ash_err *err)
+int hub_cache_peek(const ash_hub *h, const ash_hub_tree *t, const ash_hub_file *f, uint64_t offset,
+                   size_t n, ash_buf *out, ash_err *err)
 {
     char path[HUB_PATH];
     int rc = hub_cache_blob(h, t, f) ? hub_cache_file(h, t, f, HUB_BLOB, path, err)
@@ -123,7 +129,9 @@ int hub_cache_peek(const ash_hub *h, const ash_hub_tree *t, const ash_hub_file *
     for (size_t got = 0; got < n && !rc;) {
         ssize_t r = pread(fd, to + got, n - got, (off_t)(offset + got));
         if (r < 0 && errno == EINTR) continue;
-        if (r <= 0) rc = r ? hub_os_error(err, "read", path) : ash_err_set(err, ASH_EFORMAT, "'%s' is cut", path);
+        if (r <= 0)
+            rc = r ? hub_os_error(err, "read", path)
+                   : ash_err_set(err, ASH_EFORMAT, "'%s' is cut", path);
         got += r > 0 ? (size_t)r : 0;
     }
     if (!rc) out->len += n;
@@ -131,14 +139,17 @@ int hub_cache_peek(const ash_hub *h, const ash_hub_tree *t, const ash_hub_file *
     return rc;
 }
 
-bool hub_cache_commit(const ash_hub *h, const char *repo, const char *revision, char out[HUB_COMMIT + 1])
+bool hub_cache_commit(const ash_hub *h, const char *repo, const char *revision,
+                      char out[HUB_COMMIT + 1])
 {
     char dir[HUB_PATH], path[HUB_PATH];
     ash_buf ref = {0};
     if (hub_cache_repo(h, repo, dir, NULL)) return false;
-    bool ok = !hub_path(path, NULL, "%s/refs/%s", dir, revision) && !ash_fs_read(path, 64, &ref, NULL);
+    bool ok =
+        !hub_path(path, NULL, "%s/refs/%s", dir, revision) && !ash_fs_read(path, 64, &ref, NULL);
     const char *commit = ok ? ash_buf_cstr(&ref) : revision;
-    ok = strspn(commit, "0123456789abcdef") == HUB_COMMIT && !commit[HUB_COMMIT + strspn(commit + HUB_COMMIT, "\r\n ")];
+    ok = strspn(commit, "0123456789abcdef") == HUB_COMMIT &&
+         !commit[HUB_COMMIT + strspn(commit + HUB_COMMIT, "\r\n ")];
     if (ok) {
         memcpy(out, commit, HUB_COMMIT);
         out[HUB_COMMIT] = 0;
@@ -179,8 +190,8 @@ int hub_cache_walk(const ash_hub *h, hub_list *l, ash_err *err)
 
 /* ---- writing ---- */
 
-/* mkdir -p with the user's umask: caches are shared by groups, as the Python client has it. `path` ends before
- * the name of a file if `file`. */
+/* mkdir -p with the user's umask: caches are shared by groups, as the Python client has it. `path`
+ * ends before the name of a file if `file`. */
 static int make_folders(const char *path, bool file, ash_err *err)
 {
     char part[HUB_PATH];
@@ -194,7 +205,8 @@ static int make_folders(const char *path, bool file, ash_err *err)
         if (*s && *s != '/') continue;
         char c = *s;
         *s = 0;
-        if (mkdir(part, 0777) && errno != EEXIST) return hub_os_error(err, "create the folder", part);
+        if (mkdir(part, 0777) && errno != EEXIST)
+            return hub_os_error(err, "create the folder", part);
         *s = c;
         if (!c) return 0;
     }
@@ -215,9 +227,10 @@ int hub_sync_folder(const char *file, ash_err *err)
 
 int hub_cache_prepare(const ash_hub *h, const ash_hub_tree *t, ash_err *err)
 {
-    static const char tag[] = "Signature: 8a477f597d28d172789f06886806bc55\n"
-                              "# This file is a cache directory tag created by ashley.\n"
-                              "# For information about cache directory tags, see https://bford.info/cachedir/\n";
+    static const char tag[] =
+        "Signature: 8a477f597d28d172789f06886806bc55\n"
+        "# This file is a cache directory tag created by ashley.\n"
+        "# For information about cache directory tags, see https://bford.info/cachedir/\n";
     char repo[HUB_PATH], path[HUB_PATH];
     int rc = hub_cache_repo(h, t->repo, repo, err);
     if (!rc) rc = hub_path(path, err, "%s/blobs", repo);
@@ -236,18 +249,22 @@ int hub_cache_prepare(const ash_hub *h, const ash_hub_tree *t, ash_err *err)
     return 0;
 }
 
-int hub_cache_lock(const ash_hub *h, const ash_hub_tree *t, const ash_hub_file *f, int *fd, ash_err *err)
+int hub_cache_lock(const ash_hub *h, const ash_hub_tree *t, const ash_hub_file *f, int *fd,
+                   ash_err *err)
 {
     char repo[HUB_PATH], path[HUB_PATH];
     struct stat held, named;
     int rc = hub_cache_repo(h, t->repo, repo, err);
-    if (!rc) rc = hub_path(path, err, "%s/.locks/%s/%s.lock", h->cache_dir, strrchr(repo, '/') + 1, hub_blob_name(f));
+    if (!rc)
+        rc = hub_path(path, err, "%s/.locks/%s/%s.lock", h->cache_dir, strrchr(repo, '/') + 1,
+                      hub_blob_name(f));
     if (rc) return rc;
     *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0664);
     if (*fd < 0) return hub_os_error(err, "open the lock", path);
     bool free = !flock(*fd, LOCK_EX | LOCK_NB);
     int e = errno;
-    /* Whoever had it may have removed the file: then the lock is on one that nobody else will open. */
+    /* Whoever had it may have removed the file: then the lock is on one that nobody else will open.
+     */
     if (free && !fstat(*fd, &held) && !stat(path, &named) && held.st_ino == named.st_ino &&
         held.st_dev == named.st_dev)
         return 0;
@@ -263,7 +280,8 @@ static int copy_bytes(int from, int to)
     char *buf = malloc(COPY_BYTES);
     ssize_t n = buf ? 1 : -1;
     while (n > 0 && (n = read(from, buf, COPY_BYTES)) != 0) {
-        if (n < 0 && errno == EINTR) n = 1;
+        if (n < 0 && errno == EINTR)
+            n = 1;
         else if (n > 0)
             for (ssize_t at = 0, w; at < n; at += w)
                 if ((w = write(to, buf + at, (size_t)(n - at))) < 0) {
@@ -301,7 +319,8 @@ int hub_cache_link(const ash_hub *h, const ash_hub_tree *t, const ash_hub_file *
     size_t n = strlen(target);
     for (const char *p = f->path; *p; p++)
         if (*p == '/' && n + 3 < sizeof target) memcpy(target + n, "../", 3), n += 3;
-    if (snprintf(target + n, sizeof target - n, "blobs/%s", hub_blob_name(f)) >= (int)(sizeof target - n))
+    if (snprintf(target + n, sizeof target - n, "blobs/%s", hub_blob_name(f)) >=
+        (int)(sizeof target - n))
         return ash_err_set(err, ASH_ELIMIT, "a path of the cache is too long");
     unlink(aside);
     if (!symlink(target, aside)) {
@@ -323,7 +342,8 @@ int hub_cache_ref(const ash_hub *h, const ash_hub_tree *t, ash_err *err)
     int rc = hub_cache_repo(h, t->repo, repo, err);
     if (!rc) rc = hub_path(path, err, "%s/refs/%s", repo, t->revision);
     if (rc) return rc;
-    bool same = !ash_fs_read(path, 64, &old, NULL) && old.len == HUB_COMMIT && !memcmp(old.data, t->commit, HUB_COMMIT);
+    bool same = !ash_fs_read(path, 64, &old, NULL) && old.len == HUB_COMMIT &&
+                !memcmp(old.data, t->commit, HUB_COMMIT);
     ash_buf_release(&old);
     if (same) return 0;
     rc = make_folders(path, true, err);

@@ -1,5 +1,6 @@
-/* Owns the choice of the files that a model needs from a repository's list. Refuses a choice between several
- * GGUF files that nobody made, sets with parts missing, and pins that the hub's hashes contradict. Pure. */
+/* Owns the choice of the files that a model needs from a repository's list. Refuses a choice
+ * between several GGUF files that nobody made, sets with parts missing, and pins that the hub's
+ * hashes contradict. Pure. */
 #include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,7 @@ enum { NAMED = 400 }; /* bytes of candidates in a message */
 typedef struct choice {
     ash_hub_plan plan; /* first: what callers hold */
     const ash_hub_want *want;
-    bool *taken;       /* of the tree's files */
+    bool *taken; /* of the tree's files */
 } choice;
 
 static bool ends_with(const char *s, const char *end)
@@ -34,8 +35,8 @@ static bool digits(const char *p, size_t n)
     return n > 0;
 }
 
-/* STEM-00001-of-00003.gguf: the stem's length, part and parts; 0 if the name is of no split file. Five digits
- * or six (DeepSeek's safetensors have six after "of"). */
+/* STEM-00001-of-00003.gguf: the stem's length, part and parts; 0 if the name is of no split file.
+ * Five digits or six (DeepSeek's safetensors have six after "of"). */
 static size_t split_name(const char *path, const char *end, unsigned *part, unsigned *parts)
 {
     size_t n = strlen(path), e = strlen(end);
@@ -64,8 +65,9 @@ static int no_weights(const choice *c, const char *what, ash_err *err)
         torch |= ends_with(t->files[i].path, ".bin") || ends_with(t->files[i].path, ".pth");
     }
     bool any = gguf || safetensors || torch;
-    return ash_err_set(err, ASH_ENOENT, "'%s' has no %s%s%s%s%s%s", t->repo, what, any ? "; it has" : "",
-                       gguf ? " GGUF" : "", safetensors ? " safetensors" : "", torch ? " PyTorch" : "",
+    return ash_err_set(err, ASH_ENOENT, "'%s' has no %s%s%s%s%s%s", t->repo, what,
+                       any ? "; it has" : "", gguf ? " GGUF" : "",
+                       safetensors ? " safetensors" : "", torch ? " PyTorch" : "",
                        t->whole ? "" : " (in the cache; the hub was not asked)");
 }
 
@@ -81,14 +83,15 @@ static int take_set(choice *c, size_t first, const char *end, ash_err *err)
     }
     for (size_t i = 0; i < t->n_files; i++) {
         const char *path = t->files[i].path;
-        if (split_name(path, end, &p, &n) != stem || n != parts || memcmp(path, t->files[first].path, stem))
+        if (split_name(path, end, &p, &n) != stem || n != parts ||
+            memcmp(path, t->files[first].path, stem))
             continue;
         c->taken[i] = true;
         found++;
     }
     if (found == parts) return 0;
-    return ash_err_set(err, ASH_EFORMAT, "'%s' has %u of the %u parts of '%.200s'%s", t->repo, found, parts,
-                       t->files[first].path, t->whole ? "" : " in the cache");
+    return ash_err_set(err, ASH_EFORMAT, "'%s' has %u of the %u parts of '%.200s'%s", t->repo,
+                       found, parts, t->files[first].path, t->whole ? "" : " in the cache");
 }
 
 /* ---- GGUF ---- */
@@ -107,8 +110,8 @@ static bool has_quant(const char *path, const char *quant)
 static bool matches(const ash_hub_want *w, const char *path)
 {
     for (size_t i = 0; i < w->n_files; i++)
-        if (!fnmatch(w->files[i], path, FNM_CASEFOLD) && (in_root(path) || strchr(w->files[i], '/') ||
-                                                          ends_with(path, ".gguf")))
+        if (!fnmatch(w->files[i], path, FNM_CASEFOLD) &&
+            (in_root(path) || strchr(w->files[i], '/') || ends_with(path, ".gguf")))
             return true;
     return !w->n_files;
 }
@@ -125,7 +128,8 @@ static bool first_part(const ash_hub_tree *t, size_t i)
     return !split_name(t->files[i].path, ".gguf", &part, &parts) || part == 1;
 }
 
-/* The sets that `quant` (may be NULL) and the patterns mean: their number, the first one, all names. */
+/* The sets that `quant` (may be NULL) and the patterns mean: their number, the first one, all
+ * names. */
 static size_t count_sets(const choice *c, const char *quant, size_t *first, char names[NAMED])
 {
     const ash_hub_tree *t = c->plan.tree;
@@ -133,7 +137,8 @@ static size_t count_sets(const choice *c, const char *quant, size_t *first, char
     names[0] = 0;
     for (size_t i = 0; i < t->n_files; i++) {
         const char *path = t->files[i].path;
-        if (!is_gguf(path) || !matches(c->want, path) || (quant && !has_quant(path, quant)) || !first_part(t, i))
+        if (!is_gguf(path) || !matches(c->want, path) || (quant && !has_quant(path, quant)) ||
+            !first_part(t, i))
             continue;
         if (!n++) *first = i;
         size_t need = strlen(path) + 3;
@@ -155,14 +160,19 @@ static int choose_gguf(choice *c, ash_err *err)
         if (count_sets(c, "Q4_K_M", &usual, all) == 1) first = usual, n = 1;
     }
     if (n > 1)
-        return ash_err_set(err, ASH_ENOENT, "%zu GGUF files of '%s' could be meant, name one as %s:QUANT: %.250s", n,
+        return ash_err_set(err, ASH_ENOENT,
+                           "%zu GGUF files of '%s' could be meant, name one as %s:QUANT: %.250s", n,
                            t->repo, t->repo, names);
     if (!n) {
         ash_hub_want any = {0};
         choice open = {.plan = c->plan, .want = &any};
         if (!count_sets(&open, NULL, &first, all)) return no_weights(c, "GGUF file", err);
-        return ash_err_set(err, ASH_ENOENT, "'%s' has no GGUF file for '%.60s'; it has: %.300s", t->repo,
-                           c->want->quant ? c->want->quant : c->want->n_files ? c->want->files[0] : "", all);
+        return ash_err_set(err, ASH_ENOENT, "'%s' has no GGUF file for '%.60s'; it has: %.300s",
+                           t->repo,
+                           c->want->quant     ? c->want->quant
+                           : c->want->n_files ? c->want->files[0]
+                                              : "",
+                           all);
     }
     c->plan.weights = t->files[first].path;
     return take_set(c, first, ".gguf", err);
@@ -179,7 +189,8 @@ static bool training_state(const char *name)
     return false;
 }
 
-/* The only file of the root that matches one of the patterns: its index, or SIZE_MAX with *several. */
+/* The only file of the root that matches one of the patterns: its index, or SIZE_MAX with *several.
+ */
 static size_t only(const ash_hub_tree *t, const char *const *patterns, bool *several)
 {
     size_t found = SIZE_MAX;
@@ -195,7 +206,8 @@ static size_t only(const ash_hub_tree *t, const char *const *patterns, bool *sev
     return *several ? SIZE_MAX : found;
 }
 
-/* The shards of NAME.safetensors.index.json: those named after it; if there are none, all files of the kind. */
+/* The shards of NAME.safetensors.index.json: those named after it; if there are none, all files of
+ * the kind. */
 static int take_shards(choice *c, size_t index, const char *end, ash_err *err)
 {
     const ash_hub_tree *t = c->plan.tree;
@@ -208,33 +220,43 @@ static int take_shards(choice *c, size_t index, const char *end, ash_err *err)
             !memcmp(t->files[i].path, path, stem))
             return take_set(c, i, end, err);
     for (size_t i = 0; i < t->n_files; i++)
-        if (in_root(t->files[i].path) && ends_with(t->files[i].path, end) && !training_state(t->files[i].path)) {
+        if (in_root(t->files[i].path) && ends_with(t->files[i].path, end) &&
+            !training_state(t->files[i].path)) {
             c->taken[i] = true;
             taken++;
         }
     return taken ? 0
-                 : ash_err_set(err, ASH_EFORMAT, "'%s' has '%.200s' but none of its files", t->repo, path);
+                 : ash_err_set(err, ASH_EFORMAT, "'%s' has '%.200s' but none of its files", t->repo,
+                               path);
 }
 
 /* In the order of format/checkpoint.h. ASH_EAGAIN: there is none of this kind. */
 static int choose_kind(choice *c, bool torch, ash_err *err)
 {
     static const char *const steps[2][5][4] = {
-        {{"model.safetensors.index.json"}, {"model.safetensors"}, {"*.safetensors.index.json"},
-         {"gptq_model-*.safetensors"}, {"*.safetensors"}},
-        {{"pytorch_model.bin.index.json"}, {"pytorch_model.bin"}, {"*.bin.index.json"},
-         {"*.bin", "*.pt", "*.pth"}, {NULL}},
+        {{"model.safetensors.index.json"},
+         {"model.safetensors"},
+         {"*.safetensors.index.json"},
+         {"gptq_model-*.safetensors"},
+         {"*.safetensors"}},
+        {{"pytorch_model.bin.index.json"},
+         {"pytorch_model.bin"},
+         {"*.bin.index.json"},
+         {"*.bin", "*.pt", "*.pth"},
+         {NULL}},
     };
     const char *end = torch ? ".bin" : ".safetensors";
     bool several = false;
     for (size_t s = 0; s < 5 && steps[torch][s][0]; s++) {
         size_t i = only(c->plan.tree, steps[torch][s], &several);
         if (several)
-            return ash_err_set(err, ASH_ENOENT, "several files of '%s' could be meant ('%s'): name them in the "
-                                                "catalogue's \"files\"",
+            return ash_err_set(err, ASH_ENOENT,
+                               "several files of '%s' could be meant ('%s'): name them in the "
+                               "catalogue's \"files\"",
                                c->plan.tree->repo, steps[torch][s][0]);
         if (i == SIZE_MAX) continue;
-        if (ends_with(c->plan.tree->files[i].path, ".index.json")) return take_shards(c, i, end, err);
+        if (ends_with(c->plan.tree->files[i].path, ".index.json"))
+            return take_shards(c, i, end, err);
         c->taken[i] = true;
         return 0;
     }
@@ -244,11 +266,13 @@ static int choose_kind(choice *c, bool torch, ash_err *err)
 /* Configuration, tokenizer and template: what format and text read. */
 static void take_side_files(choice *c)
 {
-    static const char *const names[] = {
-        "config.json",          "generation_config.json",  "quantize_config.json", "quant_config.json",
-        "tokenizer.json",       "tokenizer_config.json",   "tokenizer.model",      "special_tokens_map.json",
-        "added_tokens.json",    "vocab.json",              "merges.txt",           "chat_template.jinja",
-        "chat_template.json"};
+    static const char *const names[] = {"config.json",          "generation_config.json",
+                                        "quantize_config.json", "quant_config.json",
+                                        "tokenizer.json",       "tokenizer_config.json",
+                                        "tokenizer.model",      "special_tokens_map.json",
+                                        "added_tokens.json",    "vocab.json",
+                                        "merges.txt",           "chat_template.jinja",
+                                        "chat_template.json"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const ash_hub_file *f = ash_hub_tree_find(c->plan.tree, names[i]);
         if (f) c->taken[f - c->plan.tree->files] = true;
@@ -267,8 +291,8 @@ static int take_patterns(choice *c, ash_err *err)
             gguf = true;
         else
             c->taken[i] = true;
-        weights |= ends_with(path, ".safetensors") || ends_with(path, ".bin") || ends_with(path, ".pt") ||
-                   ends_with(path, ".pth");
+        weights |= ends_with(path, ".safetensors") || ends_with(path, ".bin") ||
+                   ends_with(path, ".pt") || ends_with(path, ".pth");
     }
     if (gguf && !weights) return choose_gguf(c, err);
     return weights ? 0 : no_weights(c, "weights that the catalogue's \"files\" name", err);
@@ -307,15 +331,17 @@ static int pin(choice *c, size_t i, ash_err *err)
         if (fnmatch(p->file, f->path, 0) && fnmatch(p->file, name, 0)) continue;
         c->plan.pins[i] = p->sha256;
         if (f->sha256 && strcmp(f->sha256, p->sha256))
-            return ash_err_set(err, ASH_EFORMAT,
-                               "'%.150s' of '%s': the catalogue's SHA-256 is %.64s, the hub announces %.64s: not "
-                               "fetched",
-                               f->path, c->plan.tree->repo, p->sha256, f->sha256);
+            return ash_err_set(
+                err, ASH_EFORMAT,
+                "'%.150s' of '%s': the catalogue's SHA-256 is %.64s, the hub announces %.64s: not "
+                "fetched",
+                f->path, c->plan.tree->repo, p->sha256, f->sha256);
     }
     return 0;
 }
 
-int ash_hub_choose(const ash_hub_tree *t, const ash_hub_want *want, ash_hub_plan **out, ash_err *err)
+int ash_hub_choose(const ash_hub_tree *t, const ash_hub_want *want, ash_hub_plan **out,
+                   ash_err *err)
 {
     choice *c = calloc(1, sizeof *c);
     size_t cells = t->n_files + 1;
@@ -327,7 +353,7 @@ int ash_hub_choose(const ash_hub_tree *t, const ash_hub_want *want, ash_hub_plan
     c->plan.files = calloc(cells, sizeof *c->plan.files);
     c->plan.pins = calloc(cells, sizeof *c->plan.pins);
     int rc = c->taken && c->plan.files && c->plan.pins ? choose_files(c, err)
-                                                        : ash_err_nomem(err, "a choice of files");
+                                                       : ash_err_nomem(err, "a choice of files");
     for (size_t i = 0; !rc && i < t->n_files; i++)
         if (c->taken[i]) {
             c->plan.files[c->plan.n_files++] = &t->files[i];

@@ -1,5 +1,6 @@
-/* Owns the client: its settings, the options of every request, small requests as a whole, and what an answer
- * or its absence means. Refuses redirects that address.c refuses. Any thread, each with its own call. */
+/* Owns the client: its settings, the options of every request, small requests as a whole, and what
+ * an answer or its absence means. Refuses redirects that address.c refuses. Any thread, each with
+ * its own call. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +10,12 @@
 #include "base/fs.h"
 #include "hub/hub_private.h"
 
-enum { BACKOFF_FIRST_MS = 250, BACKOFF_MOST_MS = 8000, SLICE_MS = 50, SLOWEST = 512 /* bytes a second */ };
+enum {
+    BACKOFF_FIRST_MS = 250,
+    BACKOFF_MOST_MS = 8000,
+    SLICE_MS = 50,
+    SLOWEST = 512 /* bytes a second */
+};
 
 /* ---- opening ---- */
 
@@ -30,7 +36,8 @@ static int take_endpoint(ash_hub *h, const char *endpoint, ash_err *err)
     size_t n = strlen(h->endpoint);
     while (n && h->endpoint[n - 1] == '/') h->endpoint[--n] = 0;
     if (http && n > 8 && !strpbrk(h->endpoint, "?# \t\r\n")) return 0;
-    return ash_err_set(err, ASH_EINVAL, "the hub's endpoint must be an address of http:// or https://");
+    return ash_err_set(err, ASH_EINVAL,
+                       "the hub's endpoint must be an address of http:// or https://");
 }
 
 static int take_token(ash_hub *h, const char *token, ash_err *err)
@@ -38,7 +45,8 @@ static int take_token(ash_hub *h, const char *token, ash_err *err)
     if (!token || !*token) return 0;
     for (const char *p = token; *p; p++)
         if ((unsigned char)*p <= 0x20 || (unsigned char)*p >= 0x7F)
-            return ash_err_set(err, ASH_EINVAL, "the hub's token holds a character that no token has");
+            return ash_err_set(err, ASH_EINVAL,
+                               "the hub's token holds a character that no token has");
     size_t n = strlen(token) + sizeof "Authorization: Bearer ";
     h->authorization = malloc(n);
     if (!h->authorization) return ash_err_nomem(err, "the hub's token");
@@ -64,7 +72,8 @@ int ash_hub_open(const ash_hub_opts *o, ash_hub **out, ash_err *err)
     h->no_proxy = copy(o->no_proxy, &ok);
     int rc = !ok ? ash_err_nomem(err, "the hub client") : take_endpoint(h, o->endpoint, err);
     if (!rc && !h->cache_dir)
-        rc = ash_err_set(err, ASH_EINVAL, "there is no folder for the hub's cache: set HF_HUB_CACHE or HOME");
+        rc = ash_err_set(err, ASH_EINVAL,
+                         "there is no folder for the hub's cache: set HF_HUB_CACHE or HOME");
     if (!rc) rc = take_token(h, o->token, err);
     if (rc) {
         ash_hub_close(h);
@@ -87,24 +96,19 @@ void ash_hub_close(ash_hub *h)
     free(h);
 }
 
-int ash_hub_read_token(const char *token_path, const char *hf_home, char **out, ash_err *err)
+int ash_hub_read_token(const char *path, char **out, ash_err *err)
 {
     ash_buf text;
-    char *path = token_path && *token_path ? strdup(token_path)
-                 : hf_home && *hf_home     ? ash_fs_join(hf_home, "token")
-                                           : NULL;
     *out = NULL;
-    if (!path) return (token_path && *token_path) || (hf_home && *hf_home) ? ash_err_nomem(err, "token") : 0;
     int rc = ash_fs_read(path, ASH_MAX_HUB_TOKEN, &text, err);
     if (!rc) {
         const char *p = ash_buf_cstr(&text);
         p += strspn(p, " \t\r\n");
         size_t n = strcspn(p, " \t\r\n");
         if (n && !(*out = strndup(p, n))) rc = ash_err_nomem(err, "token");
-        explicit_bzero(text.data, text.len);
+        if (text.data) explicit_bzero(text.data, text.len);
     }
     ash_buf_release(&text);
-    free(path);
     return rc == ASH_ENOENT ? 0 : rc;
 }
 
@@ -126,8 +130,8 @@ int hub_ready(ash_hub *h, ash_err *err)
 
 /* ---- every request ---- */
 
-int hub_request_setup(ash_hub *h, CURL *e, const char *url, hub_connect *connect, struct curl_slist **list,
-                      ash_err *err)
+int hub_request_setup(ash_hub *h, CURL *e, const char *url, hub_connect *connect,
+                      struct curl_slist **list, ash_err *err)
 {
     const ash_curl *c = &h->curl;
     hub_origin origin;
@@ -187,25 +191,28 @@ bool hub_status_passes(long status)
     return status == 408 || status == 425 || status == 429 || (status >= 500 && status != 501);
 }
 
-static int denied(const ash_hub *h, long status, const hub_headers *headers, const char *repo, ash_err *err)
+static int denied(const ash_hub *h, long status, const hub_headers *headers, const char *repo,
+                  ash_err *err)
 {
     const char *token = h->authorization ? "the account of HF_TOKEN" : "your account";
     if (!strcmp(headers->error_code, "GatedRepo"))
-        return ash_err_set(err, ASH_EAUTH,
-                           "'%s' is gated: accept its terms with %s at %.150s/%s%s", repo, token, h->endpoint,
-                           repo, h->authorization ? "" : ", and set HF_TOKEN to a token of that account");
+        return ash_err_set(err, ASH_EAUTH, "'%s' is gated: accept its terms with %s at %.150s/%s%s",
+                           repo, token, h->endpoint, repo,
+                           h->authorization ? "" : ", and set HF_TOKEN to a token of that account");
     if (strstr(headers->error_text, "disabled"))
         return ash_err_set(err, ASH_EAUTH, "'%s' is disabled on the hub", repo);
     if (status == 401 && h->authorization)
-        return ash_err_set(err, ASH_EAUTH,
-                           "the hub does not accept HF_TOKEN for '%s': the token is wrong or has expired, or the "
-                           "repository is private or does not exist",
-                           repo);
+        return ash_err_set(
+            err, ASH_EAUTH,
+            "the hub does not accept HF_TOKEN for '%s': the token is wrong or has expired, or the "
+            "repository is private or does not exist",
+            repo);
     if (status == 401)
-        return ash_err_set(err, ASH_EAUTH,
-                           "'%s' is private, gated or does not exist: check the name, or set HF_TOKEN to a token "
-                           "that may read it",
-                           repo);
+        return ash_err_set(
+            err, ASH_EAUTH,
+            "'%s' is private, gated or does not exist: check the name, or set HF_TOKEN to a token "
+            "that may read it",
+            repo);
     return ash_err_set(err, ASH_EAUTH, "the hub refuses access to '%s'%s%s%s", repo,
                        *headers->error_text ? ": " : "", headers->error_text,
                        h->authorization ? "" : "; set HF_TOKEN if it is private");
@@ -218,27 +225,29 @@ int hub_status_error(const ash_hub *h, long status, const hub_headers *headers, 
     if (status == 404 && !strcmp(headers->error_code, "RevisionNotFound"))
         return ash_err_set(err, ASH_ENOENT, "'%s' has no revision '%.100s'", repo, revision);
     if (status == 404 && path)
-        return ash_err_set(err, ASH_ENOENT, "'%s' has no file '%.200s' at revision '%.100s'", repo, path,
-                           revision);
+        return ash_err_set(err, ASH_ENOENT, "'%s' has no file '%.200s' at revision '%.100s'", repo,
+                           path, revision);
     if (status == 404)
         return ash_err_set(err, ASH_ENOENT, "no repository '%s' on %.150s%s", repo, h->endpoint,
                            h->authorization ? "" : "; if it is private, set HF_TOKEN");
     if (status == 429 && headers->retry_after_s > 0)
-        return ash_err_set(err, ASH_ENET, "the hub answers 429, too many requests: try again in %d s",
+        return ash_err_set(err, ASH_ENET,
+                           "the hub answers 429, too many requests: try again in %d s",
                            headers->retry_after_s);
     return ash_err_set(err, ASH_ENET, "the hub answers %ld for '%s'%s%s%s%.150s", status, repo,
                        path ? ", file " : "", path ? path : "", *headers->error_text ? ": " : "",
                        headers->error_text);
 }
 
-int hub_transfer_error(const ash_hub *h, CURLcode code, const hub_connect *connect, const char *what,
-                       ash_err *err)
+int hub_transfer_error(const ash_hub *h, CURLcode code, const hub_connect *connect,
+                       const char *what, ash_err *err)
 {
     if (connect->refused)
-        return ash_err_set(err, ASH_ENET,
-                           "%s: the address is in a private range: refused (only an endpoint that is in one "
-                           "itself may lead there)",
-                           what);
+        return ash_err_set(
+            err, ASH_ENET,
+            "%s: the address is in a private range: refused (only an endpoint that is in one "
+            "itself may lead there)",
+            what);
     if (code == CURLE_OPERATION_TIMEDOUT)
         return ash_err_set(err, ASH_ENET, "%s: no answer in time, or no bytes for %lld s", what,
                            (long long)(h->stall_ms + 999) / 1000);
@@ -261,7 +270,8 @@ static size_t on_body(char *p, size_t size, size_t n, void *user)
     size_t bytes = size * n;
     size_t keep = bytes;
     if (x->q->length && x->answer->body.len + bytes > x->q->length)
-        keep = x->q->length - x->answer->body.len; /* a host without ranges: what was asked for is here */
+        keep = x->q->length -
+               x->answer->body.len; /* a host without ranges: what was asked for is here */
     if (ash_buf_add(&x->answer->body, p, keep)) {
         x->over = true;
         return 0;
@@ -291,7 +301,8 @@ static void reset(hub_answer *a, size_t max)
     hub_headers_init(&a->headers);
 }
 
-/* One request to one URL. *next is where it redirects to, the caller's, or NULL. ASH_EAGAIN: it may pass. */
+/* One request to one URL. *next is where it redirects to, the caller's, or NULL. ASH_EAGAIN: it may
+ * pass. */
 static int exchange_once(exchange *x, CURL *e, const char *url, char **next, ash_err *err)
 {
     ash_hub *h = x->hub;
@@ -323,8 +334,9 @@ static int exchange_once(exchange *x, CURL *e, const char *url, char **next, ash
     if (hub_cancelled(x->q->cancel))
         rc = ash_err_set(err, ASH_ECANCELED, "interrupted");
     else if (x->over)
-        rc = ash_err_set(err, ASH_ELIMIT, "%s: the answer is larger than %zu bytes, or its headers are",
-                         x->q->what, x->q->max);
+        rc = ash_err_set(err, ASH_ELIMIT,
+                         "%s: the answer is larger than %zu bytes, or its headers are", x->q->what,
+                         x->q->max);
     else if (code != CURLE_OK && !enough)
         rc = hub_transfer_error(h, code, &connect, x->q->what, err);
     else if (x->answer->status / 100 == 3 && to && !(*next = strdup(to)))
@@ -349,16 +361,17 @@ static int exchange_follow(exchange *x, CURL *e, ash_err *err)
             rc = ash_err_set(err, ASH_ENET, "%s: the hub redirects in circles", x->q->what);
         else if (!(rc = hub_address_check(x->hub, next, &origin, err)) && !x->q->anywhere &&
                  !hub_origin_eq(&origin, &x->hub->origin))
-            rc = ash_err_set(err, ASH_ENET, "%s: the hub redirects to %.200s: not followed; set HF_ENDPOINT to "
-                                            "that host if it is the right one",
+            rc = ash_err_set(err, ASH_ENET,
+                             "%s: the hub redirects to %.200s: not followed; set HF_ENDPOINT to "
+                             "that host if it is the right one",
                              x->q->what, origin.host);
     }
     free(url);
     return rc;
 }
 
-int hub_ask(ash_hub *h, const hub_question *q, const char *repo, const char *revision, hub_answer *out,
-            ash_err *err)
+int hub_ask(ash_hub *h, const hub_question *q, const char *repo, const char *revision,
+            hub_answer *out, ash_err *err)
 {
     ash_err own = ASH_ERR_INIT;
     exchange x = {.hub = h, .q = q, .answer = out};
@@ -372,7 +385,8 @@ int hub_ask(ash_hub *h, const hub_question *q, const char *repo, const char *rev
         rc = exchange_follow(&x, e, err);
         bool passes = rc == ASH_EAGAIN || (!rc && hub_status_passes(out->status));
         if (!passes) break;
-        int64_t wait = ++failed < h->attempts ? hub_backoff_ms(failed, out->headers.retry_after_s) : -1;
+        int64_t wait =
+            ++failed < h->attempts ? hub_backoff_ms(failed, out->headers.retry_after_s) : -1;
         if (wait < 0) break;
         if (!hub_sleep(wait, q->cancel)) {
             rc = ash_err_set(err, ASH_ECANCELED, "interrupted");
@@ -380,12 +394,14 @@ int hub_ask(ash_hub *h, const hub_question *q, const char *repo, const char *rev
         }
     }
     if (rc == ASH_EAGAIN) rc = err->code; /* set by the last try */
-    if (!rc && out->status / 100 != 2) rc = hub_status_error(h, out->status, &out->headers, repo, revision, NULL, err);
+    if (!rc && out->status / 100 != 2)
+        rc = hub_status_error(h, out->status, &out->headers, repo, revision, NULL, err);
     h->curl.easy_cleanup(e);
     return rc;
 }
 
-int hub_resolve_url(const ash_hub *h, const ash_hub_tree *t, const char *path, ash_buf *out, ash_err *err)
+int hub_resolve_url(const ash_hub *h, const ash_hub_tree *t, const char *path, ash_buf *out,
+                    ash_err *err)
 {
     ash_buf_init(out, ASH_MAX_URL);
     ash_buf_printf(out, "%s/%s/resolve/%s/", h->endpoint, t->repo, t->commit);

@@ -1,6 +1,6 @@
-/* Owns the connections of a fetch: which part of which file each brings, what it may write where, and what the
- * end of a transfer means. Refuses ranges that were not asked for, more bytes than announced, another size or hash
- * than announced, redirects in circles. The fetching thread only.
+/* Owns the connections of a fetch: which part of which file each brings, what it may write where,
+ * and what the end of a transfer means. Refuses ranges that were not asked for, more bytes than
+ * announced, another size or hash than announced, redirects in circles. The fetching thread only.
  *
  * A connection keeps its part when its transfer breaks, and goes on at the byte where it was. */
 #include <errno.h>
@@ -13,11 +13,11 @@
 #include "hub/job.h"
 
 enum {
-    BUFFER = 512 << 10,    /* libcurl's largest: fewer writes */
-    MOST_CHUNKS = 32,      /* of one part: 128 MiB, so that a round trip is little beside it */
-    PROGRESS = 64 << 10,   /* bytes that make a broken transfer no failure */
+    BUFFER = 512 << 10,  /* libcurl's largest: fewer writes */
+    MOST_CHUNKS = 32,    /* of one part: 128 MiB, so that a round trip is little beside it */
+    PROGRESS = 64 << 10, /* bytes that make a broken transfer no failure */
     PACE_MS = 1000,
-    HOLD_MS = 30000,       /* after the hub asked for patience */
+    HOLD_MS = 30000, /* after the hub asked for patience */
 };
 
 /* ---- parts ---- */
@@ -83,7 +83,8 @@ static void give_back(hub_job *j, hub_connection *c)
     if (!it) return;
     pthread_mutex_lock(&j->lock);
     if (it->state == HUB_ITEM_ACTIVE)
-        for (uint64_t at = c->pos; at < c->end; at = hub_chunk_end(it->file->size, (uint32_t)(at / ASH_HUB_CHUNK)))
+        for (uint64_t at = c->pos; at < c->end;
+             at = hub_chunk_end(it->file->size, (uint32_t)(at / ASH_HUB_CHUNK)))
             if (it->chunk[at / ASH_HUB_CHUNK] == HUB_CHUNK_COMING)
                 it->chunk[at / ASH_HUB_CHUNK] = HUB_CHUNK_MISSING;
     pthread_mutex_unlock(&j->lock);
@@ -118,7 +119,8 @@ void hub_download_drop(hub_job *j, hub_item *it)
 
 static size_t refuse(hub_connection *c, int code, const char *what)
 {
-    c->rc = ash_err_set(&c->err, code, "'%.200s' of '%s': %s", c->item->file->path, c->job->plan->tree->repo, what);
+    c->rc = ash_err_set(&c->err, code, "'%.200s' of '%s': %s", c->item->file->path,
+                        c->job->plan->tree->repo, what);
     return 0;
 }
 
@@ -135,18 +137,21 @@ static bool look(hub_connection *c)
     c->looked = true;
     if (status == 206) {
         if (!h->has_range || h->first != c->pos || h->last >= c->end) {
-            c->rc = ash_err_set(&c->err, ASH_ENET, "the host sends another range than was asked for");
+            c->rc =
+                ash_err_set(&c->err, ASH_ENET, "the host sends another range than was asked for");
             return false;
         }
         if (h->has_total && h->total != it->file->size)
-            return refuse(c, ASH_EFORMAT, "its size is not the one that the hub announced; it was changed");
+            return refuse(c, ASH_EFORMAT,
+                          "its size is not the one that the hub announced; it was changed");
         c->at = c->pos;
         c->content = true;
         return true;
     }
     if (status != 200) return true; /* an error's page, passed over */
     if (length >= 0 && (uint64_t)length != it->file->size)
-        return refuse(c, ASH_EFORMAT, "its size is not the one that the hub announced; it was changed");
+        return refuse(c, ASH_EFORMAT,
+                      "its size is not the one that the hub announced; it was changed");
     c->whole = c->content = true;
     c->at = 0;
     if (c->pos == 0 && c->end == it->file->size) return true;
@@ -228,7 +233,8 @@ static size_t on_body(char *p, size_t size, size_t count, void *user)
             used += some;
             continue;
         }
-        if (c->pos >= c->end) return refuse(c, ASH_EFORMAT, "more bytes come than the hub announced");
+        if (c->pos >= c->end)
+            return refuse(c, ASH_EFORMAT, "more bytes come than the hub announced");
         size_t some = store(c, p + used, n - used);
         if (!some) return 0;
         used += some;
@@ -268,7 +274,8 @@ static int begin(hub_job *j, hub_connection *c, ash_err *err)
     else
         curl->easy_setopt(e, CURLOPT_HTTPGET, 1L);
     bool whole = it->no_ranges || (c->pos == 0 && c->end == it->file->size);
-    snprintf(range, sizeof range, "%llu-%llu", (unsigned long long)c->pos, (unsigned long long)c->end - 1);
+    snprintf(range, sizeof range, "%llu-%llu", (unsigned long long)c->pos,
+             (unsigned long long)c->end - 1);
     curl->easy_setopt(e, CURLOPT_RANGE, c->asking || whole ? NULL : range);
     curl->easy_setopt(e, CURLOPT_BUFFERSIZE, (long)BUFFER);
     curl->easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body);
@@ -282,7 +289,8 @@ static int begin(hub_job *j, hub_connection *c, ash_err *err)
     return 0;
 }
 
-/* Adds a connection while that makes the whole faster; few again after the hub asked for patience. */
+/* Adds a connection while that makes the whole faster; few again after the hub asked for patience.
+ */
 static void pace(hub_job *j, int64_t now, bool all_busy)
 {
     if (now - j->pace.at < PACE_MS) return;
@@ -330,10 +338,11 @@ static void later(hub_connection *c, int retry_after_s)
     hub_item *it = c->item;
     if (c->pos - c->began >= PROGRESS) it->failures = 0;
     it->failures++;
-    int64_t wait = it->failures < c->job->hub->attempts ? hub_backoff_ms(it->failures, retry_after_s) : -1;
+    int64_t wait =
+        it->failures < c->job->hub->attempts ? hub_backoff_ms(it->failures, retry_after_s) : -1;
     if (wait < 0) {
-        ash_err_prefix(&c->err, "'%.150s' of '%s' (%d tries)", it->file->path, c->job->plan->tree->repo,
-                       it->failures);
+        ash_err_prefix(&c->err, "'%.150s' of '%s' (%d tries)", it->file->path,
+                       c->job->plan->tree->repo, it->failures);
         hub_job_fail(c->job, &c->err);
         return;
     }
@@ -357,13 +366,17 @@ static int check_announced(const hub_connection *c, ash_err *err)
     bool commit = *h->commit && strcmp(h->commit, c->job->plan->tree->commit);
     if (!size && !hash && !commit) return 0;
     return ash_err_set(err, ASH_EFORMAT,
-                       "'%.200s' of '%s': the hub's list and its answer differ in the %s; it was changed meanwhile, "
+                       "'%.200s' of '%s': the hub's list and its answer differ in the %s; it was "
+                       "changed meanwhile, "
                        "ask again",
-                       f->path, c->job->plan->tree->repo, size ? "size" : hash ? "SHA-256" : "commit");
+                       f->path, c->job->plan->tree->repo,
+                       size   ? "size"
+                       : hash ? "SHA-256"
+                              : "commit");
 }
 
-/* A redirect. Within the hub (a renamed repository) the question is asked again there; to elsewhere it is the
- * address of the bytes. */
+/* A redirect. Within the hub (a renamed repository) the question is asked again there; to elsewhere
+ * it is the address of the bytes. */
 static void redirected(hub_connection *c, const char *to)
 {
     hub_item *it = c->item;
@@ -395,7 +408,8 @@ static void answered(hub_connection *c)
     hub_item *it = c->item;
     ash_buf url;
     c->rc = check_announced(c, &c->err);
-    if (!c->rc) c->rc = hub_resolve_url(c->job->hub, c->job->plan->tree, it->file->path, &url, &c->err);
+    if (!c->rc)
+        c->rc = hub_resolve_url(c->job->hub, c->job->plan->tree, it->file->path, &url, &c->err);
     if (c->rc) {
         hub_job_fail(c->job, &c->err);
         return;
@@ -411,7 +425,8 @@ static void refused(hub_connection *c, long status)
 {
     hub_job *j = c->job;
     const ash_hub_tree *t = j->plan->tree;
-    hub_status_error(j->hub, status, &c->headers, t->repo, t->revision, c->item->file->path, &c->err);
+    hub_status_error(j->hub, status, &c->headers, t->repo, t->revision, c->item->file->path,
+                     &c->err);
     if (status == 429 || status == 503) {
         j->wanted = j->wanted > 1 ? j->wanted / 2 : 1;
         j->pace.hold_until = ash_clock_ms() + HOLD_MS;
@@ -423,7 +438,8 @@ static void refused(hub_connection *c, long status)
         forget_address(c->item);
     }
     if (status == 416)
-        fail(c, ASH_EFORMAT, "the host has no such bytes: its size is not the one that the hub announced");
+        fail(c, ASH_EFORMAT,
+             "the host has no such bytes: its size is not the one that the hub announced");
     else if (expired || hub_status_passes(status))
         later(c, c->headers.retry_after_s);
     else
@@ -498,7 +514,8 @@ int hub_download_open(hub_job *j, ash_err *err)
     j->multi = curl->multi_init();
     if (!j->multi) return ash_err_nomem(err, "connections");
     for (int i = 0; i < j->hub->connections; i++) {
-        j->connections[i] = (hub_connection){.job = j, .easy = curl->easy_init(), .err = ASH_ERR_INIT};
+        j->connections[i] =
+            (hub_connection){.job = j, .easy = curl->easy_init(), .err = ASH_ERR_INIT};
         if (!j->connections[i].easy) return ash_err_nomem(err, "connections");
     }
     j->wanted = j->hub->connections < 2 ? 1 : 2;

@@ -1,5 +1,6 @@
-/* Owns a fetch from its beginning to its end: what is here, locks, files begun and begun anew, progress, room on
- * the disk. Refuses to begin what the disk cannot hold. The caller's thread is the fetching one (job.h). */
+/* Owns a fetch from its beginning to its end: what is here, locks, files begun and begun anew,
+ * progress, room on the disk. Refuses to begin what the disk cannot hold. The caller's thread is
+ * the fetching one (job.h). */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -15,11 +16,11 @@
 #include "hub/job.h"
 
 enum {
-    WAIT_MS = 100,      /* most between two looks at cancel, locks and the clock */
-    LOCK_MS = 300,      /* between two tries of a lock that another process has */
+    WAIT_MS = 100, /* most between two looks at cancel, locks and the clock */
+    LOCK_MS = 300, /* between two tries of a lock that another process has */
     SHOW_MS = 100,
-    AHEAD = 4,          /* files begun beyond one a connection: small ones end quickly */
-    RESTARTS = 1,       /* of a file whose hash is wrong */
+    AHEAD = 4,    /* files begun beyond one a connection: small ones end quickly */
+    RESTARTS = 1, /* of a file whose hash is wrong */
 };
 #define RESERVE (16u << 20) /* bytes of the disk that stay free */
 
@@ -49,15 +50,17 @@ static uint64_t free_disk(const ash_hub *h)
     struct statvfs fs;
     if (hub_path(path, NULL, "%s", h->cache_dir)) return 0;
     for (char *slash; statvfs(path, &fs); *slash = 0)
-        if (!(slash = strrchr(path, '/')) || slash == path) return statvfs("/", &fs) ? 0 : fs.f_bavail * fs.f_frsize;
+        if (!(slash = strrchr(path, '/')) || slash == path)
+            return statvfs("/", &fs) ? 0 : fs.f_bavail * fs.f_frsize;
     return (uint64_t)fs.f_bavail * fs.f_frsize;
 }
 
 static uint64_t journal_bytes(const ash_hub *h, const ash_hub_tree *t, const ash_hub_file *f)
 {
     char path[HUB_PATH];
-    return hub_blob_name(f) && !hub_cache_file(h, t, f, HUB_JOURNAL, path, NULL) ? hub_journal_bytes(path, f->size)
-                                                                                : 0;
+    return hub_blob_name(f) && !hub_cache_file(h, t, f, HUB_JOURNAL, path, NULL)
+               ? hub_journal_bytes(path, f->size)
+               : 0;
 }
 
 int ash_hub_look(const ash_hub *h, const ash_hub_plan *p, ash_hub_here *out, ash_err *err)
@@ -90,10 +93,11 @@ static int check_room(const hub_job *j, ash_err *err)
     }
     if (need <= have && have - need >= RESERVE) return 0;
     return ash_err_set(err, ASH_ENOSPC,
-                       "'%s' needs %llu MB more on disk, '%.200s' has %llu MB free: make room, or set HF_HUB_CACHE to "
+                       "'%s' needs %llu MB more on disk, '%.200s' has %llu MB free: make room, or "
+                       "set HF_HUB_CACHE to "
                        "another disk",
-                       j->plan->tree->repo, (unsigned long long)(need / 1000000 + 1), j->hub->cache_dir,
-                       (unsigned long long)(have / 1000000));
+                       j->plan->tree->repo, (unsigned long long)(need / 1000000 + 1),
+                       j->hub->cache_dir, (unsigned long long)(have / 1000000));
 }
 
 /* ---- files ---- */
@@ -143,7 +147,8 @@ static int allocate(hub_item *it, ash_err *err)
     return it->chunk && it->sums ? 0 : ash_err_nomem(err, "a fetch");
 }
 
-/* Its blob came from elsewhere (another process, another name of the same content): the name is enough. */
+/* Its blob came from elsewhere (another process, another name of the same content): the name is
+ * enough. */
 static int adopt(hub_job *j, hub_item *it, ash_err *err)
 {
     char path[HUB_PATH];
@@ -184,10 +189,11 @@ static int begin_anew(hub_job *j, hub_item *it, ash_err *err)
         for (int which = HUB_PARTIAL; which <= HUB_JOURNAL; which++)
             if (!hub_cache_file(j->hub, j->plan->tree, f, which, path, NULL)) unlink(path);
         return ash_err_set(err, ASH_EFORMAT,
-                           "'%.150s' of '%s' is not what the hub announced: its %s is %s, announced is %s; twice so, "
+                           "'%.150s' of '%s' is not what the hub announced: its %s is %s, "
+                           "announced is %s; twice so, "
                            "nothing of it is kept",
-                           f->path, j->plan->tree->repo, f->sha256 ? "SHA-256" : "git hash", it->found,
-                           hub_blob_name(f));
+                           f->path, j->plan->tree->repo, f->sha256 ? "SHA-256" : "git hash",
+                           it->found, hub_blob_name(f));
     }
     ash_warn("hub", "%s: the hash is not the announced one: fetched again", f->path);
     int rc = open_partial(j, it, true, err);
@@ -198,6 +204,18 @@ static int begin_anew(hub_job *j, hub_item *it, ash_err *err)
     it->wrong = false;
     pthread_mutex_unlock(&j->lock);
     return 0;
+}
+
+/* Whether the same content is being fetched under another name: then that one's lock is ours. */
+static bool twin_active(hub_job *j, const hub_item *it)
+{
+    bool found = false;
+    pthread_mutex_lock(&j->lock);
+    for (const hub_item *o = j->items; o < it && !found; o++)
+        found =
+            o->state == HUB_ITEM_ACTIVE && !strcmp(hub_blob_name(o->file), hub_blob_name(it->file));
+    pthread_mutex_unlock(&j->lock);
+    return found;
 }
 
 /* Looks after the files: begins some, begins anew what was wrong. Returns how many are not done. */
@@ -219,6 +237,8 @@ static size_t tend(hub_job *j, size_t *waiting)
         if (state == HUB_ITEM_ACTIVE) {
             active++;
             rc = wrong ? begin_anew(j, it, &err) : 0;
+        } else if (active < (size_t)(j->wanted + AHEAD) && twin_active(j, it)) {
+            continue;
         } else if (active < (size_t)(j->wanted + AHEAD) && now >= it->not_before) {
             rc = activate(j, it, &err);
             active += !rc;
@@ -242,7 +262,8 @@ static size_t tend(hub_job *j, size_t *waiting)
 static void show(hub_job *j, size_t waiting)
 {
     const ash_hub_watch *w = j->watch;
-    ash_hub_progress p = {.bytes_total = j->plan->bytes, .files_total = j->plan->n_files, .eta_ms = -1};
+    ash_hub_progress p = {
+        .bytes_total = j->plan->bytes, .files_total = j->plan->n_files, .eta_ms = -1};
     uint64_t missing = 0;
     size_t active = 0;
     if (!w || !w->progress) return;
@@ -290,7 +311,8 @@ static int run(hub_job *j, ash_err *err)
             next = now + SHOW_MS;
         }
         if (!left) return 0;
-        if (hub_cancelled(cancel)) return ash_err_set(err, ASH_ECANCELED, "interrupted; what is here stays");
+        if (hub_cancelled(cancel))
+            return ash_err_set(err, ASH_ECANCELED, "interrupted; what is here stays");
         hub_download_start(j);
         hub_download_step(j, WAIT_MS);
     }
@@ -329,7 +351,8 @@ static int gather(hub_job *j, ash_err *err)
         const ash_hub_file *f = p->files[i];
         if (hub_cache_linked(j->hub, p->tree, f)) continue;
         if (!hub_blob_name(f))
-            return ash_err_set(err, ASH_EFORMAT, "the hash of '%.200s' is not known: ask the hub first", f->path);
+            return ash_err_set(err, ASH_EFORMAT,
+                               "the hash of '%.200s' is not known: ask the hub first", f->path);
         j->items[j->n_items++] = (hub_item){.file = f,
                                             .pin = p->pins[i],
                                             .n_chunks = hub_chunks(f->size),
@@ -356,9 +379,10 @@ static int complete_offline(hub_job *j, ash_err *err)
         if (!missing++) first = j->items[i].file->path;
     }
     if (rc || !missing) return rc;
-    return ash_err_set(err, j->hub->offline ? ASH_ENOENT : ASH_ENET,
-                       "%zu of %zu files of '%s' are not in the cache, the first is '%.100s' (%.150s)", missing,
-                       j->plan->n_files, t->repo, first, t->why);
+    return ash_err_set(
+        err, j->hub->offline ? ASH_ENOENT : ASH_ENET,
+        "%zu of %zu files of '%s' are not in the cache, the first is '%.100s' (%.150s)", missing,
+        j->plan->n_files, t->repo, first, t->why);
 }
 
 static int fetch(hub_job *j, ash_err *err)
@@ -372,7 +396,8 @@ static int fetch(hub_job *j, ash_err *err)
     return rc ? rc : run(j, err);
 }
 
-int ash_hub_fetch(ash_hub *h, const ash_hub_plan *p, const ash_hub_watch *watch, char **snapshot, ash_err *err)
+int ash_hub_fetch(ash_hub *h, const ash_hub_plan *p, const ash_hub_watch *watch, char **snapshot,
+                  ash_err *err)
 {
     char repo[HUB_PATH], path[HUB_PATH];
     ash_err own = ASH_ERR_INIT;
@@ -390,7 +415,8 @@ int ash_hub_fetch(ash_hub *h, const ash_hub_plan *p, const ash_hub_watch *watch,
     if (!rc) rc = gather(j, err);
     if (!rc && j->n_items) rc = fetch(j, err);
     if (!rc && !p->tree->from_cache && hub_cache_ref(h, p->tree, NULL))
-        ash_debug("hub", "%s: the name of revision '%s' could not be kept", p->tree->repo, p->tree->revision);
+        ash_debug("hub", "%s: the name of revision '%s' could not be kept", p->tree->repo,
+                  p->tree->revision);
     if (!rc && !(*snapshot = strdup(path))) rc = ash_err_nomem(err, "a fetch");
     release(j);
     return rc;

@@ -1,5 +1,5 @@
-/* Owns the reading of an answer's headers. Refuses more than a cap of them; a field that is malformed counts
- * as missing. One thread a hub_headers. */
+/* Owns the reading of an answer's headers. Refuses more than a cap of them; a field that is
+ * malformed counts as missing. One thread a hub_headers. */
 #include <string.h>
 #include <strings.h>
 #include <time.h>
@@ -75,7 +75,8 @@ static void read_range(hub_headers *h, ash_str v)
     h->has_range = !star && (h->has_total || ash_str_eqc(rest, "*"));
 }
 
-/* Seconds or a date (RFC 9110, 10.2.3); the clock may be wrong, so the result is never more than a day. */
+/* Seconds or a date (RFC 9110, 10.2.3); the clock may be wrong, so the result is never more than a
+ * day. */
 static void read_retry_after(hub_headers *h, ash_str v)
 {
     char text[64];
@@ -103,7 +104,8 @@ static void read_link(hub_headers *h, ash_str v)
         if (!close) return;
         const char *stop = memchr(close, '<', (size_t)(end - close));
         ash_str params = {close + 1, (size_t)((stop ? stop : end) - close - 1)};
-        if (memmem(params.p, params.n, "rel=\"next\"", 10) || memmem(params.p, params.n, "rel=next", 8)) {
+        if (memmem(params.p, params.n, "rel=\"next\"", 10) ||
+            memmem(params.p, params.n, "rel=next", 8)) {
             copy(h->next, sizeof h->next, (ash_str){open + 1, (size_t)(close - open - 1)});
             return;
         }
@@ -113,9 +115,9 @@ static void read_link(hub_headers *h, ash_str v)
 
 static void field(hub_headers *h, ash_str name, ash_str v)
 {
-    static const char *const names[] = {"etag",         "x-linked-etag",   "x-linked-size",
-                                        "x-repo-commit", "x-error-code",   "x-error-message",
-                                        "retry-after",  "content-range",   "link"};
+    static const char *const names[] = {"etag",          "x-linked-etag", "x-linked-size",
+                                        "x-repo-commit", "x-error-code",  "x-error-message",
+                                        "retry-after",   "content-range", "link"};
     size_t i = 0, n = sizeof names / sizeof *names;
     while (i < n && (strlen(names[i]) != name.n || strncasecmp(names[i], name.p, name.n))) i++;
     switch (i) {
@@ -158,7 +160,9 @@ bool hub_headers_line(hub_headers *h, const char *line, size_t n)
     }
     h->bytes += n;
     if (h->bytes > ASH_MAX_HUB_HEADERS) return false;
-    while (n && (line[n - 1] == '\n' || line[n - 1] == '\r' || line[n - 1] == ' ' || line[n - 1] == '\t')) n--;
+    while (n && (line[n - 1] == '\n' || line[n - 1] == '\r' || line[n - 1] == ' ' ||
+                 line[n - 1] == '\t'))
+        n--;
     const char *colon = memchr(line, ':', n);
     if (!colon) return true;
     const char *p = colon + 1, *end = line + n;

@@ -1,8 +1,8 @@
 /* Private to src/hub: one running fetch.
  *
- * Two threads. The fetching one (who called ash_hub_fetch) owns connections, locks, journals and what a file
- * still lacks; the hashing one reads what was written, in file order, proves it, and gives the file its name.
- * They meet in hub_job.lock. */
+ * Two threads. The fetching one (who called ash_hub_fetch) owns connections, locks, journals and
+ * what a file still lacks; the hashing one reads what was written, in file order, proves it, and
+ * gives the file its name. They meet in hub_job.lock. */
 #ifndef ASHLEY_HUB_JOB_H
 #define ASHLEY_HUB_JOB_H
 
@@ -26,27 +26,27 @@ typedef enum hub_item_state {
 /* A file that is not here. */
 typedef struct hub_item {
     const ash_hub_file *file;
-    const char *pin;      /* SHA-256 that the catalogue wants, or NULL */
+    const char *pin; /* SHA-256 that the catalogue wants, or NULL */
     uint32_t n_chunks;
     /* under the lock */
     hub_item_state state;
-    uint8_t *chunk;       /* n_chunks of hub_chunk; while active */
-    uint64_t *sums;       /* of claimed chunks */
-    uint64_t have;        /* bytes of its written and claimed chunks; while waiting: as the journal said */
-    uint32_t hashed;      /* chunks at its front that are hashed */
-    bool wrong;           /* hashed, and not what was announced: the fetching thread begins anew */
-    char found[65];       /* wrong: the hash of what came */
+    uint8_t *chunk; /* n_chunks of hub_chunk; while active */
+    uint64_t *sums; /* of claimed chunks */
+    uint64_t have; /* bytes of its written and claimed chunks; while waiting: as the journal said */
+    uint32_t hashed; /* chunks at its front that are hashed */
+    bool wrong;      /* hashed, and not what was announced: the fetching thread begins anew */
+    char found[65];  /* wrong: the hash of what came */
     /* set by the fetching thread, constant while active */
     int lock_fd, fd, journal;
     /* the hashing thread's while active */
     EVP_MD_CTX *digest, *pin_digest;
     /* the fetching thread's */
-    char *address;        /* where the bytes are: signed, never shown; NULL: the hub is to be asked */
-    char *hop;            /* where the question was redirected to, or NULL */
+    char *address; /* where the bytes are: signed, never shown; NULL: the hub is to be asked */
+    char *hop;     /* where the question was redirected to, or NULL */
     bool resolving, no_ranges;
-    int running;          /* connections that have a part of it */
+    int running; /* connections that have a part of it */
     int failures, hops, restarts;
-    int64_t not_before;   /* monotonic ms */
+    int64_t not_before; /* monotonic ms */
 } hub_item;
 
 typedef struct hub_job hub_job;
@@ -54,20 +54,20 @@ typedef struct hub_job hub_job;
 typedef struct hub_connection {
     hub_job *job;
     CURL *easy;
-    hub_item *item;        /* whose bytes it has to bring; NULL: idle */
-    bool running;          /* in the multi handle */
-    bool asking;           /* for the address, not for bytes */
-    bool hubs_own;         /* the request goes to the hub, not to where it redirected: a refusal is meant */
-    bool looked, content;  /* the answer's head was judged; its body is the file's */
-    bool whole;            /* of the whole file, from byte 0 */
-    uint64_t at;           /* byte of the file that comes next */
-    uint64_t pos, end;     /* what is still wanted */
-    uint64_t began;        /* pos when the request began */
+    hub_item *item; /* whose bytes it has to bring; NULL: idle */
+    bool running;   /* in the multi handle */
+    bool asking;    /* for the address, not for bytes */
+    bool hubs_own; /* the request goes to the hub, not to where it redirected: a refusal is meant */
+    bool looked, content;   /* the answer's head was judged; its body is the file's */
+    bool whole;             /* of the whole file, from byte 0 */
+    uint64_t at;            /* byte of the file that comes next */
+    uint64_t pos, end;      /* what is still wanted */
+    uint64_t began;         /* pos when the request began */
     ash_checksum_state sum; /* of pos's chunk up to pos */
     hub_connect connect;
     hub_headers headers;
     struct curl_slist *list;
-    int rc;                /* why a callback ended it; ASH_EAGAIN: the part is given back */
+    int rc; /* why a callback ended it; ASH_EAGAIN: the part is given back */
     ash_err err;
 } hub_connection;
 
@@ -81,20 +81,20 @@ struct hub_job {
     CURLM *multi;
     ash_libcrypto crypto;
     pthread_mutex_t lock;
-    pthread_cond_t work;   /* for the hashing thread */
+    pthread_cond_t work; /* for the hashing thread */
     pthread_t hasher;
-    bool hashing;          /* the thread runs */
-    bool stop;             /* lock */
-    int rc;                /* lock: the first failure */
-    ash_err err;           /* lock */
+    bool hashing; /* the thread runs */
+    bool stop;    /* lock */
+    int rc;       /* lock: the first failure */
+    ash_err err;  /* lock */
     /* the fetching thread's */
-    uint64_t received;     /* bytes from the network */
-    int wanted;            /* connections */
+    uint64_t received; /* bytes from the network */
+    int wanted;        /* connections */
     struct {
         int64_t at, hold_until; /* ms */
         uint64_t received;
-        double best;            /* bytes a second when a connection was last added */
-        double rate;            /* smoothed, shown */
+        double best; /* bytes a second when a connection was last added */
+        double rate; /* smoothed, shown */
     } pace;
 };
 
@@ -103,7 +103,8 @@ void hub_job_fail(hub_job *j, const ash_err *err);
 
 /* ---- download.c: the fetching thread's ---- */
 
-/* Gives parts of active files to idle connections, up to j->wanted, and starts what waits for its time. */
+/* Gives parts of active files to idle connections, up to j->wanted, and starts what waits for its
+ * time. */
 void hub_download_start(hub_job *j);
 /* Moves bytes and judges what ended. */
 void hub_download_step(hub_job *j, int wait_ms);

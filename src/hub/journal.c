@@ -1,12 +1,13 @@
-/* Owns the journal beside an unfinished file: which of its chunks are on disk, with a checksum of each.
+/* Owns the journal beside an unfinished file: which of its chunks are on disk, with a checksum each.
+ * All little-endian:
  *
- *   header  "ASHHUBJ1"  size u64  chunk u64  check u64         little-endian; check: of the 24 bytes before
- *   record  chunk u64   sum u64   check u64                     check: of the 16 bytes before
+ *   header   "ASHHUBJ1", size u64, bytes of a chunk u64, checksum of these 24 bytes u64
+ *   record   chunk u64, its checksum u64, checksum of these 16 bytes u64
  *
- * A record is appended when its chunk was written, without a wait for the disk: after a crash of the machine a
- * chunk may be missing that has a record, and then its sum is wrong. A chunk is believed only after it was read
- * and summed. The last record of a chunk counts. Refuses nothing: a damaged journal only knows less. One thread
- * a descriptor. */
+ * A record is appended when its chunk was written, without a wait for the disk: after a crash of the
+ * machine a chunk may be missing that has a record, and then its sum is wrong. A chunk is believed only
+ * after it was read and summed. The last record of a chunk counts. Refuses nothing: a damaged journal
+ * only knows less. One thread a descriptor. */
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -66,7 +67,8 @@ uint32_t hub_journal_read(int fd, uint64_t size, uint8_t *known, uint64_t *sums,
     uint64_t at = HEADER, end = HEADER + (uint64_t)chunks * MOST_PER_CHUNK * RECORD;
     if (good) *good = 0;
     make_header(want, size);
-    if (!read_at(fd, have, HEADER, 0, &got) || got != HEADER || memcmp(want, have, HEADER)) return 0;
+    if (!read_at(fd, have, HEADER, 0, &got) || got != HEADER || memcmp(want, have, HEADER))
+        return 0;
     while (at < end && read_at(fd, records, sizeof records, at, &got) && got >= RECORD) {
         size_t i = 0;
         for (; i + RECORD <= got; i += RECORD) {

@@ -1,6 +1,6 @@
-/* Owns the list of a repository's files: asked of the hub page by page, or put together from the cache.
- * Refuses names that are not plain relative paths, hashes that are none, names that come twice, and more than
- * the caps. A list is one thread's until it is handed out, constant then. */
+/* Owns the list of a repository's files: asked of the hub page by page, or put together from the
+ * cache. Refuses names that are not plain relative paths, hashes that are none, names that come
+ * twice, and more than the caps. A list is one thread's until it is handed out, constant then. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +10,8 @@
 #include "base/log.h"
 #include "hub/hub_private.h"
 
-#define LIST_MEMORY (96u << 20) /* names of ASH_MAX_HUB_FILES files as long as they may be, and the rest */
+#define LIST_MEMORY                                                                                \
+    (96u << 20) /* names of ASH_MAX_HUB_FILES files as long as they may be, and the rest */
 
 bool hub_hex(const char *s, size_t n)
 {
@@ -23,7 +24,8 @@ bool hub_path_ok(const char *path)
     if (!n || n > ASH_MAX_HUB_PATH || path[0] == '/' || path[n - 1] == '/') return false;
     for (const char *p = path; *p;) {
         size_t len = strcspn(p, "/");
-        if (!len || (len == 1 && *p == '.') || (len == 2 && !memcmp(p, "..", 2)) || len > 255) return false;
+        if (!len || (len == 1 && *p == '.') || (len == 2 && !memcmp(p, "..", 2)) || len > 255)
+            return false;
         p += len;
         p += *p == '/';
     }
@@ -38,8 +40,8 @@ bool ash_hub_repo_ok(const char *repo)
     if (!n || n > ASH_MAX_HUB_REPO || strstr(repo, "--") || strstr(repo, "..")) return false;
     if (n >= 4 && !strcmp(repo + n - 4, ".git")) return false;
     for (const char *p = repo; *p; p++) {
-        bool word = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') ||
-                    *p == '_';
+        bool word = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') ||
+                    (*p >= '0' && *p <= '9') || *p == '_';
         bool edge = p == repo || p[-1] == '/' || !p[1] || p[1] == '/';
         slashes += *p == '/';
         if (!word && (edge || (*p != '.' && *p != '-' && *p != '/'))) return false;
@@ -60,7 +62,8 @@ int hub_list_open(const char *repo, const char *revision, hub_list **out, ash_er
     *out = NULL;
     if (!revision) revision = "main";
     if (!ash_hub_repo_ok(repo))
-        return ash_err_set(err, ASH_EINVAL, "'%.150s' is no repository's name; expected org/name", repo);
+        return ash_err_set(err, ASH_EINVAL, "'%.150s' is no repository's name; expected org/name",
+                           repo);
     if (!revision_ok(revision))
         return ash_err_set(err, ASH_EINVAL, "'%.150s' is no revision's name", revision);
     hub_list *l = calloc(1, sizeof *l);
@@ -89,7 +92,8 @@ static int room(hub_list *l, ash_err *err)
 {
     if (l->tree.n_files < l->cap) return 0;
     if (l->tree.n_files >= ASH_MAX_HUB_FILES)
-        return ash_err_set(err, ASH_ELIMIT, "'%s' has more than %d files", l->tree.repo, ASH_MAX_HUB_FILES);
+        return ash_err_set(err, ASH_ELIMIT, "'%s' has more than %d files", l->tree.repo,
+                           ASH_MAX_HUB_FILES);
     size_t cap = l->cap ? 2 * l->cap : 64;
     ash_hub_file *files = realloc(l->files, cap * sizeof *files);
     if (!files) return ash_err_nomem(err, "a list of files");
@@ -99,7 +103,8 @@ static int room(hub_list *l, ash_err *err)
     return 0;
 }
 
-int hub_list_add(hub_list *l, const char *path, uint64_t size, const char *sha256, const char *git, ash_err *err)
+int hub_list_add(hub_list *l, const char *path, uint64_t size, const char *sha256, const char *git,
+                 ash_err *err)
 {
     if (!hub_path_ok(path)) {
         char shown[128];
@@ -107,15 +112,16 @@ int hub_list_add(hub_list *l, const char *path, uint64_t size, const char *sha25
         for (; path[n] && n + 1 < sizeof shown; n++)
             shown[n] = path[n] >= 0x20 && path[n] < 0x7F ? path[n] : '?';
         shown[n] = 0;
-        return ash_err_set(err, ASH_EFORMAT, "the hub lists a file '%s' in '%s': no plain path, refused", shown,
+        return ash_err_set(err, ASH_EFORMAT,
+                           "the hub lists a file '%s' in '%s': no plain path, refused", shown,
                            l->tree.repo);
     }
     if (size > ASH_MAX_HUB_FILE)
         return ash_err_set(err, ASH_ELIMIT, "'%.200s' of '%s' has %llu bytes", path, l->tree.repo,
                            (unsigned long long)size);
     if ((sha256 && !hub_hex(sha256, 64)) || (git && !hub_hex(git, 40)))
-        return ash_err_set(err, ASH_EFORMAT, "the hub gives '%.200s' of '%s' a hash that is none", path,
-                           l->tree.repo);
+        return ash_err_set(err, ASH_EFORMAT, "the hub gives '%.200s' of '%s' a hash that is none",
+                           path, l->tree.repo);
     int rc = room(l, err);
     if (rc) return rc;
     if (sha256) git = NULL; /* that of the pointer that git keeps in place of the content */
@@ -124,7 +130,8 @@ int hub_list_add(hub_list *l, const char *path, uint64_t size, const char *sha25
                         .size = size,
                         .sha256 = sha256 ? ash_arena_strdup(&l->arena, sha256) : NULL,
                         .git = git ? ash_arena_strdup(&l->arena, git) : NULL};
-    if (!f->path || (sha256 && !f->sha256) || (git && !f->git)) return ash_err_nomem(err, "a list of files");
+    if (!f->path || (sha256 && !f->sha256) || (git && !f->git))
+        return ash_err_nomem(err, "a list of files");
     l->tree.n_files++;
     return 0;
 }
@@ -140,8 +147,8 @@ int hub_list_finish(hub_list *l, ash_err *err)
     if (n) qsort(l->files, n, sizeof *l->files, by_path);
     for (size_t i = 1; i < n; i++)
         if (!strcmp(l->files[i - 1].path, l->files[i].path))
-            return ash_err_set(err, ASH_EFORMAT, "the hub lists '%.200s' of '%s' twice", l->files[i].path,
-                               l->tree.repo);
+            return ash_err_set(err, ASH_EFORMAT, "the hub lists '%.200s' of '%s' twice",
+                               l->files[i].path, l->tree.repo);
     return 0;
 }
 
@@ -153,12 +160,14 @@ const ash_hub_file *ash_hub_tree_find(const ash_hub_tree *t, const char *path)
 
 /* ---- JSON ---- */
 
-/* One element: {"type":"file","path","size","oid","lfs":{"oid","size"}}; folders are passed over. */
+/* One element: {"type":"file","path","size","oid","lfs":{"oid","size"}}; folders are passed over.
+ */
 static int add_entry(hub_list *l, const json_t *e, ash_err *err)
 {
     const char *type = "", *path = NULL, *git = NULL, *sha256 = NULL;
     int64_t size = -1;
-    if (!json_is_object(e)) return ash_err_set(err, ASH_EFORMAT, "an element is %s", ash_json_type_name(e));
+    if (!json_is_object(e))
+        return ash_err_set(err, ASH_EFORMAT, "an element is %s", ash_json_type_name(e));
     const json_t *lfs = json_object_get(e, "lfs");
     int rc = ash_json_get_str(e, "type", &type, err);
     if (!rc && strcmp(type, "file")) return 0;
@@ -183,8 +192,8 @@ int hub_list_page(hub_list *l, const char *p, size_t n, ash_err *err)
     int rc = ash_json_parse(p, n, &root, err);
     if (!rc && !json_is_array(root))
         rc = ash_err_set(err, ASH_EFORMAT, "expected an array, not %s", ash_json_type_name(root));
-    if (!rc)
-        json_array_foreach(root, i, e) {
+    if (!rc) json_array_foreach(root, i, e)
+        {
             rc = add_entry(l, e, err);
             if (rc) break;
         }
@@ -204,8 +213,8 @@ int hub_list_kept(hub_list *l, const char *p, size_t n, ash_err *err)
     if (!rc) rc = ash_json_get_int(root, "format_version", 1, 1, &version, err);
     if (!rc && (!json_is_object(files) || version != 1))
         rc = ash_err_set(err, ASH_EFORMAT, "it is no list of files");
-    if (!rc)
-        json_object_foreach(files, path, e) {
+    if (!rc) json_object_foreach(files, path, e)
+        {
             const char *git = NULL, *sha256 = NULL;
             int64_t size = -1;
             if (!json_is_object(e)) rc = ash_err_set(err, ASH_EFORMAT, "it is no list of files");
@@ -242,13 +251,15 @@ static int ask_commit(ash_hub *h, hub_list *l, const atomic_bool *cancel, ash_er
     ash_buf_printf(&url, "%s/api/models/%s/revision/", h->endpoint, t->repo);
     hub_escape(&url, t->revision, false);
     int rc = ash_buf_check(&url, "an address", err);
-    hub_question q = {.url = ash_buf_cstr(&url), .what = t->repo, .max = ASH_MAX_HUB_PAGE, .cancel = cancel};
+    hub_question q = {
+        .url = ash_buf_cstr(&url), .what = t->repo, .max = ASH_MAX_HUB_PAGE, .cancel = cancel};
     if (!rc) rc = hub_ask(h, &q, t->repo, t->revision, &a, err);
     if (!rc && (ash_json_parse(a.body.data, a.body.len, &root, NULL) ||
                 ash_json_get_str(root, "sha", &sha, NULL) || !sha || !hub_hex(sha, HUB_COMMIT)))
-        rc = ash_err_set(err, ASH_EFORMAT,
-                         "what %.150s answers about '%s' is no description of a repository: is it a hub?",
-                         h->endpoint, t->repo);
+        rc = ash_err_set(
+            err, ASH_EFORMAT,
+            "what %.150s answers about '%s' is no description of a repository: is it a hub?",
+            h->endpoint, t->repo);
     if (!rc && !take_commit(l, sha)) rc = ash_err_nomem(err, "a list of files");
     json_decref(root);
     ash_buf_release(&a.body);
@@ -256,14 +267,16 @@ static int ask_commit(ash_hub *h, hub_list *l, const atomic_bool *cancel, ash_er
     return rc;
 }
 
-/* The next page's address as the hub gives it, at the endpoint: a mirror may pass on the hub's own. */
+/* The next page's address as the hub gives it, at the endpoint: a mirror may pass on the hub's own.
+ */
 static int next_page(const ash_hub *h, const hub_headers *headers, ash_buf *url, ash_err *err)
 {
     const char *path = strstr(headers->next, "/api/models/");
     ash_buf_clear(url);
     if (!*headers->next) return 0;
     if (!path)
-        return ash_err_set(err, ASH_EFORMAT, "the hub's listing goes on at an address that is none of its own");
+        return ash_err_set(err, ASH_EFORMAT,
+                           "the hub's listing goes on at an address that is none of its own");
     ash_buf_printf(url, "%s%s", h->endpoint, path);
     return ash_buf_check(url, "an address", err);
 }
@@ -273,11 +286,13 @@ static int ask_files(ash_hub *h, hub_list *l, const atomic_bool *cancel, ash_err
     const ash_hub_tree *t = &l->tree;
     ash_buf url;
     ash_buf_init(&url, ASH_MAX_URL);
-    ash_buf_printf(&url, "%s/api/models/%s/tree/%s?recursive=true&expand=false", h->endpoint, t->repo, t->commit);
+    ash_buf_printf(&url, "%s/api/models/%s/tree/%s?recursive=true&expand=false", h->endpoint,
+                   t->repo, t->commit);
     int rc = ash_buf_check(&url, "an address", err);
     for (int page = 0; !rc && url.len; page++) {
         hub_answer a = {0};
-        hub_question q = {.url = url.data, .what = t->repo, .max = ASH_MAX_HUB_PAGE, .cancel = cancel};
+        hub_question q = {
+            .url = url.data, .what = t->repo, .max = ASH_MAX_HUB_PAGE, .cancel = cancel};
         if (page == ASH_MAX_HUB_PAGES)
             rc = ash_err_set(err, ASH_ELIMIT, "the list of '%s' has more than %d pages", t->repo,
                              ASH_MAX_HUB_PAGES);
@@ -299,7 +314,8 @@ static int from_cache(const ash_hub *h, hub_list *l, const char *why, ash_err *e
     char commit[HUB_COMMIT + 1], repo[HUB_PATH], path[HUB_PATH];
     ash_buf kept = {0};
     if (!hub_cache_commit(h, t->repo, t->revision, commit))
-        return ash_err_set(err, ASH_ENOENT, "'%s' at revision '%.100s' is not in the cache", t->repo, t->revision);
+        return ash_err_set(err, ASH_ENOENT, "'%s' at revision '%.100s' is not in the cache",
+                           t->repo, t->revision);
     if (!take_commit(l, commit)) return ash_err_nomem(err, "a list of files");
     l->tree.from_cache = true;
     l->tree.why = ash_arena_strdup(&l->arena, why);
@@ -307,7 +323,8 @@ static int from_cache(const ash_hub *h, hub_list *l, const char *why, ash_err *e
     int rc = hub_cache_repo(h, t->repo, repo, err);
     if (!rc) rc = hub_path(path, err, "%s/trees/%s.json", repo, commit);
     if (rc) return rc;
-    if (!ash_fs_read(path, ASH_MAX_HUB_PAGE, &kept, NULL) && !hub_list_kept(l, kept.data, kept.len, NULL))
+    if (!ash_fs_read(path, ASH_MAX_HUB_PAGE, &kept, NULL) &&
+        !hub_list_kept(l, kept.data, kept.len, NULL))
         l->tree.whole = true;
     else
         l->tree.n_files = 0; /* damaged or not kept */
@@ -348,8 +365,8 @@ int ash_hub_list(ash_hub *h, const char *repo, const char *revision, const atomi
     return rc;
 }
 
-int ash_hub_peek(ash_hub *h, const ash_hub_tree *t, const ash_hub_file *f, uint64_t offset, size_t n,
-                 const atomic_bool *cancel, ash_buf *out, ash_err *err)
+int ash_hub_peek(ash_hub *h, const ash_hub_tree *t, const ash_hub_file *f, uint64_t offset,
+                 size_t n, const atomic_bool *cancel, ash_buf *out, ash_err *err)
 {
     hub_answer a = {0};
     ash_buf url = {0};
@@ -358,10 +375,11 @@ int ash_hub_peek(ash_hub *h, const ash_hub_tree *t, const ash_hub_file *f, uint6
         return ash_err_set(err, ASH_EINVAL, "'%.200s' is not read so far", f->path);
     if (n > f->size - offset) n = (size_t)(f->size - offset);
     if (!n) return 0;
-    if (hub_cache_linked(h, t, f) || hub_cache_blob(h, t, f)) return hub_cache_peek(h, t, f, offset, n, out, err);
+    if (hub_cache_linked(h, t, f) || hub_cache_blob(h, t, f))
+        return hub_cache_peek(h, t, f, offset, n, out, err);
     if (t->from_cache)
-        return ash_err_set(err, ASH_ENOENT, "'%.200s' of '%s' is not in the cache (%.150s)", f->path, t->repo,
-                           t->why);
+        return ash_err_set(err, ASH_ENOENT, "'%.200s' of '%s' is not in the cache (%.150s)",
+                           f->path, t->repo, t->why);
     int rc = hub_resolve_url(h, t, f->path, &url, err);
     hub_question q = {.url = ash_buf_cstr(&url),
                       .what = f->path,
@@ -371,7 +389,8 @@ int ash_hub_peek(ash_hub *h, const ash_hub_tree *t, const ash_hub_file *f, uint6
                       .anywhere = true,
                       .cancel = cancel};
     if (!rc) rc = hub_ask(h, &q, t->repo, t->revision, &a, err);
-    bool placed = offset == 0 || (a.status == 206 && a.headers.has_range && a.headers.first == offset);
+    bool placed =
+        offset == 0 || (a.status == 206 && a.headers.has_range && a.headers.first == offset);
     if (!rc && (!placed || a.body.len != n))
         rc = ash_err_set(err, ASH_EFORMAT, "the hub does not give bytes %llu to %llu of '%.200s'",
                          (unsigned long long)offset, (unsigned long long)(offset + n), f->path);

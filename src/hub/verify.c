@@ -1,6 +1,7 @@
-/* Owns the hashing thread of a fetch: it reads what was written, in file order, from the page cache, and gives
- * a file its name when its hash is the announced one. Refuses all else. A chunk that the journal of an earlier
- * process claims is summed before it is hashed; if it is wrong, it is fetched again. */
+/* Owns the hashing thread of a fetch: it reads what was written, in file order, from the page
+ * cache, and gives a file its name when its hash is the announced one. Refuses all else. A chunk
+ * that the journal of an earlier process claims is summed before it is hashed; if it is wrong, it
+ * is fetched again. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -33,9 +34,10 @@ int hub_verify_begin(hub_job *j, hub_item *it, ash_err *err)
     hub_verify_end(j, it);
     it->digest = c->ctx_new();
     if (git && it->pin) it->pin_digest = c->ctx_new();
-    bool ok = it->digest && c->init(it->digest, git ? c->sha1() : c->sha256(), NULL) == 1 &&
-              (!git || c->update(it->digest, head, (size_t)n + 1) == 1) &&
-              (!(git && it->pin) || (it->pin_digest && c->init(it->pin_digest, c->sha256(), NULL) == 1));
+    bool ok =
+        it->digest && c->init(it->digest, git ? c->sha1() : c->sha256(), NULL) == 1 &&
+        (!git || c->update(it->digest, head, (size_t)n + 1) == 1) &&
+        (!(git && it->pin) || (it->pin_digest && c->init(it->pin_digest, c->sha256(), NULL) == 1));
     return ok ? 0 : ash_err_nomem(err, "a hash");
 }
 
@@ -50,7 +52,8 @@ static bool sum_of(const hub_job *j, EVP_MD_CTX *digest, char out[65])
 
 /* ---- chunks ---- */
 
-typedef int (*piece_fn)(hub_job *j, hub_item *it, ash_checksum_state *sum, const uint8_t *p, size_t n);
+typedef int (*piece_fn)(hub_job *j, hub_item *it, ash_checksum_state *sum, const uint8_t *p,
+                        size_t n);
 
 static int hash_piece(hub_job *j, hub_item *it, ash_checksum_state *sum, const uint8_t *p, size_t n)
 {
@@ -66,7 +69,8 @@ static int sum_piece(hub_job *j, hub_item *it, ash_checksum_state *sum, const ui
 }
 
 /* Reads a chunk piece by piece. ASH_EFORMAT: the file is shorter. */
-static int each_piece(hub_job *j, hub_item *it, uint32_t chunk, uint8_t *buf, piece_fn fn, ash_checksum_state *sum)
+static int each_piece(hub_job *j, hub_item *it, uint32_t chunk, uint8_t *buf, piece_fn fn,
+                      ash_checksum_state *sum)
 {
     uint64_t at = (uint64_t)chunk * ASH_HUB_CHUNK, end = hub_chunk_end(it->file->size, chunk);
     while (at < end) {
@@ -93,7 +97,9 @@ static int check_claim(hub_job *j, hub_item *it, uint32_t chunk, uint8_t *buf)
 
 static void forget_chunk(hub_job *j, hub_item *it, uint32_t chunk)
 {
-    ash_warn("hub", "%s: %u MiB on disk are not what was written there (a crash of the machine?): fetched again",
+    ash_warn("hub",
+             "%s: %u MiB on disk are not what was written there (a crash of the machine?): fetched "
+             "again",
              it->file->path, ASH_HUB_CHUNK >> 20);
     pthread_mutex_lock(&j->lock);
     it->chunk[chunk] = HUB_CHUNK_MISSING;
@@ -112,10 +118,12 @@ static int hash_chunk(hub_job *j, hub_item *it, bool claimed, uint8_t *buf, ash_
     if (!rc) rc = each_piece(j, it, chunk, buf, hash_piece, NULL);
     if (rc == ASH_ENOMEM) return ash_err_nomem(err, "a hash");
     if (rc)
-        return ash_err_set(err, ASH_EIO, "cannot read back '%.200s' in the hub's cache: %s", it->file->path,
+        return ash_err_set(err, ASH_EIO, "cannot read back '%.200s' in the hub's cache: %s",
+                           it->file->path,
                            rc == ASH_EFORMAT ? "somebody made it shorter" : strerror(errno));
     /* The disk begins now, so that the wait at the end is short. */
-    sync_file_range(it->fd, (off_t)((uint64_t)chunk * ASH_HUB_CHUNK), ASH_HUB_CHUNK, SYNC_FILE_RANGE_WRITE);
+    sync_file_range(it->fd, (off_t)((uint64_t)chunk * ASH_HUB_CHUNK), ASH_HUB_CHUNK,
+                    SYNC_FILE_RANGE_WRITE);
     pthread_mutex_lock(&j->lock);
     it->hashed++;
     pthread_mutex_unlock(&j->lock);
@@ -143,11 +151,13 @@ static int finish(hub_job *j, hub_item *it, ash_err *err)
 {
     char found[65] = "", pinned[65] = "";
     const char *want = hub_blob_name(it->file);
-    bool ok = sum_of(j, it->digest, found) && (!it->pin_digest || sum_of(j, it->pin_digest, pinned));
+    bool ok =
+        sum_of(j, it->digest, found) && (!it->pin_digest || sum_of(j, it->pin_digest, pinned));
     if (!ok) return ash_err_nomem(err, "a hash");
     bool wrong = strcmp(found, want) != 0;
     if (it->pin_digest && !wrong && strcmp(pinned, it->pin))
-        return ash_err_set(err, ASH_EFORMAT, "'%.150s' of '%s': its SHA-256 is %s, the catalogue has %.64s: not used",
+        return ash_err_set(err, ASH_EFORMAT,
+                           "'%.150s' of '%s': its SHA-256 is %s, the catalogue has %.64s: not used",
                            it->file->path, j->plan->tree->repo, pinned, it->pin);
     int rc = wrong ? 0 : publish(j, it, err);
     if (rc) return rc;
