@@ -239,9 +239,11 @@ int hub_status_error(const ash_hub *h, long status, const hub_headers *headers, 
                        headers->error_text);
 }
 
-int hub_transfer_error(const ash_hub *h, CURLcode code, const hub_connect *connect,
+int hub_transfer_error(const ash_hub *h, CURL *easy, CURLcode code, const hub_connect *connect,
                        const char *what, ash_err *err)
 {
+    long tunnel = 0;
+    h->curl.easy_getinfo(easy, CURLINFO_HTTP_CONNECTCODE, &tunnel);
     if (connect->refused)
         return ash_err_set(
             err, ASH_ENET,
@@ -252,6 +254,8 @@ int hub_transfer_error(const ash_hub *h, CURLcode code, const hub_connect *conne
         return ash_err_set(err, ASH_ENET, "%s: no answer in time, or no bytes for %lld s", what,
                            (long long)(h->stall_ms + 999) / 1000);
     if (code == CURLE_OUT_OF_MEMORY) return ash_err_nomem(err, what);
+    if (tunnel && tunnel / 100 != 2)
+        return ash_err_set(err, ASH_ENET, "%s: the proxy of HTTPS_PROXY answers %ld", what, tunnel);
     return ash_err_set(err, ASH_ENET, "%s: %s", what, h->curl.easy_strerror(code));
 }
 
@@ -338,7 +342,7 @@ static int exchange_once(exchange *x, CURL *e, const char *url, char **next, ash
                          "%s: the answer is larger than %zu bytes, or its headers are", x->q->what,
                          x->q->max);
     else if (code != CURLE_OK && !enough)
-        rc = hub_transfer_error(h, code, &connect, x->q->what, err);
+        rc = hub_transfer_error(h, e, code, &connect, x->q->what, err);
     else if (x->answer->status / 100 == 3 && to && !(*next = strdup(to)))
         rc = ash_err_nomem(err, "an address");
     c->easy_setopt(e, CURLOPT_HTTPHEADER, NULL);

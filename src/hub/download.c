@@ -448,7 +448,8 @@ static void refused(hub_connection *c, long status)
 
 static void broken(hub_connection *c, CURLcode code)
 {
-    int rc = hub_transfer_error(c->job->hub, code, &c->connect, "the connection broke", &c->err);
+    int rc = hub_transfer_error(c->job->hub, c->easy, code, &c->connect, "the connection broke",
+                                &c->err);
     if (rc != ASH_ENET || c->connect.refused) {
         hub_job_fail(c->job, &c->err);
         return;

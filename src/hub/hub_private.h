@@ -118,7 +118,7 @@ int hub_ask(ash_hub *h, const hub_question *q, const char *repo, const char *rev
 int hub_status_error(const ash_hub *h, long status, const hub_headers *headers, const char *repo,
                      const char *revision, const char *path, ash_err *err);
 /* What a transfer without an answer means. */
-int hub_transfer_error(const ash_hub *h, CURLcode code, const hub_connect *connect,
+int hub_transfer_error(const ash_hub *h, CURL *easy, CURLcode code, const hub_connect *connect,
                        const char *what, ash_err *err);
 bool hub_status_passes(long status); /* 408, 425, 429, 5xx: worth another try */
 /* Wait before try number `failed` (1, 2, ...); -1 if the hub wants more than HUB_BACKOFF_MOST_S. */

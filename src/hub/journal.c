@@ -97,7 +97,7 @@ static int write_whole(int fd, const void *p, size_t n)
 int hub_journal_open(const char *path, uint64_t size, uint64_t good, int *fd, ash_err *err)
 {
     uint8_t header[HEADER];
-    *fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    *fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0666);
     if (*fd < 0) return hub_os_error(err, "open", path);
     int failed = ftruncate(*fd, (off_t)good);
     if (!failed && !good) {
