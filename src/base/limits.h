@@ -82,7 +82,8 @@
 #define ASH_MAX_HUB_REVISION 255           /* bytes of a branch's or tag's name */
 #define ASH_MAX_HUB_PATH 1024              /* bytes of a file's path in a repository */
 #define ASH_MAX_HUB_FILES 65536            /* files of a repository */
-#define ASH_MAX_HUB_PAGE (16u << 20)       /* bytes of one page of a listing */
+#define ASH_MAX_HUB_PAGE (4u << 20)        /* bytes of one page of a listing */
+#define ASH_MAX_HUB_WHOLE (16u << 20)      /* bytes of what describes a whole repository in one piece */
 #define ASH_MAX_HUB_PAGES 256
 #define ASH_MAX_HUB_FILE (2ull << 40)      /* bytes of one file */
 #define ASH_MAX_HUB_PEEK (32u << 20)       /* bytes read of a file's head before it is fetched */

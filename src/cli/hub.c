@@ -20,6 +20,7 @@ int ash_cli_hub_open(const ash_cli *cli, ash_hub **out, ash_err *err)
                       .token = c->hf_token ? c->hf_token : token,
                       .proxy = c->https_proxy,
                       .no_proxy = c->no_proxy,
+                      .stall_ms = c->hf_timeout_ms,
                       .offline = c->hf_hub_offline};
     rc = ash_hub_open(&o, out, err);
     free(token);

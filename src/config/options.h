@@ -95,6 +95,7 @@ typedef struct ash_config {
     ash_cpu_level cpu;
     const char *hf_token, *hf_token_path, *hf_home, *hf_hub_cache, *xdg_cache_home, *hf_endpoint;
     bool hf_hub_offline;
+    int64_t hf_timeout_ms; /* 0: as if it were not set */
     const char *https_proxy, *no_proxy;
     const char *hub_dir;   /* resolved from the HF keys: where the hub cache is; NULL without a home */
     const char *hub_token_file; /* likewise: where a token is if HF_TOKEN is not set */

@@ -314,23 +314,35 @@ int hub_cache_link(const ash_hub *h, const ash_hub_tree *t, const ash_hub_file *
     int rc = snapshot_file(h, t, f, path, err);
     if (!rc) rc = make_folders(path, true, err);
     if (!rc) rc = hub_cache_file(h, t, f, HUB_BLOB, blob, err);
-    if (!rc) rc = hub_path(aside, err, "%s.%ld.tmp", path, (long)getpid());
+    if (!rc) rc = hub_path(aside, err, "%s.%ld.tmp", blob, (long)getpid());
     if (rc) return rc;
     size_t n = strlen(target);
     for (const char *p = f->path; *p; p++)
         if (*p == '/' && n + 3 < sizeof target) memcpy(target + n, "../", 3), n += 3;
-    if (snprintf(target + n, sizeof target - n, "blobs/%s", hub_blob_name(f)) >=
-        (int)(sizeof target - n))
+    int more = snprintf(target + n, sizeof target - n, "blobs/%s", hub_blob_name(f));
+    if (more >= (int)(sizeof target - n))
         return ash_err_set(err, ASH_ELIMIT, "a path of the cache is too long");
-    unlink(aside);
-    if (!symlink(target, aside)) {
-        if (rename(aside, path)) rc = hub_os_error(err, "put a link at", path);
-        if (rc) unlink(aside);
-    } else if (errno == EPERM || errno == EOPNOTSUPP || errno == ENOSYS) {
+    int failed = symlink(target, path) ? errno : 0;
+    if (failed == EEXIST) { /* one that leads elsewhere, or a damaged copy */
+        unlink(aside);
+        failed = symlink(target, aside) || rename(aside, path) ? errno : 0;
+    }
+    if (failed == EPERM || failed == EOPNOTSUPP || failed == ENOSYS)
         rc = link_by_copy(blob, path, aside, err);
-    } else {
+    else if (failed) {
+        errno = failed;
         rc = hub_os_error(err, "put a link at", path);
     }
+    return rc ? rc : hub_sync_folder(path, err);
+}
+
+/* Aside and renamed, readable as the umask says: caches are shared. */
+static int write_commit(const char *path, const char *aside, const char *commit, ash_err *err)
+{
+    int fd = open(aside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
+    bool ok = fd >= 0 && write(fd, commit, HUB_COMMIT) == HUB_COMMIT && !fsync(fd);
+    int rc = !ok || rename(aside, path) ? hub_os_error(err, "write", path) : 0;
+    if (fd >= 0) close(fd);
     return rc ? rc : hub_sync_folder(path, err);
 }
 
@@ -346,6 +358,8 @@ int hub_cache_ref(const ash_hub *h, const ash_hub_tree *t, ash_err *err)
                 !memcmp(old.data, t->commit, HUB_COMMIT);
     ash_buf_release(&old);
     if (same) return 0;
+    char aside[HUB_PATH];
     rc = make_folders(path, true, err);
-    return rc ? rc : ash_fs_replace(path, t->commit, HUB_COMMIT, err);
+    if (!rc) rc = hub_path(aside, err, "%s/blobs/ref.%ld.tmp", repo, (long)getpid());
+    return rc ? rc : write_commit(path, aside, t->commit, err);
 }

@@ -252,7 +252,7 @@ static int ask_commit(ash_hub *h, hub_list *l, const atomic_bool *cancel, ash_er
     hub_escape(&url, t->revision, false);
     int rc = ash_buf_check(&url, "an address", err);
     hub_question q = {
-        .url = ash_buf_cstr(&url), .what = t->repo, .max = ASH_MAX_HUB_PAGE, .cancel = cancel};
+        .url = ash_buf_cstr(&url), .what = t->repo, .max = ASH_MAX_HUB_WHOLE, .cancel = cancel};
     if (!rc) rc = hub_ask(h, &q, t->repo, t->revision, &a, err);
     if (!rc && (ash_json_parse(a.body.data, a.body.len, &root, NULL) ||
                 ash_json_get_str(root, "sha", &sha, NULL) || !sha || !hub_hex(sha, HUB_COMMIT)))
@@ -323,7 +323,7 @@ static int from_cache(const ash_hub *h, hub_list *l, const char *why, ash_err *e
     int rc = hub_cache_repo(h, t->repo, repo, err);
     if (!rc) rc = hub_path(path, err, "%s/trees/%s.json", repo, commit);
     if (rc) return rc;
-    if (!ash_fs_read(path, ASH_MAX_HUB_PAGE, &kept, NULL) &&
+    if (!ash_fs_read(path, ASH_MAX_HUB_WHOLE, &kept, NULL) &&
         !hub_list_kept(l, kept.data, kept.len, NULL))
         l->tree.whole = true;
     else

@@ -142,9 +142,10 @@ static int publish(hub_job *j, hub_item *it, ash_err *err)
     if (rc) return rc;
     if (fdatasync(it->fd)) return hub_os_error(err, "write", partial);
     if (rename(partial, blob)) return hub_os_error(err, "rename a file to", blob);
-    unlink(journal);
     rc = hub_sync_folder(blob, err);
-    return rc ? rc : hub_cache_link(j->hub, t, it->file, err);
+    if (rc) return rc;
+    unlink(journal);
+    return hub_cache_link(j->hub, t, it->file, err);
 }
 
 static int finish(hub_job *j, hub_item *it, ash_err *err)
