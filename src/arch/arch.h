@@ -10,6 +10,8 @@
 #ifndef ASHLEY_ARCH_ARCH_H
 #define ASHLEY_ARCH_ARCH_H
 
+#include <stdatomic.h>
+
 #include "arch/bind.h"
 #include "arch/hparams.h"
 #include "nn/kv.h"
@@ -49,7 +51,15 @@ typedef struct ash_run {
     ash_nn *nn;    /* opened with ash_net_nn_options or larger */
     ash_kv *kv;
     void *scratch; /* row_bytes times max_rows of nn, 64-byte aligned */
+    const atomic_bool *give_way; /* true ends a forward before its next layer, its logits and keys then of
+                                    no use; NULL: always to the end */
 } ash_run;
+
+/* Whether a forward is to end before its next layer. */
+static inline bool ash_run_gives_way(const ash_run *run)
+{
+    return run->give_way && atomic_load_explicit(run->give_way, memory_order_relaxed);
+}
 
 struct ash_arch {
     const char *names; /* of GGUF's general.architecture and config.json's model_type, for messages */

@@ -386,6 +386,8 @@ static void deepseek2_forward(const ash_net *net, ash_run *run, const ash_batch 
 
     for (int i = 0; i < hp->n_layers; i++) {
         const layer *l = &m->layers[i];
+        if (ash_run_gives_way(run))
+            return;
         if (i == 0)
             ash_norm_rms(run->nn, s.h, s.x, l->attn_norm, s.n, embd, hp->rms_eps);
         else /* x += d of the layer before */

@@ -384,6 +384,8 @@ static void llama_forward(const ash_net *net, ash_run *run, const ash_batch *bat
 
     for (int layer = 0; layer < hp->n_layers; layer++) {
         const llama_layer *l = &m->layers[layer];
+        if (ash_run_gives_way(run))
+            return;
         if (layer == 0)
             ash_norm_rms(run->nn, s.h, s.x, l->attn_norm, s.n, embd, hp->rms_eps);
         else /* x += d of the layer before */

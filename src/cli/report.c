@@ -30,7 +30,7 @@ static void print_entry(const json_t *m)
             json_number_value(json_object_get(m, "resident_bytes")) * 1e-6);
     json_object_foreach((json_t *)json_object_get(m, "stage_ms"), key, v)
         fprintf(stderr, " %s %.0f", key, json_number_value(v));
-    fputc('\n', stderr);
+    fprintf(stderr, "%s\n", json_is_false(json_object_get(m, "warmed")) ? " (overtaken by a request)" : "");
     if (*text_of(m, "draft"))
         fprintf(stderr, "  %-32s %-9s draft model %s%s%s\n", "", "", text_of(m, "draft"),
                 *text_of(m, "draft_refused") ? " does not guess: " : "", text_of(m, "draft_refused"));

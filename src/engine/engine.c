@@ -72,30 +72,36 @@ static int64_t warm_step(ash_engine *e, ash_batch_row *rows, const int32_t *tabl
 
 /* Runs the code and touches the memory of prompts and single tokens, so that no request pays for that;
  * *row_ns is what a prompt's row took. A large model's first token has touched all that matters, and its
- * prompts are not kept waiting: a row among many takes less than a quarter of the time of one alone. */
+ * prompts are not kept waiting: a row among many takes less than a quarter of the time of one alone. A request
+ * that waits already would pay for every step twice, so that it ends them. */
 static int warm(ash_engine *e, const ash_engine_opts *opts, int64_t *row_ns, ash_err *err)
 {
-    enum { FIRST = ASH_KV_TOKENS, WORTH_NS = 200000000 };
+    enum { STEPS = 3, FIRST = ASH_KV_TOKENS, WORTH_NS = 200000000, BYTES_A_NS = 10 };
     const ash_sizes *z = &e->model->sizes;
+    ash_model_info *info = &e->model->info;
     int most = (int)z->n_ctx < z->max_rows ? (int)z->n_ctx : z->max_rows;
-    int first = most < FIRST ? most : FIRST, blocks = (most + ASH_KV_TOKENS - 1) / ASH_KV_TOKENS;
+    const int counts[STEPS] = {1, most < FIRST ? most : FIRST, most};
+    int blocks = (most + ASH_KV_TOKENS - 1) / ASH_KV_TOKENS;
     ash_batch_row *rows = calloc((size_t)most, sizeof *rows);
     int32_t *table = calloc((size_t)blocks, sizeof *table);
     int rc = rows && table ? 0 : ash_err_nomem(err, "warming up");
     for (int i = 0; !rc && i < blocks; i++) table[i] = i;
-    if (!rc && !(rc = ash_model_progress(opts, ASH_LOAD_WARM, 0, 3, err))) {
-        *row_ns = warm_step(e, rows, table, 1) / 4;
-        rc = ash_model_progress(opts, ASH_LOAD_WARM, 1, 3, err);
+    *row_ns = (int64_t)(info->step_bytes / BYTES_A_NS / 4); /* until it is measured */
+    info->warmed = true;
+    e->run.give_way = opts->awaited;
+    for (int i = 0; !rc && i < STEPS && (!i || *row_ns * counts[i] < WORTH_NS); i++) {
+        rc = ash_model_progress(opts, ASH_LOAD_WARM, (uint64_t)i, STEPS, err);
+        int64_t ns = !rc && !ash_run_gives_way(&e->run) ? warm_step(e, rows, table, counts[i]) : 0;
+        if (ash_run_gives_way(&e->run)) {
+            info->warmed = false;
+            break;
+        }
+        *row_ns = i ? ns / counts[i] : ns / 4;
     }
-    if (!rc && *row_ns * first < WORTH_NS) {
-        *row_ns = warm_step(e, rows, table, first) / first;
-        rc = ash_model_progress(opts, ASH_LOAD_WARM, 2, 3, err);
-    }
-    if (!rc && *row_ns * most < WORTH_NS)
-        *row_ns = warm_step(e, rows, table, most) / most;
+    e->run.give_way = NULL;
     free(rows);
     free(table);
-    return rc ? rc : ash_model_progress(opts, ASH_LOAD_WARM, 3, 3, err);
+    return rc ? rc : ash_model_progress(opts, ASH_LOAD_WARM, STEPS, STEPS, err);
 }
 
 /* What keeps a draft model from guessing costs a warning: the model serves without. */

@@ -1,6 +1,7 @@
 /* One loaded model with its scheduler: the boundary between what answers and what computes.
  *
- * ash_engine_open maps, checks, packs and warms a checkpoint and starts the scheduler thread, which
+ * ash_engine_open maps, checks, packs and warms a checkpoint (a request that waits for it takes the
+ * place of the warming) and starts the scheduler thread, which
  * alone owns sequences and KV. Any thread submits jobs; the scheduler batches all of them (continuous
  * batching: every step decodes one token of each running sequence and prefills a chunk of waiting
  * prompts beside them) and reports through the job's callback. No allocation in a token step. */
@@ -22,7 +23,7 @@ typedef enum ash_load_stage {
     ASH_LOAD_VERIFY,  /* headers, shapes and metadata checked */
     ASH_LOAD_MAP,     /* file mapped, memory reserved */
     ASH_LOAD_PACK,    /* weights read and packed; done/total are source bytes */
-    ASH_LOAD_WARM,    /* first steps run, so that no request pays for cold pages */
+    ASH_LOAD_WARM,    /* first steps run, so that no request pays for cold pages, unless one waits */
     ASH_LOAD_PREFILL, /* `warm_prompt` computed into the prefix cache; done/total are tokens */
 } ash_load_stage;
 
@@ -59,6 +60,9 @@ typedef struct ash_engine_opts {
     /* Called on the opening thread, often; must not block. May be NULL. */
     void (*progress)(void *user, ash_load_stage stage, uint64_t done, uint64_t total);
     void *user;
+    const atomic_bool *awaited; /* true once a request waits for this load: nothing is warmed from then on,
+                                   what is begun ends within a layer, and the request pays for cold pages.
+                                   Must not become false again before the engine is open. May be NULL */
     const atomic_bool *cancel; /* true ends the load with ASH_ECANCELED within 1 s; may be NULL */
 } ash_engine_opts;
 
@@ -83,6 +87,7 @@ typedef struct ash_model_info {
     const char *draft;         /* the name of the draft model that guesses, or NULL */
     const char *draft_refused; /* why none does although one was named, or NULL */
     uint64_t draft_bytes;      /* all that it takes; 0 without */
+    bool warmed;               /* before it was opened; false: a request that waited took the place of it */
     uint32_t n_ctx, n_ctx_train, n_vocab, n_layers, n_embd, n_heads, n_kv_heads;
     const char *chat_template; /* its text, "" if none */
     const char *template_from; /* "GGUF tokenizer.chat_template", "catalogue", "none" */

@@ -99,6 +99,13 @@ static void queue_load(ash_manager *m, ash_entry *e, bool first)
     pthread_cond_signal(&m->load_cond);
 }
 
+static bool has_waiter(const ash_manager *m, const ash_entry *e)
+{
+    for (const ash_waiter *w = m->waiters; w; w = w->next)
+        if (w->entry == e) return true;
+    return false;
+}
+
 static ash_entry *next_queued(ash_manager *m)
 {
     ash_entry *best = NULL;
@@ -182,6 +189,7 @@ static int load_engine(const ash_manager *m, ash_entry *e, char *draft_refused, 
                          .warm_prompt = e->spec.warm_prompt,
                          .progress = on_progress,
                          .user = e,
+                         .awaited = &e->awaited,
                          .cancel = &e->cancel};
     ash_engine_plan plan;
     int rc = ash_engine_plan_read(&o, &plan, err);
@@ -248,8 +256,9 @@ static void finish_load(ash_manager *m, ash_entry *e, ash_engine *engine, const 
         e->failures = 0;
         e->last_use_ns = now;
         e->boot_state = 1;
-        ash_info("residency", "%s is ready after %.0f ms (%.1f MB with a full KV cache)", e->spec.id,
-                 e->load_ms, (double)e->resident_bytes * 1e-6);
+        ash_info("residency", "%s is ready after %.0f ms (%.1f MB with a full KV cache)%s", e->spec.id,
+                 e->load_ms, (double)e->resident_bytes * 1e-6,
+                 info->warmed ? "" : ", warmed by the request that waits");
     } else if (err->code == ASH_ECANCELED) {
         e->state = ASH_MODEL_UNLOADED;
         e->boot_state = -1;
@@ -286,6 +295,7 @@ static void *loader_main(void *arg)
         }
         e->queued = false;
         e->state = ASH_MODEL_LOADING;
+        atomic_store(&e->awaited, has_waiter(m, e)); /* one that left since needs no haste */
         ash_entry_begin_load(e);
         changed(m, e);
         pthread_mutex_unlock(&m->mutex);
@@ -623,6 +633,7 @@ int ash_manager_acquire(ash_manager *m, const char *id, int64_t load_ms, ash_lea
             w->err = ASH_ERR_INIT;
             if (load_ms > 0) w->deadline_ns = ash_clock_ns() + load_ms * 1000000;
             m->waiters = w;
+            atomic_store(&e->awaited, true);
             e->wanted_by_user = true;
             queue_load(m, e, true);
             if (e->queued) /* someone waits now: before the preloads that nobody waits for */

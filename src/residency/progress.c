@@ -161,6 +161,7 @@ json_t *ash_entry_json(const ash_manager *m, ash_entry *e)
     json_object_set_new(o, "resident_bytes",
                         json_integer(loaded ? (json_int_t)e->resident_bytes : 0));
     set_number(o, "load_ms", loaded, e->load_ms);
+    json_object_set_new(o, "warmed", loaded ? json_boolean(ash_engine_info(e->engine)->warmed) : json_null());
     set_text(o, "draft", e->spec.draft);
     set_text(o, "draft_refused", loaded && e->draft_refused[0] ? e->draft_refused : NULL);
     return o;

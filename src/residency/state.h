@@ -35,6 +35,7 @@ typedef struct ash_entry {
     double stage_ms[ASH_N_STAGES];
     ash_load_progress progress;
     atomic_bool cancel;
+    atomic_bool awaited;   /* somebody has waited for the load in flight */
     double shown_progress; /* highest value shown for this load: never backwards */
     char draft_refused[sizeof ((ash_err *)0)->msg]; /* LOADED: why the draft model does not guess, or "" */
     uint64_t resident_bytes, last_bytes;

@@ -682,6 +682,7 @@ typedef struct seen {
     int calls, last;
     atomic_bool *cancel;
     int cancel_at;
+    int warm_calls; /* calls when the last step of warming was told */
 } seen;
 
 static void see(void *user, ash_load_stage stage, uint64_t done, uint64_t total)
@@ -691,6 +692,8 @@ static void see(void *user, ash_load_stage stage, uint64_t done, uint64_t total)
     s->last = (int)stage;
     s->done[stage] = done;
     s->total[stage] = total;
+    if (stage == ASH_LOAD_WARM && done < total)
+        s->warm_calls = s->calls;
     if (s->calls++ == s->cancel_at && s->cancel)
         atomic_store(s->cancel, true);
 }
@@ -730,6 +733,33 @@ static void loading_is_told(void **state)
     ash_engine_close(e);
 }
 
+/* A request that begins to wait at any moment of a load: up to the last step of the warming it takes the
+ * place of what is left of that, and is answered as ever. */
+static void who_waits_overtakes_the_warming(void **state)
+{
+    static told want, got;
+    int32_t ids[70];
+    prompt_ids(ids, 70, 1);
+    for (int at = -1;; at++) {
+        atomic_bool awaited = false;
+        seen s = {.cancel = &awaited, .cancel_at = at};
+        ash_engine_opts o = fastest();
+        o.progress = see;
+        o.user = &s;
+        o.awaited = &awaited;
+        ash_engine *e = open_level(ASH_DTYPE_Q8_0, o);
+        assert_int_equal(ash_engine_info(e)->warmed, !(atomic_load(&awaited) && at <= s.warm_calls));
+        for (int i = 0; i < 5; i++) assert_true(s.done[i] == s.total[i]);
+        ash_job j = job_of(ids, 70, 20, at < 0 ? &want : &got);
+        run_job(e, &j, at < 0 ? &want : &got);
+        if (at >= 0)
+            expect_same(&want, &got);
+        ash_engine_close(e);
+        if (at > s.calls)
+            break;
+    }
+}
+
 static void loading_can_be_cancelled(void **state)
 {
     for (int at = 0;; at++) {
@@ -745,6 +775,8 @@ static void loading_can_be_cancelled(void **state)
         o.cancel = &cancel;
         o.path = path;
         o.warm_prompt = "some words";
+        atomic_bool awaited = at % 2; /* nor does a request that waits keep it */
+        o.awaited = &awaited;
         assert_true(tiny_file(&m, path));
         int rc = ash_engine_open(&o, &e, &err);
         unlink(path);
@@ -853,6 +885,7 @@ int main(void)
         cmocka_unit_test(a_cancel_acts_at_once),
         cmocka_unit_test(eval_agrees_with_generation),
         cmocka_unit_test(loading_is_told),
+        cmocka_unit_test(who_waits_overtakes_the_warming),
         cmocka_unit_test(loading_can_be_cancelled),
         cmocka_unit_test(bad_files_are_refused),
         cmocka_unit_test(the_plan_is_what_a_load_takes),

@@ -126,6 +126,46 @@ static void same_logits(const result *a, const result *b)
     assert_memory_equal(a->logits, b->logits, sizeof a->logits);
 }
 
+/* Of one row, the first logit: 12345 where the forward ended before it. */
+static float first_logit(const char *folder, const atomic_bool *give_way)
+{
+    char path[512];
+    ash_err err = ASH_ERR_INIT;
+    snprintf(path, sizeof path, "%s/hf/%s", getenv("ASHLEY_TEST_DATA"), folder);
+    ash_engine_opts o = {.path = path, .threads = 2, .cpu = ash_cpu_get()->level, .bare = true};
+    ash_model *m;
+    ash_run run = {.give_way = give_way};
+    const int32_t table[1] = {0};
+    const ash_batch_row row = {.token = 3, .table = table, .wants_logits = true};
+    assert_int_equal(ash_model_open(&o, &m, &err), 0);
+    assert_int_equal(ash_nn_open(&m->sizes.nn, &run.nn, &err), 0);
+    assert_int_equal(ash_model_load(m, &o, run.nn->pool, &err), 0);
+    assert_int_equal(ash_kv_open(&m->sizes.kv, 1, &run.kv, &err), 0);
+    run.scratch = aligned_alloc(64, (m->net->row_bytes + 63) / 64 * 64);
+    float *logits = calloc((size_t)m->net->hp.n_vocab, sizeof *logits);
+    assert_non_null(logits);
+    logits[0] = 12345;
+    m->net->arch->forward(m->net, &run, &(ash_batch){.rows = &row, .n = 1, .logits = logits});
+    float first = logits[0];
+    free(logits);
+    free(run.scratch);
+    ash_kv_close(run.kv);
+    ash_nn_close(run.nn);
+    ash_model_close(m);
+    return first;
+}
+
+static void a_forward_gives_way(void **state)
+{
+    const atomic_bool yes = true, no = false;
+    for (int i = 0; i < 2; i++) {
+        const char *folder = i ? "deepseek-v2-lite" : "llama-f32";
+        assert_true(first_logit(folder, &yes) == 12345);
+        assert_true(first_logit(folder, &no) != 12345);
+        assert_true(first_logit(folder, &no) == first_logit(folder, NULL));
+    }
+}
+
 static void the_second_start_maps(void **state)
 {
     place p;
@@ -428,7 +468,8 @@ static void cut_while_mapped(void **state)
 int main(void)
 {
     ash_log_set_level(ASH_LOG_NONE);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(the_second_start_maps),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_forward_gives_way),
+                                       cmocka_unit_test(the_second_start_maps),
                                        cmocka_unit_test(every_flipped_byte_is_found),
                                        cmocka_unit_test(a_cut_file_is_packed_again),
                                        cmocka_unit_test(a_changed_checkpoint_has_another_key),

@@ -59,7 +59,8 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
     opts->progress(opts->user, ASH_LOAD_PACK, 1000, 1000);
     opts->progress(opts->user, ASH_LOAD_WARM, 1, 1);
     ash_engine *e = calloc(1, sizeof *e);
-    e->info = (ash_model_info){.n_ctx = 77, .weight_bytes = 1000, .kv_bytes = 100};
+    e->info = (ash_model_info){.n_ctx = 77, .weight_bytes = 1000, .kv_bytes = 100,
+                               .warmed = !atomic_load(opts->awaited)};
     if (opts->draft_path && opts->prediction != ASH_PREDICTION_NEVER) {
         bool other = strstr(opts->draft_path, "other");
         e->info.draft = other ? NULL : opts->draft_path;
@@ -171,6 +172,42 @@ static void test_one_load_serves_all_who_wait(void **state)
         ash_manager_release(m, w[i].engine);
     }
     assert_int_equal(atomic_load(&loads), 1);
+    ash_manager_close(m);
+}
+
+static bool is_warmed(ash_manager *m, const char *id)
+{
+    json_t *o = ash_manager_progress(m, id);
+    const json_t *warmed = json_object_get(o, "warmed");
+    assert_true(json_is_boolean(warmed));
+    bool yes = json_is_true(warmed);
+    json_decref(o);
+    return yes;
+}
+
+static void test_who_waits_takes_the_place_of_the_warming(void **state)
+{
+    ash_model_spec specs[] = {SPEC("s", "slow", false), SPEC("t", "slow too", false)};
+    ash_manager *m = open_manager(specs, 2, ASH_READY_REQUIRED);
+    waited early = {0}, late = {0}, left = {0};
+    uint64_t t;
+    assert_int_equal(ash_manager_load(m, "s", NULL), 0);
+    until_state(m, "s", ASH_MODEL_LOADING);
+    json_t *o = ash_manager_progress(m, "s");
+    assert_true(json_is_null(json_object_get(o, "warmed")));
+    json_decref(o);
+    assert_int_equal(ash_manager_acquire(m, "t", 60000, on_lease, &left, &t, NULL), 0);
+    ash_manager_abandon(m, t); /* "t" goes on, in the queue, and nobody waits for it */
+    assert_int_equal(ash_manager_acquire(m, "s", 60000, on_lease, &early, &t, NULL), 0);
+    atomic_store(&gate_open, 1);
+    until_called(&early);
+    assert_false(is_warmed(m, "s"));
+    until_state(m, "t", ASH_MODEL_LOADED);
+    assert_true(is_warmed(m, "t"));
+    assert_int_equal(ash_manager_acquire(m, "t", 60000, on_lease, &late, &t, NULL), 0);
+    assert_true(is_warmed(m, "t"));
+    ash_manager_release(m, early.engine);
+    ash_manager_release(m, late.engine);
     ash_manager_close(m);
 }
 
@@ -402,6 +439,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_preload_then_acquire_waits_for_nothing),
         cmocka_unit_test(test_one_load_serves_all_who_wait),
+        cmocka_unit_test(test_who_waits_takes_the_place_of_the_warming),
         cmocka_unit_test(test_load_budget_ends_the_wait_not_the_load),
         cmocka_unit_test(test_one_bad_entry_never_stops_the_rest),
         cmocka_unit_test(test_a_draft_that_cannot_be_is_left_out),
