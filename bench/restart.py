@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Restart: milliseconds from exec to the first token of a request that is sent as soon as the port answers,
 with the packed weights kept by an earlier start and without, alternated; both from the page cache. The
-request is a completion of a prompt of one token, or a chat, whose template makes some thirty tokens of a word.
+request completes a prompt of one token, or is a chat, whose template makes some thirty tokens of a word.
 
     bench/restart.py [--model FILE] [--runs 7]      FILE: a GGUF file or a checkpoint's folder
 

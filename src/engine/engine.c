@@ -72,8 +72,8 @@ static int64_t warm_step(ash_engine *e, ash_batch_row *rows, const int32_t *tabl
 
 /* Runs the code and touches the memory of prompts and single tokens, so that no request pays for that;
  * *row_ns is what a prompt's row took. A large model's first token has touched all that matters, and its
- * prompts are not kept waiting: a row among many takes less than a quarter of the time of one alone. A request
- * that waits already would pay for every step twice, so that it ends them. */
+ * prompts are not kept waiting: a row among many takes less than a quarter of the time of one alone. A
+ * request that waits already would pay for every step twice, so that it ends them. */
 static int warm(ash_engine *e, const ash_engine_opts *opts, int64_t *row_ns, ash_err *err)
 {
     enum { STEPS = 3, FIRST = ASH_KV_TOKENS, WORTH_NS = 200000000, BYTES_A_NS = 10 };
