@@ -265,22 +265,32 @@ typedef struct exchange {
     ash_hub *hub;
     const hub_question *q;
     hub_answer *answer;
-    bool over; /* a cap */
+    CURL *easy;
+    bool looked;   /* the answer's head was */
+    uint64_t skip; /* bytes of its body to pass over */
+    bool over;     /* a cap */
 } exchange;
 
 static size_t on_body(char *p, size_t size, size_t n, void *user)
 {
     exchange *x = user;
-    size_t bytes = size * n;
-    size_t keep = bytes;
-    if (x->q->length && x->answer->body.len + bytes > x->q->length)
-        keep = x->q->length -
-               x->answer->body.len; /* a host without ranges: what was asked for is here */
-    if (ash_buf_add(&x->answer->body, p, keep)) {
+    size_t bytes = size * n, have = x->answer->body.len;
+    if (!x->looked) {
+        long status = 0;
+        x->hub->curl.easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
+        x->looked = true;
+        /* A host without ranges sends all: what is before the range is passed over, within the cap. */
+        x->skip = x->q->length && status == 200 ? x->q->offset : 0;
+        x->over = x->skip > x->q->max;
+    }
+    size_t cut = x->skip < bytes ? (size_t)x->skip : bytes, keep = bytes - cut;
+    x->skip -= cut;
+    if (x->q->length && keep > x->q->length - have) keep = x->q->length - have;
+    if (x->over || ash_buf_add(&x->answer->body, p + cut, keep)) {
         x->over = true;
         return 0;
     }
-    return keep;
+    return cut + keep; /* less than came, when what was asked for is here: the rest is not wanted */
 }
 
 static size_t on_header(char *p, size_t size, size_t n, void *user)
@@ -315,7 +325,8 @@ static int exchange_once(exchange *x, CURL *e, const char *url, char **next, ash
     hub_connect connect;
     char range[64];
     *next = NULL;
-    x->over = false;
+    x->easy = e;
+    x->over = x->looked = false;
     reset(x->answer, x->q->max);
     int rc = hub_request_setup(h, e, url, &connect, &list, err);
     if (rc) return rc;
@@ -333,7 +344,7 @@ static int exchange_once(exchange *x, CURL *e, const char *url, char **next, ash
     char *to = NULL;
     c->easy_getinfo(e, CURLINFO_RESPONSE_CODE, &x->answer->status);
     c->easy_getinfo(e, CURLINFO_REDIRECT_URL, &to);
-    bool enough = code == CURLE_WRITE_ERROR && !x->over && x->q->length && !x->q->offset &&
+    bool enough = code == CURLE_WRITE_ERROR && !x->over && x->q->length &&
                   x->answer->body.len == x->q->length;
     if (hub_cancelled(x->q->cancel))
         rc = ash_err_set(err, ASH_ECANCELED, "interrupted");

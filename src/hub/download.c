@@ -13,7 +13,7 @@
 #include "hub/job.h"
 
 enum {
-    BUFFER = 512 << 10,  /* libcurl's largest: fewer writes */
+    BUFFER = 128 << 10,  /* of libcurl, each connection: 512 KiB cost as much CPU time */
     MOST_CHUNKS = 32,    /* of one part: 128 MiB, so that a round trip is little beside it */
     PROGRESS = 64 << 10, /* bytes that make a broken transfer no failure */
     PACE_MS = 1000,

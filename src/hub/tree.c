@@ -389,8 +389,7 @@ int ash_hub_peek(ash_hub *h, const ash_hub_tree *t, const ash_hub_file *f, uint6
                       .anywhere = true,
                       .cancel = cancel};
     if (!rc) rc = hub_ask(h, &q, t->repo, t->revision, &a, err);
-    bool placed =
-        offset == 0 || (a.status == 206 && a.headers.has_range && a.headers.first == offset);
+    bool placed = a.status == 200 || (a.headers.has_range && a.headers.first == offset);
     if (!rc && (!placed || a.body.len != n))
         rc = ash_err_set(err, ASH_EFORMAT, "the hub does not give bytes %llu to %llu of '%.200s'",
                          (unsigned long long)offset, (unsigned long long)(offset + n), f->path);
