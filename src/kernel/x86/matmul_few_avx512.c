@@ -8,7 +8,7 @@
 #include "kernel/x86/raw_avx512.h"
 #include "kernel/simd/raw_block.inc.h"
 
-enum { TILE_ROWS = 6, SCALES = 16 };
+enum { TILE_ROWS = 6, SCALES = 16, STARTS = 2 * LANES };
 
 /* What a tile reads: R groups from `w`, N rows of activations. */
 typedef struct tile {
@@ -24,6 +24,9 @@ typedef struct tile {
 typedef struct scales {
     float scale[SCALES][ASH_GROUP], min[SCALES][ASH_GROUP];
 } scales;
+
+/* Of a block's halves for each row, what the zero point adds, taken off: set_starts. */
+typedef int32_t starts[TILE_ROWS][STARTS];
 
 /* A type, a constant in each copy of a tile. Its block is outer * inner times 32 columns; the loop over
  * `inner` is unrolled, for shifts by constants. */
@@ -116,14 +119,32 @@ INLINE raw_block block_of(const tile *t, const kind c, int64_t b, const int r, s
                        t->edges + r * t->group_bytes + b * ASH_GROUP * c.edge, NULL, s->scale[0], s->min[0]};
 }
 
+/* Whether set_starts pays: a block of few columns has too few uses of it. */
+INLINE bool starts_ahead(const kind c)
+{
+    return c.zero && c.halves && c.outer * c.inner == 8;
+}
+
+/* to = of each half of the blocks of 32 columns from b on that make one of the type. */
+INLINE void set_starts(const tile *t, const kind c, int64_t b, const int N, starts to)
+{
+    const vi zero = vi_set32(c.zero), upper = vi_set32(c.zero << 16);
+    UNROLL for (int n = 0; n < N; n++)
+        store_starts(_mm512_maskz_loadu_epi32(lanes(c.outer * c.inner), t->hs + n * t->lds + b), zero, upper,
+                     to[n]);
+}
+
 /* sums[r][n] of `parts` parts of 4 columns from part i0 on of number o * inner + k, block b of all. */
 INLINE void dot(const tile *t, const kind c, const raw_block blocks[2], int o, const int k, int64_t b,
-                const int i0, const int parts, const int R, const int N, __m512i sums[2][TILE_ROWS])
+                const int i0, const int parts, const int R, const int N, starts first,
+                __m512i sums[2][TILE_ROWS])
 {
     UNROLL for (int n = 0; n < N; n++)
     {
         __m512i start = _mm512_setzero_si512();
-        if (c.zero && c.halves)
+        if (starts_ahead(c))
+            start = _mm512_set1_epi32(first[n][2 * (o * c.inner + k) + (i0 ? 1 : 0)]);
+        else if (c.zero && c.halves)
             start = _mm512_madd_epi16(_mm512_set1_epi32((int)t->hs[n * t->lds + b]),
                                       _mm512_set1_epi32(i0 ? c.zero << 16 : c.zero));
         else if (c.zero)
@@ -157,16 +178,17 @@ INLINE void add_min(const tile *t, const kind c, int64_t b, int s, const int R, 
 
 /* acc += 32 columns: number o * inner + k of a block, block b of all. */
 INLINE void add_block(const tile *t, const kind c, const raw_block blocks[2], int o, const int k, int64_t b,
-                      const int R, const int N, const scales scale[2], __m512 acc[2][TILE_ROWS])
+                      const int R, const int N, const scales scale[2], starts first,
+                      __m512 acc[2][TILE_ROWS])
 {
     const int s = (o * c.inner + k) * (c.halves ? 2 : 1);
     __m512i sums[2][TILE_ROWS];
     __m512 v[2][TILE_ROWS];
-    dot(t, c, blocks, o, k, b, 0, c.halves ? 4 : 8, R, N, sums);
+    dot(t, c, blocks, o, k, b, 0, c.halves ? 4 : 8, R, N, first, sums);
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++)
         v[r][n] = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][n]), vf_load(scale[r].scale[s]));
     if (c.halves) {
-        dot(t, c, blocks, o, k, b, 4, 4, R, N, sums);
+        dot(t, c, blocks, o, k, b, 4, 4, R, N, first, sums);
         UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++)
             v[r][n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][n]), vf_load(scale[r].scale[s + 1]),
                                       v[r][n]);
@@ -188,16 +210,19 @@ INLINE void run_tile(tile *t, const kind c, const int R, const int N, float *y, 
     for (int64_t b = 0; b < t->blocks; b++) {
         scales scale[2];
         raw_block blocks[2];
+        _Alignas(64) starts first;
         UNROLL for (int r = 0; r < R; r++)
         {
             blocks[r] = block_of(t, c, b, r, &scale[r]);
             unpack_scales(c.type, blocks[r]);
         }
+        if (starts_ahead(c))
+            set_starts(t, c, b * c.outer * c.inner, N, first);
         for (int o = 0; o < c.outer; o++) {
             UNROLL for (int k = 0; k < c.inner; k++)
             {
                 fetch_more(&t->ahead);
-                add_block(t, c, blocks, o, k, (b * c.outer + o) * c.inner + k, R, N, scale, acc);
+                add_block(t, c, blocks, o, k, (b * c.outer + o) * c.inner + k, R, N, scale, first, acc);
             }
         }
     }

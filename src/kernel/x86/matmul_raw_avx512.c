@@ -6,7 +6,7 @@
 #include "kernel/simd/raw.inc.h"
 
 /* With 16 columns to a scale a tile keeps as many floats of a block besides: fewer rows stay in registers. */
-enum { TILE_ROWS = 6, HALVES_ROWS = 4, CHUNK = 16 };
+enum { TILE_ROWS = 6, HALVES_ROWS = 4, CHUNK = 16, STARTS = CHUNK * TILE_COLS / 16 };
 
 /* What N rows of activations times R tiles read; columns from the tile's first on. */
 typedef struct step {
@@ -16,9 +16,8 @@ typedef struct step {
     int64_t ld, lds;
     const int8_t *q;
     const float *d, *ds;
-    const int32_t *ns;
     const uint32_t *hs;
-    int zero;
+    const int32_t *starts; /* [rows][STARTS]: of each scale, what the zero point adds, taken off */
     bool first; /* y holds nothing yet */
 } step;
 
@@ -27,7 +26,7 @@ static inline int blocks_of(int64_t left)
     return (int)(left < TILE_BLOCKS ? left : TILE_BLOCKS);
 }
 
-INLINE void next_tile(step *s)
+INLINE void next_tile(step *s, const bool halves)
 {
     s->left -= s->blocks;
     s->blocks = blocks_of(s->left);
@@ -35,8 +34,8 @@ INLINE void next_tile(step *s)
     s->q += TILE_COLS;
     s->d += TILE_BLOCKS;
     s->ds += TILE_BLOCKS;
-    s->ns += TILE_BLOCKS;
     s->hs += TILE_BLOCKS;
+    s->starts += halves ? 2 * TILE_BLOCKS : TILE_BLOCKS;
 }
 
 /* sums[r][n] += of parts [p, p + parts) */
@@ -55,18 +54,13 @@ INLINE void dot(const step *s, int p, const int parts, const int R, const int N,
     }
 }
 
-/* sums[r][n] of scale k of block b: half a block or a whole one, what the zero point adds taken off. */
-INLINE void dot_scale(const step *s, int b, int k, const bool halves, const bool mins, const int R,
-                      const int N, __m512i sums[2][TILE_ROWS])
+/* sums[r][n] of scale k: half a block or a whole one, what the zero point adds taken off. */
+INLINE void dot_scale(const step *s, int k, const bool halves, const bool mins, const int R, const int N,
+                      __m512i sums[2][TILE_ROWS])
 {
     UNROLL for (int n = 0; n < N; n++)
     {
-        __m512i start = _mm512_setzero_si512();
-        if (!mins && halves)
-            start = _mm512_madd_epi16(_mm512_set1_epi32((int)s->hs[n * s->lds + b]),
-                                      _mm512_set1_epi32(k % 2 ? s->zero << 16 : s->zero));
-        else if (!mins)
-            start = _mm512_set1_epi32(s->ns[n * s->lds + b] * s->zero);
+        __m512i start = _mm512_set1_epi32(mins ? 0 : s->starts[n * STARTS + k]);
         UNROLL for (int r = 0; r < R; r++) sums[r][n] = start;
     }
     dot(s, halves ? 4 * k : 8 * k, halves ? 4 : 8, R, N, sums);
@@ -92,11 +86,11 @@ INLINE void add_block(const step *s, int b, const bool halves, const bool mins, 
     __m512i sums[2][TILE_ROWS];
     __m512 v[2][TILE_ROWS];
     int k = halves ? 2 * b : b;
-    dot_scale(s, b, k, halves, mins, R, N, sums);
+    dot_scale(s, k, halves, mins, R, N, sums);
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++)
         v[r][n] = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][n]), _mm512_load_ps(s->tiles[r].scale[k]));
     if (halves) {
-        dot_scale(s, b, k + 1, halves, mins, R, N, sums);
+        dot_scale(s, k + 1, halves, mins, R, N, sums);
         UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++)
             v[r][n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][n]),
                                       _mm512_load_ps(s->tiles[r].scale[k + 1]), v[r][n]);
@@ -117,7 +111,7 @@ INLINE void run_tile(step *s, fetch *ahead, const bool halves, const bool mins, 
     UNROLL for (int n = 0; n < N; n++) UNROLL for (int r = 0; r < R; r++)
         acc[r][n] = s->first ? _mm512_setzero_ps()
                              : vf_load_part(y + n * ldy + r * ASH_GROUP, left - r * ASH_GROUP);
-    for (; s->left > 0; next_tile(s)) {
+    for (; s->left > 0; next_tile(s, halves)) {
         for (int b = 0; b < s->blocks; b++) {
             fetch_more(ahead);
             add_block(s, b, halves, mins, R, N, acc);
@@ -164,6 +158,24 @@ typedef struct job {
     int64_t ldy;
 } job;
 
+/* starts [n][STARTS] of `blocks` blocks of n rows whose sums begin at ns and hs. In vectors beforehand, as
+ * the loop over blocks has nothing to spare in the units that multiply. */
+static void set_starts(const raw_type *type, const int32_t *ns, const uint32_t *hs, int64_t lds, int64_t n,
+                       int64_t blocks, int32_t *starts)
+{
+    const __m512i zero = _mm512_set1_epi32(type->zero), upper = _mm512_slli_epi32(zero, 16);
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t b = 0; b < blocks; b += LANES) {
+            int32_t *to = starts + i * STARTS + (type->halves ? 2 * b : b);
+            if (type->halves)
+                store_starts(_mm512_maskz_loadu_epi32(lanes(blocks - b), hs + i * lds + b), zero, upper, to);
+            else
+                _mm512_store_si512(to, _mm512_mullo_epi32(_mm512_maskz_loadu_epi32(lanes(blocks - b),
+                                                                                  ns + i * lds + b), zero));
+        }
+    }
+}
+
 /* Tiles [t0, t1) of the groups [g, g + groups). */
 static void run_chunk(const job *j, int64_t g, int groups, int64_t t0, int64_t t1)
 {
@@ -172,6 +184,7 @@ static void run_chunk(const job *j, int64_t g, int groups, int64_t t0, int64_t t
     int64_t most = j->m.type->halves ? HALVES_ROWS : TILE_ROWS, tiles = (a->n + most - 1) / most;
     int64_t lds = a->ld / 32, b0 = t0 * TILE_BLOCKS;
     int64_t blocks = (t1 * TILE_BLOCKS < a->cols / 32 ? t1 * TILE_BLOCKS : a->cols / 32) - b0;
+    _Alignas(64) int32_t starts[TILE_ROWS * STARTS];
     fetch ahead = fetch_tiles(j->w, g, groups, t0, j->m.tiles, tiles);
     for (int64_t t = t0; t < t1; t++)
         for (int r = 0; r < groups; r++)
@@ -179,7 +192,9 @@ static void run_chunk(const job *j, int64_t g, int groups, int64_t t0, int64_t t
     for (int64_t i = 0; i < tiles; i++) { /* of even size: no left-over of one row */
         int64_t row = a->n * i / tiles, n = a->n * (i + 1) / tiles - row, at = row * lds + b0;
         step s = {j->tiles, blocks, blocks_of(blocks), groups, a->ld, lds, a->q + row * a->ld + b0 * 32,
-                  a->d + at, a->ds + at, a->ns + at, a->hs + at, j->m.type->zero, t0 == 0};
+                  a->d + at, a->ds + at, a->hs + at, starts, t0 == 0};
+        if (!j->m.type->mins)
+            set_starts(j->m.type, a->ns + at, a->hs + at, lds, n, blocks, starts);
         fns[n - 1](&s, &ahead, j->y + row * j->ldy + g * ASH_GROUP, j->ldy, j->w->rows - g * ASH_GROUP);
     }
 }

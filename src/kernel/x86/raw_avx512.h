@@ -62,6 +62,16 @@ INLINE vi vi_where_equal(vi a, int n, vi x, vi y)
     return _mm512_mask_mov_epi32(y, _mm512_cmpeq_epi32_mask(a, vi_set32(n)), x);
 }
 
+/* to [32] = the sums of the first and last 16 of 16 blocks (ash_act.hs) times `zero`, in turn; upper is zero
+ * in the upper halves. to is 64-byte aligned. */
+INLINE void store_starts(vi sums, vi zero, vi upper, int32_t *to)
+{
+    const vi low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    vi first = _mm512_madd_epi16(sums, zero), last = _mm512_madd_epi16(sums, upper);
+    vi_store(to, _mm512_permutex2var_epi32(first, low, last));
+    vi_store(to + LANES, _mm512_permutex2var_epi32(first, vi_add32(low, vi_set32(8)), last));
+}
+
 #define vi_gather(base, index, size) _mm512_i32gather_epi32(index, base, size)
 
 #endif
