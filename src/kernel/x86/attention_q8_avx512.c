@@ -12,6 +12,7 @@ enum {
     CHUNK = 256,      /* components of queries at a time */
     STEPS = 127 * 256, /* of a query's range on either side; its high byte stays in +-127 */
     QUAD = 4 * ASH_KV_TOKENS, /* bytes of four components of a block's keys */
+    LOW = ASH_TILE * CHUNK,   /* from a high byte to its low one */
 };
 
 typedef struct work {
@@ -23,15 +24,15 @@ typedef struct work {
     _Alignas(64) uint8_t x[2][ASH_TILE][CHUNK]; /* high and low bytes of queries, then of weights */
 } work;
 
-#define BY_SIZE(n, CALL)                                                                           \
-    switch (n) {                                                                                   \
-    case 1: CALL(1); break;                                                                        \
-    case 2: CALL(2); break;                                                                        \
-    case 3: CALL(3); break;                                                                        \
-    case 4: CALL(4); break;                                                                        \
-    case 5: CALL(5); break;                                                                        \
-    default: CALL(6);                                                                              \
-    }
+/* Sums [N][W] of high and low bytes, to memory before anything else: where they stay in registers for what
+ * follows, gcc 12 stores most of them in every round of the loop before. */
+#define KEEP_SUMS(kept, high, low, N, W)                                                            \
+    UNROLL for (int i_ = 0; i_ < (N); i_++) UNROLL for (int j_ = 0; j_ < (W); j_++)                 \
+    {                                                                                               \
+        _mm512_store_si512(&(kept)[0][i_ * (W) + j_], (high)[i_][j_]);                              \
+        _mm512_store_si512(&(kept)[1][i_ * (W) + j_], (low)[i_][j_]);                               \
+    }                                                                                               \
+    __asm__ volatile("" ::: "memory")
 
 /* What a span of int32 sums of high and low bytes stands for. */
 INLINE __m512 joined(__m512i high, __m512i low)
@@ -85,17 +86,18 @@ INLINE void score_block(const work *w, int i0, const int N, int block, int c0, i
     const uint8_t *k = s->k[block], *v = s->v[block];
     const uint8_t *next = block + 1 < ASH_SPAN_BLOCKS ? s->k[block + 1] : s->next;
     const float *d = ash_kv_steps(k, s->k_dim);
-    __m512i high[ROWS][2], low[ROWS][2];
+    __m512i high[ROWS][2], low[ROWS][2], kept[2][2 * ROWS];
     UNROLL for (int i = 0; i < N; i++) UNROLL for (int j = 0; j < 2; j++)
         high[i][j] = low[i][j] = _mm512_setzero_si512();
     for (int c = 0; c < n; c += 4) {
+        const uint8_t *x = w->x[0][i0] + c;
         int at = (c0 + c) / 4 * QUAD;
         __m512i u[2] = {_mm512_load_si512(k + at), _mm512_load_si512(k + at + 64)};
         if (i0 == 0) /* else they are in the cache already */
             fetch_lines(next, c0 + c < s->v_dim ? v : NULL, at);
         UNROLL for (int i = 0; i < N; i++)
         {
-            __m512i h = broadcast4(w->x[0][i0 + i] + c), l = broadcast4(w->x[1][i0 + i] + c);
+            __m512i h = broadcast4(x + i * CHUNK), l = broadcast4(x + LOW + i * CHUNK);
             UNROLL for (int j = 0; j < 2; j++)
             {
                 high[i][j] = _mm512_dpbusd_epi32(high[i][j], u[j], h);
@@ -103,16 +105,29 @@ INLINE void score_block(const work *w, int i0, const int N, int block, int c0, i
             }
         }
     }
-    UNROLL for (int i = 0; i < N; i++) UNROLL for (int j = 0; j < 2; j++)
-    {
-        float *p = s->p + (i0 + i) * ASH_SPAN + block * ASH_KV_TOKENS + j * LANES;
-        __m512i h = _mm512_sub_epi32(high[i][j], _mm512_set1_epi32(128 * w->sum[0][i0 + i]));
-        __m512i l = _mm512_sub_epi32(low[i][j], _mm512_set1_epi32(128 * w->sum[1][i0 + i]));
-        __m512 x = vf_mul(joined(h, l), vf_set(w->step[i0 + i] * s->scale));
-        x = vf_mul(x, vf_load(d + j * LANES));
-        vf_store(p, c0 ? vf_add(vf_load(p), x) : x);
+    KEEP_SUMS(kept, high, low, N, 2);
+    for (int i = 0; i < N; i++) {
+        for (int j = 0; j < 2; j++) {
+            float *p = s->p + (i0 + i) * ASH_SPAN + block * ASH_KV_TOKENS + j * LANES;
+            __m512i h = _mm512_sub_epi32(kept[0][i * 2 + j], _mm512_set1_epi32(128 * w->sum[0][i0 + i]));
+            __m512i l = _mm512_sub_epi32(kept[1][i * 2 + j], _mm512_set1_epi32(128 * w->sum[1][i0 + i]));
+            __m512 x = vf_mul(joined(h, l), vf_set(w->step[i0 + i] * s->scale));
+            x = vf_mul(x, vf_load(d + j * LANES));
+            vf_store(p, c0 ? vf_add(vf_load(p), x) : x);
+        }
     }
 }
+
+/* A function for each number of rows: in one that held them all the compiler ran out of registers, and
+ * stored sums in every round. */
+typedef void (*score_fn)(const work *w, int i0, int block, int c0, int n);
+#define SCORE(N)                                                                                    \
+    static __attribute__((noinline)) void score_##N(const work *w, int i0, int block, int c0, int n) \
+    {                                                                                               \
+        score_block(w, i0, N, block, c0, n);                                                        \
+    }
+SCORE(1) SCORE(2) SCORE(3) SCORE(4) SCORE(5) SCORE(6)
+static const score_fn score_fns[ROWS] = {score_1, score_2, score_3, score_4, score_5, score_6};
 
 static void scores(work *w)
 {
@@ -123,9 +138,7 @@ static void scores(work *w)
         for (int b = w->t0 / ASH_KV_TOKENS; b * ASH_KV_TOKENS < w->t1; b++) {
             for (int i = 0, rows; i < s->m; i += rows) {
                 rows = s->m - i < ROWS ? s->m - i : ROWS;
-#define CALL(N) score_block(w, i, N, b, c, n)
-                BY_SIZE(rows, CALL)
-#undef CALL
+                score_fns[rows - 1](w, i, b, c, n);
             }
         }
     }
@@ -194,7 +207,7 @@ static void soften(work *w, int i)
 INLINE void add_tile(const work *w, int i0, const int N, const int W, int c, int left)
 {
     const ash_attn_span *s = w->s;
-    __m512i high[ROWS][4], low[ROWS][4];
+    __m512i high[ROWS][4], low[ROWS][4], kept[2][4 * ROWS];
     UNROLL for (int i = 0; i < N; i++) UNROLL for (int j = 0; j < W; j++)
         high[i][j] = low[i][j] = _mm512_setzero_si512();
     for (int t = w->t0 / 4 * 4; t < w->t1; t += 4) {
@@ -203,9 +216,10 @@ INLINE void add_tile(const work *w, int i0, const int N, const int W, int c, int
         __m512i u[4];
         UNROLL for (int j = 0; j < W; j++)
             u[j] = _mm512_maskz_loadu_epi32(lanes(left > j * LANES ? left - j * LANES : 0), v + 64 * j);
+        const uint8_t *x = w->x[0][i0] + t;
         UNROLL for (int i = 0; i < N; i++)
         {
-            __m512i h = broadcast4(w->x[0][i0 + i] + t), l = broadcast4(w->x[1][i0 + i] + t);
+            __m512i h = broadcast4(x + i * CHUNK), l = broadcast4(x + LOW + i * CHUNK);
             UNROLL for (int j = 0; j < W; j++)
             {
                 high[i][j] = _mm512_dpbusd_epi32(high[i][j], h, u[j]);
@@ -213,22 +227,31 @@ INLINE void add_tile(const work *w, int i0, const int N, const int W, int c, int
             }
         }
     }
-    UNROLL for (int i = 0; i < N; i++) UNROLL for (int j = 0; j < W; j++)
-    {
-        int rest = left > j * LANES ? left - j * LANES : 0;
-        float *out = s->acc[i0 + i] + c + j * LANES;
-        __m512 x = vf_mul(joined(high[i][j], low[i][j]), vf_set(w->step[i0 + i]));
-        __m512 y = vf_mul(vf_load_part(out, rest), vf_set(w->old[i0 + i]));
-        vf_store_part(out, rest, vf_fma(x, vf_set(w->fresh[i0 + i]), y));
+    KEEP_SUMS(kept, high, low, N, W);
+    for (int i = 0; i < N; i++) {
+        for (int j = 0; j < W; j++) {
+            int rest = left > j * LANES ? left - j * LANES : 0;
+            float *out = s->acc[i0 + i] + c + j * LANES;
+            __m512 x = vf_mul(joined(kept[0][i * W + j], kept[1][i * W + j]), vf_set(w->step[i0 + i]));
+            __m512 y = vf_mul(vf_load_part(out, rest), vf_set(w->old[i0 + i]));
+            vf_store_part(out, rest, vf_fma(x, vf_set(w->fresh[i0 + i]), y));
+        }
     }
 }
+
+typedef void (*add_fn)(const work *w, int i0, int c, int left);
+#define ADD(N, W)                                                                                   \
+    static __attribute__((noinline)) void add_##N(const work *w, int i0, int c, int left)           \
+    {                                                                                               \
+        add_tile(w, i0, N, W, c, left);                                                             \
+    }
+ADD(1, 4) ADD(2, 4) ADD(3, 4) ADD(4, 2) ADD(5, 2) ADD(6, 2)
+static const add_fn add_fns[ROWS] = {add_1, add_2, add_3, add_4, add_5, add_6};
 
 static void add_rows(const work *w, int i0, int n)
 {
     int dim = w->s->v_dim;
-#define CALL(N) add_tile(w, i0, N, (N) > 3 ? 2 : 4, c, dim - c)
-    for (int c = 0; c < dim; c += LANES * (n > 3 ? 2 : 4)) BY_SIZE(n, CALL)
-#undef CALL
+    for (int c = 0; c < dim; c += LANES * (n > 3 ? 2 : 4)) add_fns[n - 1](w, i0, c, dim - c);
 }
 
 void ash_avx512_span_q8(const ash_attn_span *s)
