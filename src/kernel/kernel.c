@@ -61,6 +61,22 @@ static const ash_kernel avx2 = {
     .merge = ash_avx2_merge,
 };
 
+/* What the tables with AVX-512 have in common, and those with its BF16 besides. */
+#define AVX512_SHARED                                                                                \
+    .quantise = ash_avx512_quantise, .half_sums = ash_avx512_half_sums, .to_f16 = ash_avx512_to_f16, \
+    .pack_bits = ash_avx512_pack_bits, .rms_norm = ash_avx512_rms_norm, .add = ash_avx512_add,       \
+    .silu_mul = ash_avx512_silu_mul, .rope_adjacent = ash_avx512_rope_adjacent,                      \
+    .rope_halves = ash_avx512_rope_halves, .span_q8 = ash_avx512_span_q8, .merge = ash_avx512_merge
+#define AVX512BF16_SHARED                                                                            \
+    AVX512_SHARED,                                                                                   \
+    .act = {[ASH_FORM_F32] = ASH_ACT_F32, [ASH_FORM_F16] = ASH_ACT_F32, [ASH_FORM_BF16] = ASH_ACT_BF16, \
+            [ASH_FORM_U4Z] = ASH_ACT_I8, [ASH_FORM_U4M] = ASH_ACT_I8, [ASH_FORM_U8Z] = ASH_ACT_I8,   \
+            [ASH_FORM_U4G] = ASH_ACT_I8, [ASH_FORM_U8G] = ASH_ACT_I8, [ASH_FORM_F8] = ASH_ACT_BF16,  \
+            [ASH_FORM_RAW] = ASH_ACT_I8},                                                            \
+    .fine = {[ASH_FORM_BF16] = ash_avx512_matmul_bf16, [ASH_FORM_F8] = ash_avx512_matmul_f8},        \
+    .to_bf16 = ash_avx512bf16_to_bf16, .span_act = ASH_ACT_BF16, .span = ash_avx512bf16_span,        \
+    .fine_span = ash_avx512_span
+
 static const ash_kernel avx512 = {
     .name = "avx512",
     .level = ASH_CPU_AVX512,
@@ -73,79 +89,31 @@ static const ash_kernel avx512 = {
                [ASH_FORM_U4M] = ash_avx512_matmul_u4m, [ASH_FORM_U8Z] = ash_avx512_matmul_u8z,
                [ASH_FORM_U4G] = ash_avx512_matmul_u4g, [ASH_FORM_U8G] = ash_avx512_matmul_u8g,
                [ASH_FORM_F8] = ash_avx512_matmul_f8, [ASH_FORM_RAW] = ash_avx512_matmul_raw},
-    .quantise = ash_avx512_quantise,
-    .half_sums = ash_avx512_half_sums,
     .to_bf16 = ash_ref_to_bf16,
-    .to_f16 = ash_avx512_to_f16,
-    .pack_bits = ash_avx512_pack_bits,
-    .rms_norm = ash_avx512_rms_norm,
-    .add = ash_avx512_add,
-    .silu_mul = ash_avx512_silu_mul,
-    .rope_adjacent = ash_avx512_rope_adjacent,
-    .rope_halves = ash_avx512_rope_halves,
     .span = ash_avx512_span,
-    .span_q8 = ash_avx512_span_q8,
-    .merge = ash_avx512_merge,
+    AVX512_SHARED,
 };
 
 static const ash_kernel avx512bf16 = {
     .name = "avx512+bf16",
     .level = ASH_CPU_AVX512,
-    .act = {[ASH_FORM_F32] = ASH_ACT_F32, [ASH_FORM_F16] = ASH_ACT_F32, [ASH_FORM_BF16] = ASH_ACT_BF16,
-            [ASH_FORM_U4Z] = ASH_ACT_I8, [ASH_FORM_U4M] = ASH_ACT_I8, [ASH_FORM_U8Z] = ASH_ACT_I8,
-            [ASH_FORM_U4G] = ASH_ACT_I8, [ASH_FORM_U8G] = ASH_ACT_I8, [ASH_FORM_F8] = ASH_ACT_BF16,
-            [ASH_FORM_RAW] = ASH_ACT_I8},
     .matmul = {[ASH_FORM_F32] = ash_avx512_matmul_f32, [ASH_FORM_F16] = ash_avx512_matmul_f16,
                [ASH_FORM_BF16] = ash_avx512bf16_matmul_bf16, [ASH_FORM_U4Z] = ash_avx512_matmul_u4z,
                [ASH_FORM_U4M] = ash_avx512_matmul_u4m, [ASH_FORM_U8Z] = ash_avx512_matmul_u8z,
                [ASH_FORM_U4G] = ash_avx512_matmul_u4g, [ASH_FORM_U8G] = ash_avx512_matmul_u8g,
                [ASH_FORM_F8] = ash_avx512bf16_matmul_f8, [ASH_FORM_RAW] = ash_avx512_matmul_raw},
-    .fine = {[ASH_FORM_BF16] = ash_avx512_matmul_bf16, [ASH_FORM_F8] = ash_avx512_matmul_f8},
-    .quantise = ash_avx512_quantise,
-    .half_sums = ash_avx512_half_sums,
-    .to_bf16 = ash_avx512bf16_to_bf16,
-    .to_f16 = ash_avx512_to_f16,
-    .pack_bits = ash_avx512_pack_bits,
-    .rms_norm = ash_avx512_rms_norm,
-    .add = ash_avx512_add,
-    .silu_mul = ash_avx512_silu_mul,
-    .rope_adjacent = ash_avx512_rope_adjacent,
-    .rope_halves = ash_avx512_rope_halves,
-    .span_act = ASH_ACT_BF16,
-    .span = ash_avx512bf16_span,
-    .fine_span = ash_avx512_span,
-    .span_q8 = ash_avx512_span_q8,
-    .merge = ash_avx512_merge,
+    AVX512BF16_SHARED,
 };
 
 static const ash_kernel amx = {
     .name = "amx",
     .level = ASH_CPU_AMX,
-    .act = {[ASH_FORM_F32] = ASH_ACT_F32, [ASH_FORM_F16] = ASH_ACT_F32, [ASH_FORM_BF16] = ASH_ACT_BF16,
-            [ASH_FORM_U4Z] = ASH_ACT_I8, [ASH_FORM_U4M] = ASH_ACT_I8, [ASH_FORM_U8Z] = ASH_ACT_I8,
-            [ASH_FORM_U4G] = ASH_ACT_I8, [ASH_FORM_U8G] = ASH_ACT_I8, [ASH_FORM_F8] = ASH_ACT_BF16,
-            [ASH_FORM_RAW] = ASH_ACT_I8},
     .matmul = {[ASH_FORM_F32] = ash_avx512_matmul_f32, [ASH_FORM_F16] = ash_avx512_matmul_f16,
                [ASH_FORM_BF16] = ash_amx_matmul_bf16, [ASH_FORM_U4Z] = ash_amx_matmul_u4z,
                [ASH_FORM_U4M] = ash_amx_matmul_u4m, [ASH_FORM_U8Z] = ash_amx_matmul_u8z,
                [ASH_FORM_U4G] = ash_amx_matmul_u4g, [ASH_FORM_U8G] = ash_amx_matmul_u8g,
                [ASH_FORM_F8] = ash_avx512bf16_matmul_f8, [ASH_FORM_RAW] = ash_avx512_matmul_raw},
-    .fine = {[ASH_FORM_BF16] = ash_avx512_matmul_bf16, [ASH_FORM_F8] = ash_avx512_matmul_f8},
-    .quantise = ash_avx512_quantise,
-    .half_sums = ash_avx512_half_sums,
-    .to_bf16 = ash_avx512bf16_to_bf16,
-    .to_f16 = ash_avx512_to_f16,
-    .pack_bits = ash_avx512_pack_bits,
-    .rms_norm = ash_avx512_rms_norm,
-    .add = ash_avx512_add,
-    .silu_mul = ash_avx512_silu_mul,
-    .rope_adjacent = ash_avx512_rope_adjacent,
-    .rope_halves = ash_avx512_rope_halves,
-    .span_act = ASH_ACT_BF16,
-    .span = ash_avx512bf16_span,
-    .fine_span = ash_avx512_span,
-    .span_q8 = ash_avx512_span_q8,
-    .merge = ash_avx512_merge,
+    AVX512BF16_SHARED,
 };
 
 const ash_kernel *ash_kernel_get(ash_cpu_level level)

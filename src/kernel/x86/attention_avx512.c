@@ -3,16 +3,6 @@
 
 enum { ROWS = 6 };
 
-#define BY_SIZE(n, CALL)                                                                           \
-    switch (n) {                                                                                   \
-    case 1: CALL(1); break;                                                                        \
-    case 2: CALL(2); break;                                                                        \
-    case 3: CALL(3); break;                                                                        \
-    case 4: CALL(4); break;                                                                        \
-    case 5: CALL(5); break;                                                                        \
-    default: CALL(6);                                                                              \
-    }
-
 #include "kernel/simd/attention.inc.h"
 
 void ash_avx512_span(const ash_attn_span *s)

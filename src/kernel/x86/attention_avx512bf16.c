@@ -24,16 +24,6 @@ typedef struct work {
     _Alignas(64) uint32_t x[ASH_TILE][DEPTH]; /* pairs of queries, then of exponentials */
 } work;
 
-#define BY_SIZE(n, CALL)                                                                           \
-    switch (n) {                                                                                   \
-    case 1: CALL(1); break;                                                                        \
-    case 2: CALL(2); break;                                                                        \
-    case 3: CALL(3); break;                                                                        \
-    case 4: CALL(4); break;                                                                        \
-    case 5: CALL(5); break;                                                                        \
-    default: CALL(6);                                                                              \
-    }
-
 /* The first `left` of 16 half floats, widened; zeros where p is NULL. */
 INLINE __m512 halves(const uint16_t *p, int left)
 {

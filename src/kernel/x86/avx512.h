@@ -68,6 +68,34 @@ INLINE __m512i broadcast4(const void *p)
     return _mm512_set1_epi32(v);
 }
 
+/* CALL(n) with n, 1 to 6 or 1 to 12, as a constant: of the rows that a tile has, for each a copy whose sums
+ * stay in registers. */
+#define BY_SIZE(n, CALL)                                                                            \
+    switch (n) {                                                                                    \
+    case 1: CALL(1); break;                                                                         \
+    case 2: CALL(2); break;                                                                         \
+    case 3: CALL(3); break;                                                                         \
+    case 4: CALL(4); break;                                                                         \
+    case 5: CALL(5); break;                                                                         \
+    default: CALL(6);                                                                               \
+    }
+
+#define BY_SIZE_12(n, CALL)                                                                         \
+    switch (n) {                                                                                    \
+    case 1: CALL(1); break;                                                                         \
+    case 2: CALL(2); break;                                                                         \
+    case 3: CALL(3); break;                                                                         \
+    case 4: CALL(4); break;                                                                         \
+    case 5: CALL(5); break;                                                                         \
+    case 6: CALL(6); break;                                                                         \
+    case 7: CALL(7); break;                                                                         \
+    case 8: CALL(8); break;                                                                         \
+    case 9: CALL(9); break;                                                                         \
+    case 10: CALL(10); break;                                                                       \
+    case 11: CALL(11); break;                                                                       \
+    default: CALL(12);                                                                              \
+    }
+
 /* Sums of R groups of 16 rows, of which `left` exist, for N rows of activations. */
 #define STORE_TILE(acc, R, N, y, ldy, left)                                                         \
     UNROLL for (int n_ = 0; n_ < (N); n_++) UNROLL for (int r_ = 0; r_ < (R); r_++)                 \

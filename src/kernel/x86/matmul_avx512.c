@@ -58,14 +58,9 @@ INLINE void run_tile(tile *t, const ash_form form, const int R, const int N, flo
 INLINE void run_rows(tile *t, const ash_form form, const int R, int n, float *y, int64_t ldy,
                      int64_t left)
 {
-    switch (n) {
-    case 1: run_tile(t, form, R, 1, y, ldy, left); break;
-    case 2: run_tile(t, form, R, 2, y, ldy, left); break;
-    case 3: run_tile(t, form, R, 3, y, ldy, left); break;
-    case 4: run_tile(t, form, R, 4, y, ldy, left); break;
-    case 5: run_tile(t, form, R, 5, y, ldy, left); break;
-    default: run_tile(t, form, R, 6, y, ldy, left);
-    }
+#define CALL(N) run_tile(t, form, R, N, y, ldy, left)
+    BY_SIZE(n, CALL)
+#undef CALL
 }
 
 INLINE void run(const ash_packed *w, const ash_act *a, int64_t g0, int64_t g1, float *y, int64_t ldy,

@@ -120,22 +120,9 @@ INLINE void run_tile(tile *t, const int R, const int N, const ash_packed *w, flo
 
 INLINE void run_rows(tile *t, const int R, int n, const ash_packed *w, float *y, int64_t ldy, int64_t left)
 {
-#define CASE(N) case N: run_tile(t, R, N, w, y, ldy, left); break
-    switch (n) {
-        CASE(1);
-        CASE(2);
-        CASE(3);
-        CASE(4);
-        CASE(5);
-        CASE(6);
-        CASE(7);
-        CASE(8);
-        CASE(9);
-        CASE(10);
-        CASE(11);
-        CASE(12);
-    }
-#undef CASE
+#define CALL(N) run_tile(t, R, N, w, y, ldy, left)
+    BY_SIZE_12(n, CALL)
+#undef CALL
 }
 
 ASH_MATMUL(ash_avx512bf16_matmul_f8)

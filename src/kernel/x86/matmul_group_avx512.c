@@ -66,14 +66,9 @@ INLINE void run_tile(tile *t, const ash_form form, const int R, const int N, con
 INLINE void run_rows(tile *t, const ash_form form, const int R, int n, const ash_packed *w, float *y,
                      int64_t ldy, int64_t left)
 {
-    switch (n) {
-    case 1: run_tile(t, form, R, 1, w, y, ldy, left); break;
-    case 2: run_tile(t, form, R, 2, w, y, ldy, left); break;
-    case 3: run_tile(t, form, R, 3, w, y, ldy, left); break;
-    case 4: run_tile(t, form, R, 4, w, y, ldy, left); break;
-    case 5: run_tile(t, form, R, 5, w, y, ldy, left); break;
-    default: run_tile(t, form, R, 6, w, y, ldy, left);
-    }
+#define CALL(N) run_tile(t, form, R, N, w, y, ldy, left)
+    BY_SIZE(n, CALL)
+#undef CALL
 }
 
 INLINE void run(const ash_packed *w, const ash_act *a, int64_t g0, int64_t g1, float *y, int64_t ldy,

@@ -57,22 +57,9 @@ INLINE void run_tile(tile *t, const ash_form form, const int R, const int N, flo
 INLINE void run_rows(tile *t, const ash_form form, const int R, int n, float *y, int64_t ldy,
                      int64_t left)
 {
-#define CASE(N) case N: run_tile(t, form, R, N, y, ldy, left); break
-    switch (n) {
-        CASE(1);
-        CASE(2);
-        CASE(3);
-        CASE(4);
-        CASE(5);
-        CASE(6);
-        CASE(7);
-        CASE(8);
-        CASE(9);
-        CASE(10);
-        CASE(11);
-        CASE(12);
-    }
-#undef CASE
+#define CALL(N) run_tile(t, form, R, N, y, ldy, left)
+    BY_SIZE_12(n, CALL)
+#undef CALL
 }
 
 INLINE void run(const ash_packed *w, const ash_act *a, int64_t g0, int64_t g1, float *y, int64_t ldy,
