@@ -134,3 +134,14 @@ int ash_pace_rows(const ash_pace *p, int decoding, int64_t ns, int prompts, int6
     }
     return n < most ? n : most;
 }
+
+int ash_pace_rows_alone(const ash_pace *p, int prompts, int64_t place, int unit, int most)
+{
+    enum { FEW = 32 };
+    const int64_t short_ns = 250000000, long_ns = 1000000000;
+    int rows = ash_pace_rows(p, 0, short_ns, prompts, place, unit, most);
+    if (rows < FEW)
+        rows = ash_pace_rows(p, 0, long_ns, prompts, place, unit, most < FEW ? most : FEW);
+    int least = unit < most ? unit : most;
+    return rows > least ? rows : least;
+}

@@ -51,5 +51,9 @@ double ash_pace_guessing(const ash_pace *p, int decoding, int guesses);
  * beside so many that decode: a multiple of `unit`, also 0, or `most`. */
 int ash_pace_rows(const ash_pace *p, int decoding, int64_t ns, int prompts, int64_t place, int unit,
                   int most);
+/* The same of a step that nobody decodes in, which only a cancel or another request waits for: what a
+ * quarter of a second has time for; where that is less than 32, up to 32 in a second, as few rows share
+ * the reading and unpacking of the weights. At least `unit`. */
+int ash_pace_rows_alone(const ash_pace *p, int prompts, int64_t place, int unit, int most);
 
 #endif

@@ -9,7 +9,6 @@ enum {
     ROW_STEP = 8,    /* prompts advance by multiples of this, as kernels like it */
     ROW_LEAST = 4,   /* of all prompts, where steps without any are short */
 };
-#define STEP_ALONE_NS 250000000ll        /* a step that only a cancel would wait for */
 static const float LEAST_CHANCE = 0.05f; /* guesses less likely are not thought about */
 static const double WORTHWHILE = 1.02;   /* the gain from which on guesses are computed */
 
@@ -48,7 +47,9 @@ static int prompt_budget(const ash_scheduler *s, int prompts, int64_t place)
 {
     const ash_pace *p = &s->pace;
     int most = s->model->sizes.max_rows - s->n_rows, decoding = s->plan.decoding;
-    int64_t ns = s->n_rows ? STEP_BESIDE_NS - (int64_t)(s->plan.guesses * p->row_ns) : STEP_ALONE_NS;
+    if (!s->n_rows)
+        return ash_pace_rows_alone(p, prompts, place, ROW_STEP, most);
+    int64_t ns = STEP_BESIDE_NS - (int64_t)(s->plan.guesses * p->row_ns);
     int rows = ash_pace_rows(p, decoding, ns, prompts, place, ROW_STEP, most), least = ROW_STEP;
     if (rows < ROW_STEP && decoding && ash_pace_plain_ns(p, decoding) < STEP_BESIDE_NS / 4) {
         rows = ash_pace_rows(p, decoding, ns, prompts, place, ROW_LEAST, most);

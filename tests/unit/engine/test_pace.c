@@ -85,12 +85,27 @@ static void a_bad_estimate_mends_itself(void **state)
     assert_true(ash_pace_rows(&p, 1, 45 * MS, 1, 0, 16, 512) >= 48);
 }
 
+/* Steps of prompts alone, by what a row takes. */
+static void alone_few_rows_may_take_longer(void **state)
+{
+    static const struct {
+        int ms, most, rows;
+    } cases[] = {{1, 512, 248}, {1, 128, 128}, {5, 512, 48}, {7, 512, 32}, {23, 512, 32},
+                 {23, 16, 16},  {45, 512, 16}, {400, 512, 8}, {400, 4, 4}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ash_pace p;
+        ash_pace_init(&p, cases[i].ms * MS);
+        assert_int_equal(ash_pace_rows_alone(&p, 1, 0, 8, cases[i].most), cases[i].rows);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(guessing_is_held_against_plain_steps),
         cmocka_unit_test(one_slow_step_counts_little_and_all_is_measured_again),
         cmocka_unit_test(prompts_at_far_positions_get_fewer_rows),
-        cmocka_unit_test(a_bad_estimate_mends_itself)};
+        cmocka_unit_test(a_bad_estimate_mends_itself),
+        cmocka_unit_test(alone_few_rows_may_take_longer)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
