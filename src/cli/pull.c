@@ -93,6 +93,22 @@ static int fetch(pull *a, ash_err *err)
     return rc;
 }
 
+/* A model that is on this machine without the hub (a path, models/) needs no fetching. 1: told where it
+ * is. */
+static int at_hand(const pull *a, ash_err *err)
+{
+    ash_catalogue_place place = {0};
+    if (a->entry->repo) return 0;
+    int rc = ash_catalogue_locate(a->cli->catalogue, a->entry, true, &place, err);
+    if (!rc && place.path && !a->cli->json) printf("%s\n", place.path);
+    if (!rc && place.path && a->cli->json)
+        ash_cli_print_json(json_pack("{s:s, s:s, s:i}", "model", a->model, "path", place.path,
+                                     "bytes_fetched", 0));
+    rc = rc ? rc : place.path != NULL;
+    ash_catalogue_place_release(&place);
+    return rc;
+}
+
 int ash_cmd_pull(ash_cli *cli)
 {
     pull a = {.cli = cli, .model = cli->args[0]};
@@ -100,6 +116,7 @@ int ash_cmd_pull(ash_cli *cli)
     int status = ash_cli_configure(cli), rc = 0;
     if (status) return status;
     rc = ash_catalogue_resolve(cli->catalogue, a.model, &a.entry, &err);
+    if (!rc && (rc = at_hand(&a, &err)) == 1) return 0;
     if (!rc) rc = fetch(&a, &err);
     if (!rc) rc = report(&a, &err);
     if (rc < 0) status = ash_cli_fail(&err);

@@ -221,7 +221,9 @@ static void explain_place(const ash_catalogue *c, const search *s, ash_catalogue
                  e->repo ? e->repo : "", e->repo ? "'" : "");
     if (s->n_missing)
         snprintf(out->hint, sizeof out->hint,
-                 "put the missing files there; `ashley show` tells the needs without them");
+                 "%s%.80s%sput the missing files there; `ashley show` tells the needs without them",
+                 e->repo ? "`ashley pull " : "", e->repo ? e->id : "",
+                 e->repo ? "` fetches them; or " : "");
     else if (e->path && e->resolved)
         snprintf(out->hint, sizeof out->hint,
                  "name a folder with all files of a checkpoint, or one of its files");
