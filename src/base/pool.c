@@ -1,16 +1,18 @@
 /* Owns worker threads that split one job at a time. Refuses more than 1024 threads.
  * One caller at a time; workers touch only the claimed ranges of the job.
  *
- * A job is one atomic word: which job, how many chunks, how many of them are claimed. Claiming a chunk
- * is one compare-and-swap on it, so a worker that wakes late, or never, finds no chunk left and is not
+ * A job is one atomic word a node: which job, how many chunks, how many of them are claimed. Claiming a
+ * chunk is one compare-and-swap on it, so a worker that wakes late, or never, finds no chunk left and is not
  * waited for: the caller waits for claimed chunks only. What a chunk needs to know is read after it was
- * claimed, when the caller cannot yet have gone on to the next job. */
+ * claimed, when the caller cannot yet have gone on to the next job: that begins when all words are used up,
+ * and its fields are written before its first word. */
 #include "base/pool.h"
 
 #include <linux/futex.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -22,15 +24,25 @@ enum { MAX_THREADS = 1024, SPINS = 4000 };
 /* The word: job number (24 bits), chunks (20), claimed (20). */
 enum { COUNT_BITS = 20, MAX_CHUNKS = (1 << COUNT_BITS) - 1 };
 
-struct ash_pool {
-    int threads;
-    pthread_t *workers;
-    ash_pool_fn fn; /* of the current job, as n, grain and arg */
-    void *arg;
-    int64_t n, grain;
-    uint32_t job;
+struct node {
     _Alignas(64) atomic_ullong word;
-    atomic_int epoch;               /* futex: a new job, or the end, changes it */
+    int64_t end;                    /* of its share of the current job, which begins at the end before */
+    int before, threads;            /* threads of the nodes before it; its own */
+    int id;                         /* the kernel's number */
+    cpu_set_t cpus;
+};
+
+struct ash_pool {
+    int threads, nodes;
+    bool bound;                     /* workers are bound to the cpus of their nodes */
+    struct node *node;              /* [nodes] */
+    pthread_t *workers;
+    ash_pool_fn fn;                 /* of the current job, as arg, grain and chunks */
+    void *arg;
+    int64_t grain;
+    int chunks;
+    uint32_t job;
+    _Alignas(64) atomic_int epoch;  /* futex: a new job, or the end, changes it */
     atomic_int sleepers;            /* workers in, or about to enter, futex_wait */
     atomic_bool stop;
     _Alignas(64) atomic_int done;   /* chunks of this job that are finished */
@@ -73,34 +85,51 @@ static inline uint64_t chunks(uint64_t word)
     return word >> COUNT_BITS & MAX_CHUNKS;
 }
 
-/* The index of a chunk that is now the calling thread's, or -1 if all are taken. */
-static int64_t claim(ash_pool *p)
+static inline uint64_t job_of(uint64_t word)
 {
-    uint64_t word = atomic_load_explicit(&p->word, memory_order_relaxed);
-    while (claimed(word) < chunks(word))
-        if (atomic_compare_exchange_weak_explicit(&p->word, (unsigned long long *)&word, word + 1,
+    return word >> (2 * COUNT_BITS);
+}
+
+/* The index of a node's chunk that is now the calling thread's, or -1 if all are taken. At home *job becomes
+ * the one of which no chunk is left there; elsewhere only its chunks are claimed, so that the next job, too,
+ * is begun at home. */
+static int64_t claim(struct node *node, bool home, uint64_t *job)
+{
+    uint64_t word = atomic_load_explicit(&node->word, memory_order_relaxed);
+    while (claimed(word) < chunks(word) && (home || job_of(word) == *job))
+        if (atomic_compare_exchange_weak_explicit(&node->word, (unsigned long long *)&word, word + 1,
                                                   memory_order_acquire, memory_order_relaxed))
             return (int64_t)claimed(word);
+    if (home)
+        *job = job_of(word);
     return -1;
 }
 
-/* Does chunks until none is left. Who ends the last one wakes the caller. */
-static void work(ash_pool *p, int worker)
+/* Does chunks until none is left, those of node `home` first. Who ends the last one wakes the caller. */
+static void work(ash_pool *p, int worker, int home)
 {
-    for (int64_t i; (i = claim(p)) >= 0;) {
-        int64_t begin = i * p->grain, end = begin + p->grain < p->n ? begin + p->grain : p->n;
-        int all = (int)((p->n + p->grain - 1) / p->grain);
-        p->fn(p->arg, begin, end, worker);
-        /* From this addition on the job may be over and p's fields another's. */
-        if (atomic_fetch_add(&p->done, 1) + 1 == all && worker > 0 && atomic_load(&p->waiting))
-            futex_wake(&p->done, 1);
+    uint64_t job = 0;
+    for (int k = home, left = p->nodes; left > 0; left--, k = k + 1 < p->nodes ? k + 1 : 0) {
+        for (int64_t i; (i = claim(&p->node[k], k == home, &job)) >= 0;) {
+            int64_t begin = (k ? p->node[k - 1].end : 0) + i * p->grain;
+            int64_t end = p->node[k].end - begin < p->grain ? p->node[k].end : begin + p->grain;
+            int all = p->chunks;
+            p->fn(p->arg, begin, end, worker);
+            /* From this addition on the job may be over and p's fields another's. */
+            if (atomic_fetch_add(&p->done, 1) + 1 == all && worker > 0 && atomic_load(&p->waiting))
+                futex_wake(&p->done, 1);
+        }
     }
 }
 
 static bool has_chunk(ash_pool *p)
 {
-    uint64_t word = atomic_load_explicit(&p->word, memory_order_relaxed);
-    return claimed(word) < chunks(word);
+    for (int k = 0; k < p->nodes; k++) {
+        uint64_t word = atomic_load_explicit(&p->node[k].word, memory_order_relaxed);
+        if (claimed(word) < chunks(word))
+            return true;
+    }
+    return false;
 }
 
 /* Until there is a chunk to claim (true) or the pool ends (false). */
@@ -127,11 +156,57 @@ static void *worker_main(void *arg)
 {
     struct start s = *(struct start *)arg;
     free(arg);
-    while (wait_for_job(s.pool)) work(s.pool, s.index);
+    int home = ash_pool_node_of(s.pool, s.index);
+    if (s.pool->bound) /* refused: it runs where the system wants it to */
+        pthread_setaffinity_np(pthread_self(), sizeof(cpu_set_t), &s.pool->node[home].cpus);
+    while (wait_for_job(s.pool)) work(s.pool, s.index, home);
     return NULL;
 }
 
-int ash_pool_open(int threads, ash_pool **out, ash_err *err)
+/* Gives each thread to the node that has the most CPUs for each of its threads, this one included; the first
+ * of equals. */
+static void count_threads(const ash_numa *numa, int threads, int count[ASH_MAX_NODES])
+{
+    memset(count, 0, ASH_MAX_NODES * sizeof *count);
+    for (int t = 0; t < threads; t++) {
+        int best = 0;
+        for (int k = 1; k < numa->nodes; k++)
+            if ((int64_t)CPU_COUNT(&numa->cpus[k]) * (count[best] + 1) >
+                (int64_t)CPU_COUNT(&numa->cpus[best]) * (count[k] + 1))
+                best = k;
+        count[best]++;
+    }
+}
+
+/* Those of numa's nodes that get threads. */
+static int make_nodes(ash_pool *p, const ash_numa *numa, int threads)
+{
+    static const ash_numa one = {.nodes = 1};
+    int count[ASH_MAX_NODES], before = 0;
+    numa = numa ? numa : &one;
+    p->node = aligned_alloc(64, (size_t)numa->nodes * sizeof *p->node);
+    if (!p->node)
+        return ASH_ENOMEM;
+    count_threads(numa, threads, count);
+    for (int k = 0; k < numa->nodes; k++) {
+        if (!count[k])
+            continue;
+        p->node[p->nodes++] = (struct node){.before = before, .threads = count[k], .id = numa->id[k],
+                                            .cpus = numa->cpus[k]};
+        before += count[k];
+    }
+    p->bound = numa->real && p->nodes > 1;
+    return 0;
+}
+
+static void free_pool(ash_pool *p)
+{
+    free(p->node);
+    free(p->workers);
+    free(p);
+}
+
+int ash_pool_open_on(const ash_numa *numa, int threads, ash_pool **out, ash_err *err)
 {
     *out = NULL;
     if (threads == 0)
@@ -143,8 +218,8 @@ int ash_pool_open(int threads, ash_pool **out, ash_err *err)
         return ash_err_nomem(err, "thread pool");
     *p = (ash_pool){.threads = 1};
     p->workers = calloc((size_t)threads, sizeof *p->workers);
-    if (!p->workers) {
-        free(p);
+    if (!p->workers || make_nodes(p, numa, threads)) {
+        free_pool(p);
         return ash_err_nomem(err, "thread pool");
     }
     for (int i = 1; i < threads; i++) {
@@ -162,6 +237,11 @@ int ash_pool_open(int threads, ash_pool **out, ash_err *err)
     return 0;
 }
 
+int ash_pool_open(int threads, ash_pool **out, ash_err *err)
+{
+    return ash_pool_open_on(NULL, threads, out, err);
+}
+
 void ash_pool_close(ash_pool *p)
 {
     if (!p)
@@ -170,8 +250,7 @@ void ash_pool_close(ash_pool *p)
     atomic_fetch_add(&p->epoch, 1);
     futex_wake(&p->epoch, MAX_THREADS);
     for (int i = 1; i < p->threads; i++) pthread_join(p->workers[i], NULL);
-    free(p->workers);
-    free(p);
+    free_pool(p);
 }
 
 int ash_pool_threads(const ash_pool *p)
@@ -201,25 +280,99 @@ static void wait_for_chunks(ash_pool *p, int count)
     atomic_store(&p->waiting, 0);
 }
 
-void ash_pool_run(ash_pool *p, int64_t n, int64_t grain, ash_pool_fn fn, void *arg)
+int ash_pool_nodes(const ash_pool *p)
 {
-    if (n <= 0)
-        return;
+    return p ? p->nodes : 1;
+}
+
+int ash_pool_node_of(const ash_pool *p, int worker)
+{
+    int k = 0;
+    while (worker >= p->node[k].before + p->node[k].threads) k++;
+    return k;
+}
+
+int ash_pool_node_threads(const ash_pool *p, int node)
+{
+    return p->node[node].threads;
+}
+
+bool ash_pool_node_get(const ash_pool *p, int node, cpu_set_t *cpus, int *id)
+{
+    if (!p || !p->bound)
+        return false;
+    *cpus = p->node[node].cpus;
+    *id = p->node[node].id;
+    return true;
+}
+
+int64_t ash_pool_share(const ash_pool *p, int64_t n, int node)
+{
+    if (node == 0 || node == ash_pool_nodes(p))
+        return node ? n : 0;
+    int before = p->node[node].before, all = p->node[p->nodes - 1].before + p->node[p->nodes - 1].threads;
+    return n / all * before + n % all * before / all;
+}
+
+/* The node on whose CPU the caller runs, or the first. */
+static int node_of_caller(const ash_pool *p)
+{
+    int cpu = p->bound ? sched_getcpu() : -1;
+    for (int k = 1; cpu >= 0 && k < p->nodes; k++)
+        if (CPU_ISSET_S((size_t)cpu, sizeof p->node[k].cpus, &p->node[k].cpus))
+            return k;
+    return 0;
+}
+
+/* Sets the job's share of every node and returns its chunks. */
+static int64_t set_shares(ash_pool *p, const int64_t *ends, int64_t *count)
+{
+    int64_t all = 0, begin = 0;
+    for (int k = 0; k < p->nodes; k++) {
+        count[k] = (ends[k] - begin + p->grain - 1) / p->grain;
+        all += count[k];
+        begin = p->node[k].end = ends[k];
+    }
+    return all;
+}
+
+static void run_alone(int nodes, const int64_t *ends, ash_pool_fn fn, void *arg)
+{
+    int64_t begin = 0;
+    for (int k = 0; k < nodes; begin = ends[k++])
+        if (begin < ends[k])
+            fn(arg, begin, ends[k], 0);
+}
+
+void ash_pool_run_shares(ash_pool *p, const int64_t *ends, int64_t grain, ash_pool_fn fn, void *arg)
+{
+    int nodes = ash_pool_nodes(p);
+    int64_t n = ends[nodes - 1], count[ASH_MAX_NODES];
     if (!p || p->threads == 1 || n <= grain) {
-        fn(arg, 0, n, 0);
+        run_alone(nodes, ends, fn, arg);
         return;
     }
     if (n / grain >= MAX_CHUNKS)
         grain = n / (MAX_CHUNKS - 1) + 1;
-    int64_t count = (n + grain - 1) / grain;
     p->fn = fn;
     p->arg = arg;
-    p->n = n;
     p->grain = grain;
+    int64_t all = set_shares(p, ends, count);
+    p->chunks = (int)all;
     atomic_store_explicit(&p->done, 0, memory_order_relaxed);
     uint64_t job = (uint64_t)++p->job << (2 * COUNT_BITS);
-    atomic_store(&p->word, job | (uint64_t)count << COUNT_BITS);
-    wake(p, count);
-    work(p, 0);
-    wait_for_chunks(p, (int)count);
+    for (int k = 0; k < nodes; k++)
+        atomic_store(&p->node[k].word, job | (uint64_t)count[k] << COUNT_BITS);
+    wake(p, all);
+    work(p, 0, node_of_caller(p));
+    wait_for_chunks(p, (int)all);
+}
+
+void ash_pool_run(ash_pool *p, int64_t n, int64_t grain, ash_pool_fn fn, void *arg)
+{
+    int64_t ends[ASH_MAX_NODES];
+    if (n <= 0)
+        return;
+    for (int k = 0; k < ash_pool_nodes(p); k++) ends[k] = ash_pool_share(p, n, k + 1);
+    ash_pool_run_shares(p, ends, grain, fn, arg);
 }
