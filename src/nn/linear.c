@@ -107,6 +107,30 @@ void ash_linear_share(ash_linear *const *ls, int n_ls)
     }
 }
 
+/* Groups of rows of one matrix that a node works on first. */
+typedef struct node_share {
+    int64_t first, end;
+} node_share;
+
+/* Even borders: kernels take groups in pairs. */
+static int64_t border(const ash_linear *l, const ash_pool *pool, int node)
+{
+    int64_t g = 2 * ash_pool_share(pool, (l->w.groups + 1) / 2, node);
+    return g < l->w.groups ? g : l->w.groups;
+}
+
+static node_share share_of(const ash_linear *l, const ash_pool *pool, int node)
+{
+    return (node_share){border(l, pool, node), border(l, pool, node + 1)};
+}
+
+void ash_linear_local(const ash_linear *l, const ash_pool *pool, int node, const void **from, size_t *bytes)
+{
+    node_share s = share_of(l, pool, node);
+    *from = l->w.data + s.first * l->w.group_bytes;
+    *bytes = (size_t)((s.end - s.first) * l->w.group_bytes);
+}
+
 void ash_linear_row(const ash_linear *l, int64_t row, float *y)
 {
     if (!l->perm) {
@@ -136,6 +160,7 @@ typedef struct job {
     int64_t ldy;
     int n_ls;
     const ash_linear_batch *batch; /* or: parts of a list of rows */
+    const int64_t *ends;         /* [nodes]: of their shares of the multiplication */
     int64_t n;                   /* rows of x */
     const float *x;
     int64_t ldx, in;             /* between rows of x; columns that a matrix reads */
@@ -324,18 +349,29 @@ static void multiply_one(const job *j, int m, int64_t g0, int64_t g1, const ash_
         multiply_rows(j, l, j->act.x, 0, j->n, g0, g1, j->ys[m], l->w.rows, w);
 }
 
-/* Groups [begin, end) of the matrices laid end to end. */
+/* The node in whose share of the job `begin` is, and where that share begins. */
+static int node_at(const job *j, int64_t begin, int64_t *base)
+{
+    int node = 0;
+    while (begin >= j->ends[node]) node++;
+    *base = node ? j->ends[node - 1] : 0;
+    return node;
+}
+
+/* Groups [begin, end) of one node's shares of the matrices, all nodes' laid end to end. */
 static void multiply(void *arg, int64_t begin, int64_t end, int worker)
 {
     const job *j = arg;
-    int64_t base = 0;
+    int64_t base;
+    int node = node_at(j, begin, &base);
     for (int m = 0; m < j->n_ls && base < end; m++) {
-        int64_t groups = (j->each ? j->each + m : j->ls[m])->w.groups;
+        const node_share s = share_of(j->each ? j->each + m : j->ls[m], j->nn->pool, node);
+        int64_t groups = s.end - s.first;
         int64_t g0 = begin > base ? begin - base : 0;
         int64_t g1 = end - base < groups ? end - base : groups;
         base += groups;
         if (g0 < g1)
-            multiply_one(j, m, g0, g1, &j->nn->scratch->workers[worker]);
+            multiply_one(j, m, s.first + g0, s.first + g1, &j->nn->scratch->workers[worker]);
     }
 }
 
@@ -369,15 +405,24 @@ static bool converts(const job *j)
     return j->want[ASH_ACT_I8] || j->want[ASH_ACT_BF16] || j->gathered;
 }
 
-/* act_rows rows of activations for `groups` groups in all. */
-static void run_job(job *j, int64_t act_rows, int64_t groups)
+/* act_rows rows of activations for all groups. */
+static void run_job(job *j, int64_t act_rows)
 {
+    int64_t ends[ASH_MAX_NODES], groups = 0;
+    for (int node = 0; node < ash_pool_nodes(j->nn->pool); node++) {
+        for (int m = 0; m < j->n_ls; m++) {
+            const node_share s = share_of(j->each ? j->each + m : j->ls[m], j->nn->pool, node);
+            groups += s.end - s.first;
+        }
+        ends[node] = groups;
+    }
+    j->ends = ends;
     if (converts(j))
         ash_nn_rows(j->nn, act_rows, j->act.cols, convert_rows, j);
     /* Chunks small enough that a core which is taken away holds up little, even numbers because kernels
      * take groups in pairs. */
     int64_t grain = groups / (j->nn->o.threads * (j->n > 8 ? 16 : 8)) & ~1ll;
-    ash_pool_run(j->nn->pool, groups, grain < 2 ? 2 : grain, multiply, j);
+    ash_pool_run_shares(j->nn->pool, ends, grain < 2 ? 2 : grain, multiply, j);
 }
 
 void ash_linear_run(ash_nn *nn, const ash_linear *const *ls, int n_ls, const float *x, int n,
@@ -390,7 +435,6 @@ void ash_linear_run(ash_nn *nn, const ash_linear *const *ls, int n_ls, const flo
             continue;
         const ash_linear *same[ASH_LINEAR_MAX];
         float *to[ASH_LINEAR_MAX];
-        int64_t groups = 0;
         job j = {.nn = nn, .ls = same, .ys = to, .n = n, .x = x, .ldx = ls[0]->in, .in = ls[0]->in,
                  .act = nn->scratch->act};
         for (int m = first; m < n_ls; m++) {
@@ -399,10 +443,9 @@ void ash_linear_run(ash_nn *nn, const ash_linear *const *ls, int n_ls, const flo
             done |= 1u << m;
             same[j.n_ls] = ls[m];
             to[j.n_ls++] = ys[m];
-            groups += ls[m]->w.groups;
             want_act(&j, ls[m]);
         }
-        run_job(&j, n, groups);
+        run_job(&j, n);
     }
 }
 
@@ -417,15 +460,21 @@ void ash_linear_run_each(ash_nn *nn, const ash_linear *ls, int n_ls, const float
         if (converts(&j) && m * n > room / j.act.ld) /* as many as there is room for */
             m = (int)(room / j.act.ld / n);
         j.n_ls = m;
-        run_job(&j, (int64_t)m * n, m * ls->w.groups);
+        run_job(&j, (int64_t)m * n);
     }
 }
 
 /* ---- parts ---------------------------------------------------------------------------------- */
 
-static int64_t part_groups(const ash_linear_part *p)
+/* Of both matrices, a node's. */
+static int64_t part_groups(const job *j, const ash_linear_part *p, int node)
 {
-    return p->l[0]->w.groups + (p->l[1] ? p->l[1]->w.groups : 0);
+    int64_t groups = 0;
+    for (int m = 0; m < 2 && p->l[m]; m++) {
+        const node_share s = share_of(p->l[m], j->nn->pool, node);
+        groups += s.end - s.first;
+    }
+    return groups;
 }
 
 /* What a group of a part costs, in rows of products: for few rows it is the reading of the weights. */
@@ -458,17 +507,18 @@ static void convert_parts(void *arg, int64_t begin, int64_t end, int worker)
     }
 }
 
-/* Groups [g0, g1) of a part's matrices laid end to end. */
-static void multiply_part(const job *j, const ash_linear_part *p, int64_t g0, int64_t g1,
+/* Groups [g0, g1) of a node's shares of a part's matrices laid end to end. */
+static void multiply_part(const job *j, const ash_linear_part *p, int node, int64_t g0, int64_t g1,
                           const ash_worker *w)
 {
     int64_t base = 0;
     for (int m = 0; m < 2 && p->l[m]; m++) {
-        int64_t groups = p->l[m]->w.groups, from = g0 > base ? g0 - base : 0;
+        const node_share s = share_of(p->l[m], j->nn->pool, node);
+        int64_t groups = s.end - s.first, from = g0 > base ? g0 - base : 0;
         int64_t to = g1 - base < groups ? g1 - base : groups;
         if (from < to)
-            multiply_rows(j, p->l[m], j->act.x + p->first * j->act.ldx, p->first, p->n, from, to, p->y[m],
-                          p->l[m]->w.rows, w);
+            multiply_rows(j, p->l[m], j->act.x + p->first * j->act.ldx, p->first, p->n, s.first + from,
+                          s.first + to, p->y[m], p->l[m]->w.rows, w);
         base += groups;
     }
 }
@@ -480,17 +530,18 @@ static int64_t group_at(int64_t at, int64_t cost, int64_t groups)
     return g < groups ? g : groups;
 }
 
-/* Units [begin, end) of the cost of all parts laid end to end. */
+/* Units [begin, end) of the cost of one node's shares of all parts, all nodes' laid end to end. */
 static void multiply_parts(void *arg, int64_t begin, int64_t end, int worker)
 {
     const job *j = arg;
-    int64_t base = 0;
+    int64_t base;
+    int node = node_at(j, begin, &base);
     for (int i = 0; i < j->batch->n_parts && base < end; i++) {
         const ash_linear_part *p = &j->batch->parts[i];
-        int64_t groups = part_groups(p), cost = group_cost(p);
+        int64_t groups = part_groups(j, p, node), cost = group_cost(p);
         int64_t g0 = group_at(begin - base, cost, groups), g1 = group_at(end - base, cost, groups);
         if (g0 < g1)
-            multiply_part(j, p, g0, g1, &j->nn->scratch->workers[worker]);
+            multiply_part(j, p, node, g0, g1, &j->nn->scratch->workers[worker]);
         base += groups * cost;
     }
 }
@@ -517,19 +568,24 @@ static void place_floats(job *j)
 void ash_linear_run_parts(ash_nn *nn, const ash_linear_batch *b)
 {
     job j = {.nn = nn, .batch = b, .n = b->n, .in = b->parts->l[0]->in, .act = nn->scratch->act};
-    int64_t cost = 0, ld = 0;
+    int64_t ends[ASH_MAX_NODES], cost = 0, ld = 0;
     for (int i = 0; i < b->n_parts; i++) {
         for (int m = 0; m < 2 && b->parts[i].l[m]; m++) {
             int64_t own = ash_act_stride(b->parts[i].l[m]->w.cols);
             want_forms(&j, b->parts[i].l[m]);
             ld = own > ld ? own : ld;
         }
-        cost += part_groups(&b->parts[i]) * group_cost(&b->parts[i]);
     }
+    for (int node = 0; node < ash_pool_nodes(nn->pool); node++) {
+        for (int i = 0; i < b->n_parts; i++)
+            cost += part_groups(&j, &b->parts[i], node) * group_cost(&b->parts[i]);
+        ends[node] = cost;
+    }
+    j.ends = ends;
     j.act.ld = ld;
     place_floats(&j);
     if (converts(&j) || b->gate)
         ash_nn_rows(nn, b->n, (b->gate ? 5 : 1) * j.in, convert_parts, &j); /* an exponential costs some */
     int64_t grain = cost / (nn->o.threads * 16);
-    ash_pool_run(nn->pool, cost, grain < 1 ? 1 : grain, multiply_parts, &j);
+    ash_pool_run_shares(nn->pool, ends, grain < 1 ? 1 : grain, multiply_parts, &j);
 }

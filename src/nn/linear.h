@@ -64,6 +64,9 @@ void ash_linear_pack_gptq(const ash_linear *l, const ash_gptq *q, int64_t row, i
 /* Matrices whose columns are in the same order (q, k and v have seen the same activations) share one
  * permutation from here on, so that a run converts x once for all. After ash_linear_order_gptq. */
 void ash_linear_share(ash_linear *const *ls, int n_ls);
+/* The part of the bound memory that a node of the pool multiplies with, see base/pool.h: groups of rows
+ * beside each other. *bytes may be 0. */
+void ash_linear_local(const ash_linear *l, const ash_pool *pool, int node, const void **from, size_t *bytes);
 /* One row of W as floats, bit for bit as the file's type decodes: y [in]. Any thread. */
 void ash_linear_row(const ash_linear *l, int64_t row, float *y);
 

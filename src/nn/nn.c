@@ -104,7 +104,7 @@ int ash_nn_open(const ash_nn_options *o, ash_nn **out, ash_err *err)
     nn->o.threads = threads_of(o);
     nn->k = ash_kernel_get(o->level);
     nn->pool = o->pool;
-    if (!nn->pool && (rc = ash_pool_open(nn->o.threads, &nn->pool, err)))
+    if (!nn->pool && (rc = ash_pool_open_on(o->numa, nn->o.threads, &nn->pool, err)))
         goto fail;
     uint64_t bytes = ash_nn_bytes(&nn->o);
     void *mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,

@@ -12,7 +12,8 @@
 typedef struct ash_nn_options {
     ash_cpu_level level;  /* ash_cpu_get()->level, or a lower one */
     int threads;          /* with the caller; 0 means ash_cpu_threads() */
-    ash_pool *pool;       /* borrowed, in place of threads: of an nn whose forwards take turns with these; or
+    const ash_numa *numa; /* nodes that the threads are divided among, copied by open; NULL: one node */
+    ash_pool *pool;       /* borrowed, in place of both: of an nn whose forwards take turns with these; or
                              NULL: one of its own */
     int max_rows;         /* rows of one forward */
     int64_t max_in;       /* columns of the widest matrix, in packed order: the largest w.cols of a linear */

@@ -11,10 +11,14 @@ enum { MAX_IN = 512, MAX_ROWS = 20 };
 static void each_nn(void (*body)(ash_nn *))
 {
     for (int level = ASH_CPU_SCALAR; level <= (int)ash_cpu_get()->level; level++)
-        for (int threads = 1; threads <= 3; threads += 2) {
+        for (int threads = 1; threads <= 3; threads += 2) { /* three on two nodes */
             ash_err err = ASH_ERR_INIT;
-            ash_nn_options o = {.level = (ash_cpu_level)level, .threads = threads, .max_rows = MAX_ROWS,
-                                .max_in = MAX_IN, .max_heads = 1, .max_head_dim = 64, .max_context = 64};
+            ash_numa numa = {.nodes = 2};
+            CPU_SET(0, &numa.cpus[0]);
+            CPU_SET(1, &numa.cpus[1]);
+            ash_nn_options o = {.level = (ash_cpu_level)level, .threads = threads, .numa = &numa,
+                                .max_rows = MAX_ROWS, .max_in = MAX_IN, .max_heads = 1, .max_head_dim = 64,
+                                .max_context = 64};
             ash_nn *nn;
             assert_int_equal(ash_nn_open(&o, &nn, &err), 0);
             body(nn);
