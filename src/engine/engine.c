@@ -305,21 +305,24 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
     int64_t row_ns = 0;
     int rc;
     if ((rc = ash_model_progress(opts, ASH_LOAD_VERIFY, 0, 1, err)) ||
-        (rc = ash_model_open(opts, &e->model, err)) ||
-        (rc = ash_nn_open(&e->model->sizes.nn, &e->run.nn, err)) || (rc = reserve_run(e, err)) ||
+        (rc = ash_model_open(opts, &e->model, err)))
+        goto fail;
+    e->model->sizes.nn.numa = ash_numa_get();
+    if ((rc = ash_nn_open(&e->model->sizes.nn, &e->run.nn, err)) || (rc = reserve_run(e, err)) ||
         (rc = ash_model_load(e->model, opts, e->run.nn->pool, err)) ||
         (rc = warm(e, opts, &row_ns, err)) ||
         (rc = open_draft(e, opts, err)) ||
         (rc = ash_scheduler_open(e->model, &e->run, e->logits, opts->prediction, e->draft, row_ns,
                                  &e->scheduler, err)) ||
-        (rc = prefill_warm_prompt(e, opts, err))) {
-        ash_engine_close(e);
-        return rc;
-    }
+        (rc = prefill_warm_prompt(e, opts, err)))
+        goto fail;
     open_spill(e, opts);
     ash_packs_start(e->model->packs, e->model->region);
     *out = e;
     return 0;
+fail:
+    ash_engine_close(e);
+    return rc;
 }
 
 void ash_engine_close(ash_engine *e)

@@ -204,6 +204,7 @@ void ash_model_close(ash_model *m)
 {
     if (!m)
         return;
+    ash_placement_close(m->placement);
     ash_packs_close(m->packs);
     ash_net_close(m->net);
     ash_checkpoint_close(m->files);
@@ -402,6 +403,9 @@ static int pack_weights(ash_model *m, const ash_engine_opts *opts, ash_pool *poo
     p->binding = &m->net->binding;
     p->cancel = opts->cancel;
     p->each = each;
+    ash_placement *placement = ash_placement_start(p->binding, pool, false, opts->cancel);
+    ash_placement_wait(placement);
+    ash_placement_close(placement);
     p->scratch = aligned_alloc(64, each * (size_t)ash_pool_threads(pool));
     int rc = p->scratch ? pack_windows(p, opts, pool, err) : ash_err_nomem(err, "packing");
     free(p->scratch);
@@ -427,6 +431,7 @@ static int restore_weights(ash_model *m, const ash_engine_opts *opts, ash_pool *
     if (rc)
         return ash_err_set(err, rc, "%s", own.msg);
     m->region = region;
+    m->placement = ash_placement_start(b, pool, true, NULL);
     if ((rc = ash_model_progress(opts, ASH_LOAD_MAP, 1, 1, err)))
         return rc;
     return ash_model_progress(opts, ASH_LOAD_PACK, 1, 1, err);

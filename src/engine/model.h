@@ -8,6 +8,7 @@
 #include "arch/arch.h"
 #include "engine/engine.h"
 #include "engine/packs.h"
+#include "engine/placement.h"
 
 /* Memory of an engine, from headers and options. */
 typedef struct ash_sizes {
@@ -37,6 +38,7 @@ typedef struct ash_model {
     void *map;         /* owned: the weights' mapping, or NULL */
     uint64_t map_bytes;
     ash_packs *packs;  /* owned, or NULL */
+    ash_placement *placement; /* owned: moves pages of what packs mapped; or NULL */
 } ash_model;
 
 /* Maps opts->path and plans. Errors as ash_checkpoint_open, ash_arch_find, ash_hparams_read,
