@@ -163,8 +163,8 @@ static double token_nll(const float *row, uint32_t n, int32_t id)
 }
 
 /* Windows that do not overlap; the first token of each is not scored, a last one of one id is
- * dropped. */
-static int score(ash_engine *e, const ash_ids *ids, size_t window, size_t *tokens, double *nll,
+ * dropped. each [ids->n] gets the nats of every scored token, in their order. */
+static int score(ash_engine *e, const ash_ids *ids, size_t window, size_t *tokens, double *each,
                  ash_err *err)
 {
     uint32_t n_vocab = ash_engine_info(e)->n_vocab;
@@ -172,18 +172,34 @@ static int score(ash_engine *e, const ash_ids *ids, size_t window, size_t *token
     if (!logits) return ash_err_nomem(err, "logits of a window");
     int rc = 0;
     *tokens = 0;
-    *nll = 0.0;
     for (size_t at = 0; !rc && at < ids->n; at += window) {
         size_t n = ids->n - at < window ? ids->n - at : window;
         if (n < 2) break;
         rc = ash_engine_eval(e, ids->p + at, n, true, logits, err);
-        for (size_t i = 0; !rc && i + 1 < n; i++, ++*tokens)
-            *nll += token_nll(logits + i * n_vocab, n_vocab, ids->p[at + i + 1]);
+        for (size_t i = 0; !rc && i + 1 < n; i++)
+            each[(*tokens)++] = token_nll(logits + i * n_vocab, n_vocab, ids->p[at + i + 1]);
         if (!rc && atomic_load(ash_cli_interrupt()))
             rc = ash_err_set(err, ASH_ECANCELED, "interrupted");
     }
     free(logits);
     return rc;
+}
+
+static void print_perplexity(const ash_cli *cli, const double *each, size_t tokens)
+{
+    double nll = 0.0;
+    for (size_t i = 0; i < tokens; i++) nll += each[i];
+    double ppl = exp(nll / (double)tokens);
+    if (!cli->json) {
+        printf("%zu tokens, %.4f nats a token, perplexity %.4f\n", tokens, nll / (double)tokens, ppl);
+        return;
+    }
+    printf("{\"tokens\":%zu,\"nll\":%.9g,\"ppl\":%.9g", tokens, nll, ppl);
+    if (ash_cli_get(cli, "all")) {
+        for (size_t i = 0; i < tokens; i++) printf("%s%.7g", i ? "," : ",\"nats\":[", each[i]);
+        printf("]");
+    }
+    printf("}\n");
 }
 
 int ash_cmd_perplexity(ash_cli *cli)
@@ -194,7 +210,7 @@ int ash_cmd_perplexity(ash_cli *cli)
     ash_err err = ASH_ERR_INIT;
     ash_engine *e = NULL;
     size_t tokens = 0;
-    double nll = 0.0;
+    double *each = NULL;
     int status = ash_cli_int(cli, "ctx", 2, 1 << 20, &window);
     if (status) return status;
     status = ash_cli_read(cli->args[1], ASH_MAX_TEXT, &text);
@@ -204,17 +220,16 @@ int ash_cmd_perplexity(ash_cli *cli)
     if (!status) {
         int rc = ash_tokenizer_encode(ash_engine_tokenizer(e), ash_buf_cstr(&text), text.len, 0,
                                       NULL, 0, &ids, &err);
-        rc = rc ? rc : score(e, &ids, (size_t)window, &tokens, &nll, &err);
+        if (!rc && !(each = calloc(ids.n + 1, sizeof *each)))
+            rc = ash_err_nomem(&err, "what each token takes");
+        rc = rc ? rc : score(e, &ids, (size_t)window, &tokens, each, &err);
         if (!rc && !tokens)
             rc = ash_err_set(&err, ASH_EINVAL, "%s: fewer than two tokens to score", cli->args[1]);
         status = rc ? ash_cli_fail(&err) : 0;
     }
-    if (!status && cli->json)
-        printf("{\"tokens\":%zu,\"nll\":%.9g,\"ppl\":%.9g}\n", tokens, nll,
-               exp(nll / (double)tokens));
-    else if (!status)
-        printf("%zu tokens, %.4f nats a token, perplexity %.4f\n", tokens, nll / (double)tokens,
-               exp(nll / (double)tokens));
+    if (!status)
+        print_perplexity(cli, each, tokens);
+    free(each);
     ash_engine_close(e);
     ash_ids_release(&ids);
     ash_buf_release(&text);

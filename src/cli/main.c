@@ -35,6 +35,7 @@ static const ash_cli_option eval_options[] = {
 };
 static const ash_cli_option perplexity_options[] = {
     {"ctx", 0, "N", "tokens of a window (default 512)"},
+    {"all", 0, NULL, "what each token takes, too (with --json)"},
     {0},
 };
 static const ash_cli_option bench_options[] = {

@@ -250,17 +250,21 @@ def write_texts(out):
     return paths
 
 
-def oracle_perplexity(model, ids):
-    nll, n = 0.0, 0
+def oracle_nats(model, ids):
+    """What each scored token takes, in nats: windows as `ashley perplexity` has them."""
+    nats = []
     with torch.no_grad():
         for at in range(0, len(ids), WINDOW):
             part = ids[at:at + WINDOW]
             if len(part) < 2:
                 break
             p = model(torch.tensor([part])).logits[0, :-1].double().log_softmax(-1)
-            nll -= float(p.gather(1, torch.tensor(part[1:])[:, None]).sum())
-            n += len(part) - 1
-    return math.exp(nll / n)
+            nats.append(-p.gather(1, torch.tensor(part[1:])[:, None])[:, 0].numpy())
+    return np.concatenate(nats)
+
+
+def oracle_perplexity(model, ids):
+    return math.exp(oracle_nats(model, ids).mean())
 
 
 def ashley(binary, level, *args):
