@@ -32,7 +32,6 @@ typedef struct ash_draft_odds {
     float right[ASH_DRAFT_LEVELS]; /* smoothed, by how sure the model was */
     float mean;                    /* of all */
     uint8_t seen[ASH_DRAFT_LEVELS], n_seen; /* guesses that these rest on, so far as they matter */
-    float credit;                  /* what guessing may still lose, in steps; reading is not counted */
 } ash_draft_odds;
 
 /* What a draft model guesses to follow a text in one step. */

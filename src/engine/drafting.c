@@ -1,4 +1,4 @@
-/* Owns the account of a draft model and what is learned of it. Refuses nothing. The scheduler's thread. */
+/* Owns what is learned of a draft model. Refuses nothing. The scheduler's thread. */
 #include "engine/drafting.h"
 
 #include <math.h>
@@ -8,7 +8,7 @@
 
 enum {
     NEAR = 8,          /* tokens behind that are read together with a guess's forward, at its price */
-    LEAST_READ = 32,   /* of a text's end; with less before them guesses are worth little */
+    LEAST_READ = 16,   /* of a text's end; with less before them guesses are worth little */
     FAR = 8,           /* guesses of one text in a step, at most */
     PROBE_EVERY = 32,  /* steps between guesses that are not thought to pay */
     FEW = 4,           /* guesses of a text that are not enough to know it */
@@ -16,9 +16,8 @@ enum {
     LAST_OF_ALL = 10,  /* their mean of fewer: a text that is no more foreseen should be left soon */
     READ_NS = 15000000, /* how long running streams wait for a text to be read, in one step */
 };
-static const double START = 3, MOST = 12, TEXT_START = 1, TEXT_MOST = 4, REFILL = 0.005; /* of the accounts */
 static const double WORTHWHILE = 1.02, GOOD_GUESS = 0.5, HOPE = 0.6, FAR_OFF = 1.5;
-static const double SPENT_AT_ONCE = 0.75; /* of the account, as reading may take longer than thought */
+static const double SPENT_AT_ONCE = 0.75; /* of what is left, as reading may take longer than thought */
 /* Upper ends of the levels by the draft model's own probability, and what is thought of them at first. */
 static const float sure_ends[ASH_DRAFT_LEVELS] = {0.1f, 0.25f, 0.4f, 0.55f, 0.7f, 0.85f, 0.95f, 2};
 static const float first_right[ASH_DRAFT_LEVELS] = {0.1f, 0.2f, 0.35f, 0.5f, 0.6f, 0.75f, 0.85f, 0.95f};
@@ -34,7 +33,7 @@ static void odds_init(ash_draft_odds *o)
 
 void ash_drafting_init(ash_drafting *d, ash_draft_model *model, bool always)
 {
-    *d = (ash_drafting){.model = model, .always = always, .credit = START};
+    *d = (ash_drafting){.model = model, .always = always, .clock = ash_clock_ns};
     odds_init(&d->odds);
     if (!model)
         return;
@@ -66,7 +65,6 @@ static const ash_draft_odds *odds_of(const ash_drafting *d, ash_sequence *q)
     q->odds = d->odds;
     q->odds.mean = q->odds.mean > 0.01f ? q->odds.mean : 0.01f;
     q->odds.n_seen = FEW;
-    q->odds.credit = (float)TEXT_START;
     for (int i = 0; i < ASH_DRAFT_LEVELS; i++) q->odds.seen[i] = FEW;
     return &q->odds;
 }
@@ -84,24 +82,70 @@ static void smooth(double *mean, double now)
     *mean += ((now < most ? now : most) - *mean) * (now < *mean ? 0.25 : 0.125);
 }
 
-/* ---- reading -------------------------------------------------------------------------------- */
+/* ---- what it costs -------------------------------------------------------------------------- */
 
+/* A step without guesses, of which a text that decodes beside others has a part. */
 static double plain_ns(const ash_pace *pace, int n)
 {
     double ns = (double)ash_pace_plain_ns(pace, n);
     return ns > 1 ? ns : 1;
 }
 
-/* Brings q's slot near to the end of its text, a part at a time; true once it is. Never more than the account
- * has: then only the text's end is read. */
-static bool read_text(ash_drafting *d, const ash_pace *pace, ash_sequence *q, int slot)
+/* What the step in hand is about. */
+typedef struct attempt {
+    ash_drafting *d;
+    const ash_pace *pace;
+    ash_allowance *all;
+    double text_ns; /* that are a step of one text */
+    bool lend;      /* guesses are thought to pay */
+} attempt;
+
+static double left_for(const attempt *r, const ash_sequence *q)
 {
+    if (r->d->always)
+        return HUGE_VAL;
+    return ash_allowance_left(r->all, &q->allowance, q->max_ids - q->n_ids, r->lend);
+}
+
+static void pay(const attempt *r, ash_sequence *q, double ns)
+{
+    ash_allowance_pay(r->all, &q->allowance, ns / r->text_ns, 0);
+}
+
+/* Those of q[0..n) that a forward for them all is covered for, and what `guesses` guesses of n texts add to
+ * the step; they come first, in their order. */
+static int keep_covered(const attempt *r, ash_sequence **q, ash_draft_input *in, double *share, int n,
+                        int guesses)
+{
+    int kept = 0;
+    if (!n)
+        return 0;
+    double cost = r->d->step_ns[n - 1] / r->text_ns;
+    if (r->lend)
+        cost += ash_pace_cost(r->pace, r->d->decoding, guesses, false) * r->d->decoding;
+    for (int i = 0; i < n; i++) {
+        if (left_for(r, q[i]) < cost / n)
+            continue;
+        q[kept] = q[i];
+        in[kept] = in[i];
+        share[kept++] = share[i];
+    }
+    return r->d->always || cost <= r->all->balance ? kept : 0;
+}
+
+/* ---- reading -------------------------------------------------------------------------------- */
+
+/* Brings q's slot near to the end of its text, a part at a time; true once it is. Never more than is left:
+ * then only the text's end is read. */
+static bool read_text(const attempt *r, ash_sequence *q, int slot)
+{
+    ash_drafting *d = r->d;
     uint32_t behind = ash_draft_model_behind(d->model, slot, q->ids, q->n_ids);
-    double plain = plain_ns(pace, d->decoding), rows = d->credit * plain / d->row_ns;
+    double rows = left_for(r, q) * r->text_ns / d->row_ns;
     uint32_t most = ash_draft_model_context(d->model) / 2; /* room to go on */
     if (behind <= NEAR)
         return true;
-    if (!d->always && rows < behind) {
+    if (rows < behind) {
         rows *= SPENT_AT_ONCE;
         uint32_t tail = rows < most ? (uint32_t)rows : most;
         if (tail < LEAST_READ && tail < q->n_ids)
@@ -118,11 +162,13 @@ static bool read_text(ash_drafting *d, const ash_pace *pace, ash_sequence *q, in
     while (behind > NEAR && part) {
         uint32_t n = behind - 1 < ASH_DRAFT_ROWS ? behind - 1 : ASH_DRAFT_ROWS;
         n = n < part ? n : part;
-        int64_t t = ash_clock_ns();
+        int64_t t = d->clock();
         ash_draft_input in = {.slot = slot, .ids = q->ids + q->n_ids - behind, .n = n};
         ash_draft_model_read(d->model, &in, 1, false);
+        double ns = (double)(d->clock() - t);
+        pay(r, q, ns);
         if (n >= NEAR)
-            smooth(&d->row_ns, (double)(ash_clock_ns() - t) / n);
+            smooth(&d->row_ns, ns / n);
         behind -= n;
         part -= n;
     }
@@ -153,12 +199,12 @@ static bool pays(const ash_drafting *d, const ash_pace *pace, ash_sequence *cons
     return false;
 }
 
-/* A guess that is not thought to pay, to find out whether that is still so. */
-static bool probes(const ash_drafting *d, const ash_pace *pace, ash_sequence *const *q, int m)
+/* Whether a guess that is not thought to pay is due, to find out if that is still so. */
+static bool probes(const ash_drafting *d, ash_sequence *const *q, int m)
 {
     bool due = d->steps % PROBE_EVERY == 0;
     for (int i = 0; i < m; i++) due |= odds_of(d, q[i])->n_seen < 2 * FEW;
-    return due && d->credit * plain_ns(pace, d->decoding) > d->step_ns[m - 1];
+    return due;
 }
 
 /* Guesses that q may have: a token is drawn after them. */
@@ -177,27 +223,30 @@ static bool goes_on(const ash_drafting *d, const ash_pace *pace, double chance, 
 }
 
 /* One forward for the texts of in[0..n), whose guesses become the next of q[0..n). */
-static void guess_next(ash_drafting *d, ash_sequence **q, ash_draft_input *in, int n)
+static void guess_next(const attempt *r, ash_sequence **q, ash_draft_input *in, int n)
 {
-    int64_t t = ash_clock_ns();
+    ash_drafting *d = r->d;
+    int64_t t = d->clock();
     uint32_t rows = 0;
     for (int i = 0; i < n; i++) rows += in[i].n;
     ash_draft_model_read(d->model, in, n, true);
+    double ns = (double)(d->clock() - t);
     if (rows <= (uint32_t)n * 2)
-        smooth(&d->step_ns[n - 1], (double)(ash_clock_ns() - t));
+        smooth(&d->step_ns[n - 1], ns);
     for (int i = 0; i < n; i++) {
         ash_drafted *g = &q[i]->drafted;
         g->ids[g->n] = in[i].guess;
         g->levels[g->n] = level_of(in[i].sure);
         g->chances[g->n] = q[i]->odds.right[g->levels[g->n]];
         g->n++;
+        pay(r, q[i], ns / n);
     }
 }
 
 /* Guesses for q[0..n), whose slots are near: the first for all, further ones where they are worth it. */
-static void guess_on(ash_drafting *d, const ash_pace *pace, ash_sequence **q, const int *slots, int n,
-                     bool once)
+static void guess_on(const attempt *r, ash_sequence **q, const int *slots, int n)
 {
+    const ash_drafting *d = r->d;
     ash_draft_input in[ASH_DRAFT_SLOTS];
     double share[ASH_DRAFT_SLOTS];
     int guesses = 0;
@@ -206,8 +255,9 @@ static void guess_on(ash_drafting *d, const ash_pace *pace, ash_sequence **q, co
         in[i] = (ash_draft_input){.slot = slots[i], .ids = q[i]->ids + q[i]->n_ids - behind, .n = behind};
         share[i] = 1;
     }
+    n = keep_covered(r, q, in, share, n, n);
     while (n) {
-        guess_next(d, q, in, n);
+        guess_next(r, q, in, n);
         guesses += n;
         int left = 0;
         double chance = 0;
@@ -223,8 +273,9 @@ static void guess_on(ash_drafting *d, const ash_pace *pace, ash_sequence **q, co
             left++;
         }
         n = guesses + left <= ASH_MAX_DRAFT ? left : 0;
-        if (once || (n && !d->always && !goes_on(d, pace, chance, guesses, n)))
+        if (!r->lend || (n && !d->always && !goes_on(d, r->pace, chance, guesses, n)))
             return;
+        n = keep_covered(r, q, in, share, n, guesses + n);
     }
 }
 
@@ -234,98 +285,79 @@ static int find_candidates(const ash_drafting *d, ash_sequence *const *q, int n,
     int m = 0;
     for (int i = 0; i < n; i++) {
         float look_up = ash_draft_chance(&q[i]->draft, 0);
-        const ash_draft_odds *o = odds_of(d, q[i]);
-        bool good = look_up >= (float)GOOD_GUESS || look_up >= o->mean;
-        if (q[i]->odds.credit < (float)TEXT_START)
-            q[i]->odds.credit += (float)REFILL;
-        if (room(q[i]) && (d->always || (!good && o->credit > 0)))
+        bool good = look_up >= (float)GOOD_GUESS || look_up >= odds_of(d, q[i])->mean;
+        if (room(q[i]) && (d->always || !good))
             out[m++] = q[i];
     }
     return m;
 }
 
-void ash_drafting_guess(ash_drafting *d, const ash_pace *pace, ash_sequence *const *q, int n)
+/* Whether the model is there and something of the step's pace is known. */
+static bool is_ready(ash_drafting *d, const ash_pace *pace, int n)
+{
+    if (!d->model || n < 1)
+        return false;
+    d->steps++;
+    if (n > ASH_DRAFT_SLOTS || (!d->always && ash_pace_guessing(pace, n, 0) <= 0))
+        return false;
+    if (!ash_draft_model_lost(d->model))
+        return true;
+    ash_warn("engine", "%s: what the draft model was mapped from is damaged; it does not guess any more",
+             ash_draft_model_name(d->model));
+    d->model = NULL;
+    return false;
+}
+
+void ash_drafting_guess(ash_drafting *d, const ash_pace *pace, ash_allowance *all, ash_sequence *const *q,
+                        int n)
 {
     ash_sequence *list[ASH_DRAFT_SLOTS];
     int slots[ASH_DRAFT_SLOTS], m, near = 0;
     uint64_t busy[ASH_DRAFT_SLOTS];
     d->decoding = 0;
-    d->spent_ns = d->read_ns = 0;
     for (int i = 0; i < n; i++) q[i]->drafted.n = 0;
-    if (!d->model || n < 1)
+    if (!is_ready(d, pace, n) || !(m = find_candidates(d, q, n, list)))
         return;
-    d->steps++;
-    if (d->credit < START)
-        d->credit += REFILL;
-    if (n > ASH_DRAFT_SLOTS || (!d->always && (d->credit <= 0 || ash_pace_guessing(pace, n, 0) <= 0)))
-        return;
-    if (ash_draft_model_lost(d->model)) {
-        ash_warn("engine", "%s: what the draft model was mapped from is damaged; it does not guess any more",
-                 ash_draft_model_name(d->model));
-        d->model = NULL;
-        return;
-    }
     d->decoding = n;
-    m = find_candidates(d, q, n, list);
-    bool paying = m && !d->always && pays(d, pace, list, m);
-    if (!m || (!d->always && !paying && !probes(d, pace, list, m))) {
-        d->decoding = 0;
-        return;
-    }
-    int64_t t = ash_clock_ns();
+    attempt r = {d, pace, all, plain_ns(pace, n) / n, d->always || pays(d, pace, list, m)};
+    if (!r.lend && !probes(d, list, m))
+        m = 0;
     for (int i = 0; i < n; i++) busy[i] = q[i]->id;
     for (int i = 0; i < m; i++) {
+        if (left_for(&r, list[i]) * r.text_ns < d->step_ns[m - 1] / m)
+            continue;
         int slot = ash_draft_model_place(d->model, list[i]->id, list[i]->ids, list[i]->n_ids, busy, n);
-        if (!read_text(d, pace, list[i], slot))
+        if (!read_text(&r, list[i], slot))
             continue;
         list[near] = list[i];
         slots[near++] = slot;
     }
-    d->read_ns = ash_clock_ns() - t;
-    guess_on(d, pace, list, slots, near, !d->always && !paying);
-    d->spent_ns = ash_clock_ns() - t;
+    if (near)
+        guess_on(&r, list, slots, near);
+    else
+        d->decoding = 0;
 }
 
 /* ---- after the step ------------------------------------------------------------------------- */
 
-/* What q's guesses turned out to be; how many saved a step of q's. */
-static int count_guesses(ash_drafting *d, ash_sequence *q)
+/* Counts what q's guesses turned out to be. */
+static void count_guesses(ash_drafting *d, ash_sequence *q)
 {
     const ash_drafted *g = &q->drafted;
     bool came_true = true;
-    int right = 0;
     for (uint32_t k = 0; k < g->n && k < q->n_samples && came_true; k++) {
         came_true = q->samples[k].id == g->ids[k]; /* also of a guess that was not computed */
         count(&q->odds, g->levels[k], came_true);
         count(&d->odds, g->levels[k], came_true);
-        right += came_true && k < q->n_guesses;
     }
-    return right;
 }
 
-void ash_drafting_learn(ash_drafting *d, const ash_pace *pace, const ash_pace_step *step,
-                        ash_sequence *const *q, int n)
+void ash_drafting_learn(ash_drafting *d, ash_sequence *const *q, int n)
 {
     if (!d->decoding)
         return;
-    double plain = plain_ns(pace, d->decoding), guessed = 0, computed = 0;
-    for (int i = 0; i < n; i++) {
-        guessed += q[i]->drafted.n;
-        computed += q[i]->drafted.n ? q[i]->n_guesses : 0;
-    }
-    double cost = (double)(d->spent_ns - d->read_ns) / plain;
-    double took = step->guesses ? ash_pace_guessing(pace, step->decoding, step->guesses) : 1;
-    if (took > 1)
-        cost += (took - 1) * computed / step->guesses;
-    d->credit -= cost + (double)d->read_ns / plain;
-    for (int i = 0; i < n; i++) {
-        if (!q[i]->drafted.n)
-            continue;
-        double saved = (double)count_guesses(d, q[i]) / d->decoding;
-        double credit = (double)q[i]->odds.credit + saved - cost * q[i]->drafted.n / guessed;
-        q[i]->odds.credit = (float)(credit < TEXT_MOST ? credit : TEXT_MOST);
-        d->credit += saved;
-    }
-    d->credit = d->credit < MOST ? d->credit : MOST;
+    for (int i = 0; i < n; i++)
+        if (q[i]->drafted.n)
+            count_guesses(d, q[i]);
     d->decoding = 0;
 }

@@ -1,6 +1,7 @@
 /* Owns the measurements of one scheduler's steps. Refuses nothing. One thread at a time. */
 #include "engine/pace.h"
 
+#include <math.h>
 #include <string.h>
 
 /* Steps after which a measurement is made again: of steps without guesses, against which all others are
@@ -96,29 +97,76 @@ void ash_pace_note(ash_pace *p, const ash_pace_step *s, int64_t ns)
     note_prompts(p, s, left > part ? left : part);
 }
 
-double ash_pace_guessing(const ash_pace *p, int decoding, int guesses)
+/* What is known around a step with so many guesses. */
+typedef struct around {
+    const ash_pace_cell *below, *above; /* `above` NULL: nothing */
+    int low, high;                      /* their guesses */
+} around;
+
+static around look_around(const ash_pace *p, int decoding, int guesses)
 {
-    const ash_pace_cell *plain = cell_at(p, decoding, 0), *below = plain;
-    if (decoding > ASH_PACE_SEQUENCES || !is_known(p, plain, 0))
-        return 0;
-    int low = 0;
+    around a = {.below = cell_at(p, decoding, 0)};
     for (int i = 1; i <= guesses; i++) {
         const ash_pace_cell *c = cell_at(p, decoding, i);
         if (is_known(p, c, i)) {
-            below = c;
-            low = i;
+            a.below = c;
+            a.low = i;
         }
     }
-    double ns = below->ns;
-    for (int i = guesses + 1; low < guesses && i <= ASH_MAX_DRAFT; i++) {
-        const ash_pace_cell *above = cell_at(p, decoding, i);
-        if (!is_known(p, above, i))
-            continue;
-        if (above->ns > ns) /* on the line between the two */
-            ns += (above->ns - ns) * (guesses - low) / (i - low);
-        break;
-    } /* nothing known above: as if it were free, to find out */
+    for (int i = guesses + 1; a.low < guesses && !a.above && i <= ASH_MAX_DRAFT; i++) {
+        const ash_pace_cell *c = cell_at(p, decoding, i);
+        if (is_known(p, c, i)) {
+            a.above = c;
+            a.high = i;
+        }
+    }
+    return a;
+}
+
+/* A step with so many guesses: known, on the line between two that are, or as the one below. */
+static double step_ns(const around *a, int guesses)
+{
+    double ns = a->below->ns;
+    if (a->above && a->above->ns > ns)
+        ns += (a->above->ns - ns) * (guesses - a->low) / (a->high - a->low);
+    return ns;
+}
+
+double ash_pace_guessing(const ash_pace *p, int decoding, int guesses)
+{
+    const ash_pace_cell *plain = cell_at(p, decoding, 0);
+    if (decoding > ASH_PACE_SEQUENCES || !is_known(p, plain, 0))
+        return 0;
+    around a = look_around(p, decoding, guesses);
+    double ns = step_ns(&a, guesses); /* nothing known above: as if it were free, to find out */
     return ns > plain->ns ? ns / plain->ns : 1;
+}
+
+double ash_pace_cost(const ash_pace *p, int decoding, int guesses, bool beside_prompts)
+{
+    enum { DEAR = 2 }; /* rows of prompts: a few rows cost more each than many do */
+    double plain = decoding ? cell_at(p, decoding, 0)->ns : 0;
+    if (plain <= 0)
+        return HUGE_VAL;
+    if (beside_prompts)
+        return guesses * p->row_ns / plain;
+    around a = look_around(p, decoding, guesses);
+    double ns = step_ns(&a, guesses);
+    if (!a.above)
+        ns += (guesses - a.low) * DEAR * p->row_ns;
+    return ns > plain ? ns / plain - 1 : 0;
+}
+
+double ash_pace_paid(const ash_pace *p, const ash_pace_step *s, int64_t ns)
+{
+    if (!s->guesses)
+        return 0;
+    double plain = cell_at(p, s->decoding, 0)->ns;
+    if (s->prompt_rows || plain <= 0 || is_known(p, cell_at(p, s->decoding, s->guesses), s->guesses))
+        return ash_pace_cost(p, s->decoding, s->guesses, s->prompt_rows > 0);
+    double cost = (double)ns / plain - 1;
+    cost = cost < s->guesses ? cost : s->guesses; /* more is not of the guesses: a row is at most a step */
+    return cost > 0 ? cost : 0;
 }
 
 int ash_pace_rows(const ash_pace *p, int decoding, int64_t ns, int prompts, int64_t place, int unit,

@@ -47,6 +47,12 @@ int64_t ash_pace_plain_ns(const ash_pace *p, int decoding);
 /* How a step of `decoding` sequences and that many guesses compares with one without guesses: 1 is as long,
  * 2 twice. 0 if nothing is known, so that a step without guesses should be made first. */
 double ash_pace_guessing(const ash_pace *p, int decoding, int guesses);
+/* What that many guesses are thought to cost at most, in steps without guesses: what was not measured yet is
+ * thought dear. HUGE_VAL if nothing is known. beside_prompts: a step that computes prompts, too. */
+double ash_pace_cost(const ash_pace *p, int decoding, int guesses, bool beside_prompts);
+/* What the guesses of a step that was noted cost in the end, in the same unit: as such steps do in the mean,
+ * or as this one of `ns` did where that is not known yet. */
+double ash_pace_paid(const ash_pace *p, const ash_pace_step *step, int64_t ns);
 /* Rows of `prompts` prompts, which go on at a mean position of `place`, that a step of `ns` has time for
  * beside so many that decode: a multiple of `unit`, also 0, or `most`. */
 int ash_pace_rows(const ash_pace *p, int decoding, int64_t ns, int prompts, int64_t place, int unit,

@@ -56,6 +56,21 @@ static void fail_running(ash_scheduler *s)
     }
 }
 
+/* Books what this step's guesses cost and saved. */
+static void pay_guesses(ash_scheduler *s)
+{
+    double cost = ash_pace_paid(&s->pace, &s->plan, s->step_ns) * s->plan.decoding;
+    for (int i = 0; i < s->n_drawn; i++) {
+        ash_sequence *q = s->drawn[i];
+        if (!q->decodes)
+            continue;
+        ash_allowance_earn(&s->allowance, &q->allowance);
+        if (q->n_guesses)
+            ash_allowance_pay(&s->allowance, &q->allowance, cost * q->n_guesses / s->plan.guesses,
+                              q->n_samples ? q->n_samples - 1 : 0);
+    }
+}
+
 static void step(ash_scheduler *s)
 {
     sched_plan(s);
@@ -72,7 +87,8 @@ static void step(ash_scheduler *s)
     ash_pool_run(s->run->nn->pool, s->n_drawn, 1, draw_range, s);
     s->step_ns = ash_clock_ns() - t;
     ash_pace_note(&s->pace, &s->plan, s->step_ns);
-    ash_drafting_learn(&s->drafting, &s->pace, &s->plan, s->drawn, s->n_drawn);
+    pay_guesses(s);
+    ash_drafting_learn(&s->drafting, s->drawn, s->n_drawn);
     for (uint32_t i = 0; i < s->n_running;) {
         ash_sequence *q = s->running[i];
         if (q->rows)

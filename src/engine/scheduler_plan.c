@@ -173,11 +173,31 @@ static void find_decoding(ash_scheduler *s, bool chats)
         q->drafted.n = 0;
     }
     s->beside_prompts = prompts;
-    ash_drafting_guess(&s->drafting, &s->pace, few,
+    ash_drafting_guess(&s->drafting, &s->pace, &s->allowance, few,
                        prompts || s->plan.decoding > ASH_DRAFT_SLOTS ? 0 : s->plan.decoding);
 }
 
-/* Gives guesses to those that decode, the likeliest first: as many as make most tokens a second. */
+/* Whether what so many guesses, of all that decode, may cost is covered: each text's share by its account,
+ * all of it by that of all texts. */
+static bool is_covered(const ash_scheduler *s, int guesses)
+{
+    if (s->prediction == ASH_PREDICTION_ALWAYS || !guesses)
+        return true;
+    double cost = ash_pace_cost(&s->pace, s->plan.decoding, guesses, s->beside_prompts) * s->plan.decoding;
+    if (cost > s->allowance.balance)
+        return false;
+    for (uint32_t i = 0; i < s->n_running; i++) {
+        const ash_sequence *q = s->running[i];
+        if (q->n_guesses &&
+            cost * q->n_guesses / guesses >
+                ash_allowance_left(&s->allowance, &q->allowance, q->max_ids - q->n_ids, true))
+            return false;
+    }
+    return true;
+}
+
+/* Gives guesses to those that decode, the likeliest first: as many as make most tokens a second, and no more
+ * than may be lost. */
 static void give_guesses(ash_scheduler *s, bool chats)
 {
     ash_sequence *order[ASH_MAX_DRAFT];
@@ -201,8 +221,9 @@ static void give_guesses(ash_scheduler *s, bool chats)
             best = given;
         }
     }
-    s->plan.guesses = best;
     while (given > best) order[--given]->n_guesses--;
+    for (; !is_covered(s, best); best--) order[best - 1]->n_guesses--;
+    s->plan.guesses = best;
     for (uint32_t i = 0; i < s->n_running; i++) {
         ash_sequence *q = s->running[i];
         if (q->drafted.n)

@@ -62,6 +62,7 @@ struct ash_scheduler {
     int n_logits;            /* rows of logits that are given out */
     ash_prediction prediction;
     ash_drafting drafting;
+    ash_allowance allowance; /* of all texts' guesses */
     ash_pace pace;
     ash_pace_step plan;      /* what this step consists of */
     uint64_t steps;

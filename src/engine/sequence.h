@@ -5,6 +5,7 @@
 #ifndef ASHLEY_ENGINE_SEQUENCE_H
 #define ASHLEY_ENGINE_SEQUENCE_H
 
+#include "engine/allowance.h"
 #include "engine/draft.h"
 #include "engine/model.h"
 #include "engine/prefix_cache.h"
@@ -45,6 +46,7 @@ struct ash_sequence {
     ash_draft draft;   /* from start on, if the job wants text */
     ash_drafted drafted; /* by the draft model for this step; in place of look-up if there are any */
     ash_draft_odds odds; /* the draft model's on this text; mean 0: it has not guessed yet */
+    ash_text_allowance allowance; /* what guessing for it may lose */
     float chance;      /* that all guesses up to the next one are right; the scheduler's, while planning */
 
     /* text */

@@ -424,77 +424,125 @@ static void slots_keep_what_texts_share(void **state)
     bench_close(&b);
 }
 
-/* What happened in made-up steps: a forward of the draft takes 0.3 steps. */
+/* ---- the accounts, by a made-up clock --------------------------------------------------------- */
+
+enum { STEP_NS = 1000000000 };
+/* Parts of a step that they take: a forward of the draft, a row that it reads, a guess that is computed. */
+static const double FORWARD = 0.2, ROW = 0.01, COMPUTED = 0.06;
+static int64_t made_up_ns; /* 0: clocks are what they are */
+
+int64_t __real_ash_clock_ns(void);
+int64_t __wrap_ash_clock_ns(void);
+void __real_ash_draft_model_read(ash_draft_model *d, ash_draft_input *in, int n, bool want_guesses);
+void __wrap_ash_draft_model_read(ash_draft_model *d, ash_draft_input *in, int n, bool want_guesses);
+
+int64_t __wrap_ash_clock_ns(void)
+{
+    return made_up_ns ? made_up_ns : __real_ash_clock_ns();
+}
+
+void __wrap_ash_draft_model_read(ash_draft_model *d, ash_draft_input *in, int n, bool want_guesses)
+{
+    double rows = 0;
+    for (int i = 0; i < n; i++) rows += in[i].n;
+    __real_ash_draft_model_read(d, in, n, want_guesses);
+    if (made_up_ns)
+        made_up_ns += (int64_t)(STEP_NS * (want_guesses ? FORWARD : ROW * rows));
+}
+
 typedef struct made_up {
     bench b;
     ash_pace pace;
     ash_drafting d;
-    ash_sequence q;
-    double gained; /* steps */
-    int guessed;   /* steps with guesses */
+    ash_allowance all;
+    uint64_t texts;
+    int guessed;         /* steps with guesses */
+    double took, tokens; /* steps; of all texts */
 } made_up;
-
-enum { STEP_NS = 1000000000 };
 
 static void made_up_open(made_up *m)
 {
-    ash_err err = ASH_ERR_INIT;
     memset(m, 0, sizeof *m);
     bench_open(&m->b);
-    ash_pace_init(&m->pace, STEP_NS);
+    ash_pace_init(&m->pace, STEP_NS / 100);
     ash_drafting_init(&m->d, m->b.draft, false);
-    m->q.id = 1;
-    m->q.max_ids = 1 << 20;
-    m->q.n_ids = 40;
-    m->q.ids = calloc(m->q.max_ids, sizeof *m->q.ids);
-    assert_non_null(m->q.ids);
-    prompt_ids(m->q.ids, m->q.n_ids, 1);
-    assert_int_equal(ash_draft_init(&m->q.draft, 1024, &err), 0);
+    for (int k = 0; k < ASH_DRAFT_SLOTS; k++) m->d.step_ns[k] = FORWARD * STEP_NS;
+    m->d.row_ns = ROW * STEP_NS;
+    made_up_ns = STEP_NS;
 }
 
 static void made_up_close(made_up *m)
 {
-    ash_draft_release(&m->q.draft);
-    free(m->q.ids);
+    made_up_ns = 0;
     bench_close(&m->b);
 }
 
-/* n steps in which guesses come true or not. All that were made are computed, at no time of their own. */
-static void made_up_steps(made_up *m, int n, bool right)
+/* One step: what is drafted is computed as far as it is covered, and comes true or not. */
+static void made_up_step(made_up *m, ash_sequence *q, bool right)
 {
-    ash_sequence *q = &m->q;
-    for (int i = 0; i < n; i++) {
-        for (int k = 0; k < ASH_DRAFT_SLOTS; k++) m->d.step_ns[k] = 0.3 * STEP_NS;
-        m->d.row_ns = 1e-4 * STEP_NS; /* whatever they take here */
-        for (int k = 0; k <= ASH_MAX_DRAFT; k++)
-            for (int twice = 0; twice < 2; twice++)
-                ash_pace_note(&m->pace, &(ash_pace_step){.decoding = 1, .guesses = k}, STEP_NS);
-        ash_drafting_guess(&m->d, &m->pace, &q, 1);
-        uint32_t guesses = q->drafted.n;
-        m->d.spent_ns = (int64_t)(0.3 * STEP_NS) * guesses;
-        q->n_guesses = guesses;
-        q->n_samples = right ? guesses + 1 : 1;
-        for (uint32_t k = 0; k < q->n_samples; k++) {
-            q->samples[k].id = k < guesses ? (q->drafted.ids[k] + (right ? 0 : 1)) % 300 : 5;
-            q->ids[q->n_ids++] = q->samples[k].id;
-        }
-        ash_drafting_learn(&m->d, &m->pace, &(ash_pace_step){.decoding = 1, .guesses = (int)guesses}, &q, 1);
-        m->gained += q->n_samples - 1.0 - 0.3 * guesses;
-        m->guessed += guesses > 0;
-    }
+    for (int k = 0; k <= ASH_MAX_DRAFT; k++)
+        for (int twice = 0; twice < 2; twice++)
+            ash_pace_note(&m->pace, &(ash_pace_step){.decoding = 1, .guesses = k},
+                          (int64_t)(STEP_NS * (1 + COMPUTED * k)));
+    int64_t before = made_up_ns;
+    ash_drafting_guess(&m->d, &m->pace, &m->all, &q, 1);
+    int n = (int)q->drafted.n;
+    while (n && ash_pace_cost(&m->pace, 1, n, false) >
+                    ash_allowance_left(&m->all, &q->allowance, q->max_ids - q->n_ids, true))
+        n--;
+    q->n_guesses = (uint32_t)n;
+    q->n_samples = right ? q->n_guesses + 1 : 1;
+    for (uint32_t k = 0; k < q->n_samples; k++) /* of guesses that are not computed, too */
+        q->samples[k].id = k < q->drafted.n ? (q->drafted.ids[k] + (right ? 0 : 1)) % 300 : 5;
+    ash_allowance_earn(&m->all, &q->allowance);
+    ash_allowance_pay(&m->all, &q->allowance, COMPUTED * n, q->n_samples - 1);
+    ash_drafting_learn(&m->d, &q, 1);
+    for (uint32_t k = 0; k < q->n_samples; k++) q->ids[q->n_ids++] = q->samples[k].id;
+    made_up_ns += (int64_t)(STEP_NS * (1 + COMPUTED * n));
+    m->took += (double)(made_up_ns - before) / STEP_NS;
+    m->tokens += q->n_samples;
+    m->guessed += n > 0;
 }
 
-static void losses_are_paid_from_the_account(void **state)
+/* A text of n tokens of which the guesses before `right_until` come true. Returns the steps that it took. */
+static double made_up_text(made_up *m, int n, int right_until)
+{
+    enum { PROMPT = 24, MOST = 150 };
+    static int32_t ids[PROMPT + MOST + ASH_MAX_DRAFT];
+    ash_sequence q = {.id = ++m->texts, .ids = ids, .n_ids = PROMPT, .n_prompt = PROMPT};
+    double before = m->took;
+    assert_true(n <= MOST);
+    q.max_ids = (uint32_t)(PROMPT + n);
+    prompt_ids(ids, PROMPT, (int)m->texts);
+    while (q.n_ids < q.max_ids) made_up_step(m, &q, (int)q.n_ids - PROMPT < right_until);
+    return m->took - before;
+}
+
+/* At every length, and for all at any time, by costs that are what they were thought to be. */
+static void no_text_takes_two_per_cent_longer(void **state)
+{
+    static const int lengths[] = {5, 12, 33, 64, 100, 150};
+    made_up m;
+    made_up_open(&m);
+    for (int i = 0; i < 120; i++) {
+        int n = lengths[i % 6], kind = i / 6 % 4; /* foreseen, by chance, first one and then the other */
+        assert_true(made_up_text(&m, n, kind == 0 ? 0 : kind == 1 ? n : kind == 2 ? n / 2 : 0) <= 1.02 * n);
+        assert_true(m.took <= 1.015 * m.tokens + 1e-3);
+    }
+    assert_true(m.guessed > 100);
+    made_up_close(&m);
+}
+
+static void chance_is_found_out_and_left(void **state)
 {
     made_up m;
     made_up_open(&m);
-    made_up_steps(&m, 2000, false);
-    assert_true(m.guessed > 5 && m.guessed < 100);
-    assert_true(m.gained > -(3 + 2000 * 0.005 + 3)); /* and at most one step's guesses beyond */
+    for (int i = 0; i < 30; i++) made_up_text(&m, 100, 0);
+    assert_true(m.took <= 1.015 * m.tokens);
+    assert_true(m.guessed < 100);
     int before = m.guessed;
-    made_up_steps(&m, 3000, true); /* a text that became foreseeable is found out in time */
-    made_up_steps(&m, 200, true);
-    assert_true(m.guessed - before > 200);
+    for (int i = 0; i < 30; i++) made_up_text(&m, 100, 100); /* and that it ended, too */
+    assert_true(m.guessed - before > 300);
     made_up_close(&m);
 }
 
@@ -502,12 +550,9 @@ static void what_pays_goes_on(void **state)
 {
     made_up m;
     made_up_open(&m);
-    made_up_steps(&m, 300, true);
-    assert_true(m.guessed > 290);
-    assert_true(m.gained > 300);
-    double best = m.gained;
-    made_up_steps(&m, 100, false); /* gains of before are not for losing: the odds tell soon */
-    assert_true(m.gained > best - 8);
+    made_up_text(&m, 150, 150);
+    made_up_text(&m, 150, 150);
+    assert_true(made_up_text(&m, 64, 64) < 0.6 * 64); /* from its start, by what others gained */
     made_up_close(&m);
 }
 
@@ -522,7 +567,8 @@ int main(void)
         cmocka_unit_test(without_prediction_no_draft_is_opened),
         cmocka_unit_test(its_memory_is_planned),
         cmocka_unit_test(slots_keep_what_texts_share),
-        cmocka_unit_test(losses_are_paid_from_the_account),
+        cmocka_unit_test(no_text_takes_two_per_cent_longer),
+        cmocka_unit_test(chance_is_found_out_and_left),
         cmocka_unit_test(what_pays_goes_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -37,6 +37,29 @@ static void guessing_is_held_against_plain_steps(void **state)
     assert_true(ash_pace_guessing(&p, ASH_PACE_SEQUENCES + 1, 3) <= 0);
 }
 
+static void what_was_not_measured_is_thought_dear(void **state)
+{
+    ash_pace p;
+    ash_pace_init(&p, MS);
+    assert_true(ash_pace_cost(&p, 1, 1, false) > 1e9); /* nothing is known */
+    for (int i = 0; i < 2; i++) decode(&p, 1, 0, 10 * MS);
+    near(ash_pace_cost(&p, 1, 5, false), 1); /* a row that few are of at twice that of a prompt */
+    near(ash_pace_cost(&p, 1, 5, true), 0.5);
+    for (int i = 0; i < 2; i++) decode(&p, 1, 3, 13 * MS);
+    near(ash_pace_cost(&p, 1, 3, false), 0.3);
+    near(ash_pace_cost(&p, 1, 4, false), 0.5);
+    for (int i = 0; i < 2; i++) decode(&p, 1, 5, 14 * MS);
+    near(ash_pace_cost(&p, 1, 4, false), 0.35);
+    /* afterwards it is what it took, at most a step each; once known what such steps take */
+    ash_pace_step first = {.decoding = 1, .guesses = 2};
+    near(ash_pace_paid(&p, &first, 15 * MS), 0.5);
+    near(ash_pace_paid(&p, &first, 500 * MS), 2);
+    assert_true(ash_pace_paid(&p, &first, 5 * MS) <= 0);
+    near(ash_pace_paid(&p, &(ash_pace_step){.decoding = 1, .guesses = 3}, 500 * MS), 0.3);
+    near(ash_pace_paid(&p, &(ash_pace_step){.decoding = 1, .guesses = 3, .prompt_rows = 8}, 500 * MS), 0.3);
+    assert_true(ash_pace_paid(&p, &(ash_pace_step){.decoding = 1}, 500 * MS) <= 0);
+}
+
 static void one_slow_step_counts_little_and_all_is_measured_again(void **state)
 {
     ash_pace p;
@@ -103,6 +126,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(guessing_is_held_against_plain_steps),
+        cmocka_unit_test(what_was_not_measured_is_thought_dear),
         cmocka_unit_test(one_slow_step_counts_little_and_all_is_measured_again),
         cmocka_unit_test(prompts_at_far_positions_get_fewer_rows),
         cmocka_unit_test(a_bad_estimate_mends_itself),
