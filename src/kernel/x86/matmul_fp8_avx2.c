@@ -13,14 +13,14 @@ typedef struct tile {
     fetch ahead; /* a step is two columns */
 } tile;
 
-/* A column of 16 rows, times 2^-8; NaN is one. */
+/* A column of 16 rows, times 2^-8; NaN is one. As half floats: the sign and, below bit 14, which widening
+ * leaves to be cleared, exponent and mantissa. Only NaN's carry into that bit when one is added. */
 INLINE void column(const uint8_t *p, vf out[2])
 {
-    const __m256i top = _mm256_set1_epi16(0x3f80);
-    __m256i b = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p));
-    __m256i size = _mm256_and_si256(_mm256_slli_epi16(b, 7), top);
-    __m256i h = _mm256_or_si256(size, _mm256_slli_epi16(_mm256_srli_epi16(b, 7), 15));
-    h = _mm256_or_si256(h, _mm256_and_si256(_mm256_cmpeq_epi16(size, top), _mm256_set1_epi16(0x7e00)));
+    __m256i h = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)), 7);
+    h = _mm256_and_si256(h, _mm256_set1_epi16((short)0xbf80));
+    __m256i nan = _mm256_and_si256(_mm256_add_epi16(h, _mm256_set1_epi16(0x80)), _mm256_set1_epi16(0x4000));
+    h = _mm256_or_si256(h, nan);
     out[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(h));
     out[1] = _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1));
 }
