@@ -125,7 +125,7 @@ static void a_text_does_not_depend_on_the_draft_model(void **state)
         unlink(draft);
         if (o.prediction == ASH_PREDICTION_ALWAYS)
             assert_true(ways[w].seed == 1 ? s.drafted_right > 100 : s.drafted_tokens > 100);
-        if (ways[w].seed == 2)
+        if (ways[w].seed == 2 && o.prediction == ASH_PREDICTION_ALWAYS) /* else too few to tell */
             assert_true(s.drafted_right <= s.drafted_tokens / 4);
         for (int i = 0; i < JOBS; i++) {
             assert_int_equal(plain[i].n_ids, drafted[i].n_ids);
