@@ -2,7 +2,8 @@
 """Loading from the disk: a checkpoint and its pack file, neither in the page cache, against direct reads of
 the same files (O_DIRECT, large, several in flight), in turn.
 
-    bench/cold.py [--model FILE.gguf] [--runs 3]      target: at least 90 % of what direct reads reach
+    bench/cold.py [--model FILE] [--runs 3]      target: at least 90 % of what direct reads reach
+                                                 FILE: a GGUF file or a checkpoint's folder
 
 A load is from exec to the 200 of /readyz, so that it holds the start, the tokenizer and the warming up as
 well; use a file of gigabytes. Before each run its file is dropped from the page cache (synced first; what
@@ -69,6 +70,13 @@ def read_directly(path):
     return time.perf_counter() - started
 
 
+def weights(model):
+    """The files that hold a checkpoint's weights."""
+    if os.path.isfile(model):
+        return [model]
+    return sorted(glob.glob(os.path.join(model, "*.safetensors")) or glob.glob(os.path.join(model, "*.bin")))
+
+
 def load(catalogue, state, packs, wanted=False):
     """Seconds from exec to ready; wanted: stays until the pack file is written."""
     more = {} if packs else {"ASHLEY_DISK_BUDGET": "0"}
@@ -95,12 +103,14 @@ def main():
         load(catalogue, state, True, wanted=True)
         pack = glob.glob(os.path.join(state, "packs", "*.pack"))[0]
         for _ in range(o.runs):
-            for name, path in (("checkpoint", model), ("pack", pack)):
-                drop(path)
-                direct = read_directly(path)
-                drop(path)
-                loaded = load(catalogue, state, path == pack)
-                gb = os.path.getsize(path) / 1e9
+            for name, paths in (("checkpoint", weights(model)), ("pack", [pack])):
+                for path in paths:
+                    drop(path)
+                direct = sum(read_directly(path) for path in paths)
+                for path in paths:
+                    drop(path)
+                loaded = load(catalogue, state, name == "pack")
+                gb = sum(os.path.getsize(path) for path in paths) / 1e9
                 rates.setdefault(f"{name}: direct reads, GB/s", []).append(gb / direct)
                 rates.setdefault(f"{name}: load, GB/s", []).append(gb / loaded)
                 shares.setdefault(name, []).append(100 * direct / loaded)

@@ -453,6 +453,18 @@ static int lay_out(const bind_plan *p, ash_err *err)
     return 0;
 }
 
+/* Asks for GPTQ's orders of columns, which planning reads: see want_small of bind_pack.c. */
+static void want_orders(const ash_tensor_index *index)
+{
+    static const char suffix[] = ".g_idx";
+    for (size_t i = 0; i < index->n_tensors; i++) {
+        const ash_tensor *t = &index->tensors[i];
+        size_t n = strlen(t->name);
+        if (n >= sizeof suffix && !strcmp(t->name + n - (sizeof suffix - 1), suffix))
+            ash_tensor_want(index, t, 0, t->bytes);
+    }
+}
+
 int ash_bind_plan(const ash_bind_target *t, const ash_checkpoint *c, ash_arena *arena,
                   ash_binding *out, ash_err *err)
 {
@@ -466,6 +478,7 @@ int ash_bind_plan(const ash_bind_target *t, const ash_checkpoint *c, ash_arena *
     out->items = ash_arena_calloc(&out->arena, most, sizeof *out->items);
     p.known = calloc(c->tensors->n_tensors + 1, sizeof *p.known);
     if (!out->items || !p.known) rc = ash_err_nomem(err, "tensor table");
+    want_orders(c->tensors);
     if (!rc) rc = bind_rules(&p, err);
     if (!rc) rc = lay_out(&p, err);
     if (!rc) warn_leftover(&p);

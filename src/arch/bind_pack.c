@@ -74,9 +74,21 @@ static int restore_item(const ash_binding *b, const ash_bind_item *it, void *pla
     return 0;
 }
 
+/* Asks for all that placing reads: small pieces all over the files. At each of them a fault would have the
+ * kernel read megabytes around it, and wait for them. */
+static void want_small(const ash_binding *b)
+{
+    for (size_t i = 0; i < b->n_items; i++) {
+        const ash_bind_item *it = &b->items[i];
+        if (it->vector) ash_tensor_want(b->index, it->tensor, 0, it->tensor->bytes);
+        if (it->gptq) ash_tensor_want(b->index, it->zeros, 0, it->zeros->bytes);
+    }
+}
+
 int ash_bind_place(const ash_binding *b, void *region, ash_err *err)
 {
     bool told = false;
+    if (!b->restored) want_small(b);
     for (size_t i = 0; i < b->n_items; i++) {
         const ash_bind_item *it = &b->items[i];
         void *place = (char *)region + it->offset;
