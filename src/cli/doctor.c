@@ -115,7 +115,7 @@ static int find_preloads(ash_doctor *d)
     int rc = models && facts && entries ? 0 : ash_err_nomem(&err, "doctor");
     for (size_t i = 0; i < list->n && !rc; i++) {
         models[i] = (ash_plan_model){.id = list->v[i].model, .preload = &list->v[i]};
-        rc = ash_plan_model_gather(d->cli, &models[i], &err);
+        rc = ash_plan_model_gather(d->cli, NULL, &models[i], &err);
         facts[i] = models[i].facts;
     }
     ash_plan_machine_gather(d->cli, &machine);

@@ -14,6 +14,7 @@ enum { MEASURE_MS = 150 };
 typedef struct plan {
     ash_cli *cli;
     ash_plan_machine machine;
+    ash_plan_hub hub;
     ash_plan_model models[ASH_PLAN_MAX];
     ash_plan_facts facts[ASH_PLAN_MAX];
     ash_plan_entry entries[ASH_PLAN_MAX];
@@ -100,7 +101,8 @@ static double all_seconds(const ash_plan_entry *e)
 
 static bool has_sizes(const ash_plan_entry *e)
 {
-    return e->verdict != ASH_PLAN_ABSENT && e->verdict != ASH_PLAN_REFUSED;
+    return e->verdict != ASH_PLAN_ABSENT && e->verdict != ASH_PLAN_REFUSED &&
+           e->verdict != ASH_PLAN_NO_ACCESS;
 }
 
 /* The catalogue's warning with this machine's own numbers; "" without one. */
@@ -297,7 +299,10 @@ static int gather(plan *p)
     ash_err err = ASH_ERR_INIT;
     ash_plan_machine_gather(p->cli, &p->machine);
     for (size_t i = 0; i < p->n; i++) {
-        if (ash_plan_model_gather(p->cli, &p->models[i], &err)) return ash_cli_fail(&err);
+        bool ask = !p->cli->config->hf_hub_offline;
+        int rc = ash_plan_model_gather(p->cli, ask ? &p->hub : NULL, &p->models[i], &err);
+        if (rc == ASH_ECANCELED) return 130;
+        if (rc) return ash_cli_fail(&err);
         p->facts[i] = p->models[i].facts;
         const char *path = p->models[i].path;
         if (path && p->machine.read_rate <= 0.0) p->machine.read_rate = ash_measure_disk(path, MEASURE_MS);
@@ -313,7 +318,8 @@ static int exit_status(const plan *p)
         int status;
     } order[] = {{ASH_PLAN_NO_MEMORY, ASH_EXIT_NO_ROOM}, {ASH_PLAN_NO_DISK, ASH_EXIT_NO_ROOM},
                  {ASH_PLAN_ABSENT, ASH_EXIT_NOT_FOUND},  {ASH_PLAN_REFUSED, ASH_EXIT_BAD_INPUT},
-                 {ASH_PLAN_CONSENT, ASH_EXIT_AUTH},      {ASH_PLAN_UNKNOWN, ASH_EXIT_NOT_FOUND}};
+                 {ASH_PLAN_NO_ACCESS, ASH_EXIT_AUTH},    {ASH_PLAN_CONSENT, ASH_EXIT_AUTH},
+                 {ASH_PLAN_UNKNOWN, ASH_EXIT_NOT_FOUND}};
     for (size_t k = 0; k < sizeof order / sizeof *order; k++)
         for (size_t i = 0; i < p->n; i++)
             if (p->entries[i].verdict == order[k].verdict) return order[k].status;
@@ -339,6 +345,7 @@ int ash_cmd_plan(ash_cli *cli)
             print_plan(p);
         status = status ? status : exit_status(p);
     }
+    ash_hub_close(p->hub.hub);
     for (size_t i = 0; i < p->n; i++) ash_plan_model_release(&p->models[i]);
     ash_arena_release(&p->arena);
     free(p);

@@ -7,6 +7,7 @@
 
 #include "cli/draft.h"
 #include "cli/measure.h"
+#include "cli/plan_hub.h"
 #include "engine/draft_model.h"
 #include "engine/model.h"
 #include "residency/memory.h"
@@ -66,7 +67,7 @@ static void missing_bytes(const ash_tensor_index *idx, uint64_t *missing, uint64
     }
 }
 
-/* Sizes from the files, all of them or the index of those that are not there. */
+/* Sizes from the files, all of them or, place->path NULL, the index of those that are not there. */
 static int read_headers(ash_cli *cli, ash_plan_model *m, const ash_catalogue_place *place, ash_err *err)
 {
     ash_checkpoint *files;
@@ -99,7 +100,89 @@ static void take_declared(ash_plan_model *m, const ash_catalogue_place *place)
     m->basis = e->disk || e->memory ? "catalogue" : NULL;
 }
 
-static int place_facts(ash_cli *cli, ash_plan_model *m, ash_catalogue_place *place, ash_err *err)
+/* ---- at the hub ---------------------------------------------------------------------------------
+ */
+
+/* A reader's message without the name of the temporary folder; msg is cut in place. */
+static const char *without_folder(char *msg, const char *folder)
+{
+    size_t n = folder ? strlen(folder) : 0;
+    for (char *at; n && (at = strstr(msg, folder));) {
+        size_t skip = n + (at[n] == '/');
+        memmove(at, at + skip, strlen(at + skip) + 1);
+    }
+    return msg;
+}
+
+/* Sizes from the headers, which are read to their end in steps. */
+static int read_remote(ash_cli *cli, ash_plan_model *m, ash_plan_remote *r, ash_err *err)
+{
+    static const size_t heads[] = {1 << 20, 8 << 20, ASH_MAX_HUB_PEEK};
+    int rc = 0;
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
+        ash_err own = ASH_ERR_INIT;
+        rc = ash_plan_remote_head(r, heads[i], &own);
+        if (!rc && !r->declared && !*r->path)
+            rc = ash_err_set(&own, ASH_EUNSUPPORTED, "headers of PyTorch files are not read at the hub");
+        ash_catalogue_place place = {.path = r->declared ? NULL : r->path, .partial = r->folder};
+        bool read = !rc;
+        if (!rc) rc = read_headers(cli, m, &place, &own);
+        if (rc) ash_err_set(err, rc, "%s", without_folder(own.msg, r->folder));
+        if (!read || rc != ASH_EFORMAT || r->declared) break; /* a header that was cut is malformed */
+    }
+    return rc;
+}
+
+/* What stands in the way of a listing. */
+static void take_failure(ash_plan_hub *hub, ash_plan_model *m, int rc, const char *why)
+{
+    m->facts.no_access = rc == ASH_EAUTH;
+    m->facts.absent = rc == ASH_ENOENT;
+    m->facts.refused = rc == ASH_EFORMAT || rc == ASH_EINVAL;
+    hub->unreachable = rc == ASH_ENET || rc == ASH_ETIMEDOUT;
+    say(m, why, m->facts.no_access ? "set HF_TOKEN to a token that may read it" : "");
+}
+
+/* Facts of what is not here. ASH_EAGAIN: the hub says nothing, and m is as it was but for the reason. */
+static int ask_hub(ash_cli *cli, ash_plan_hub *hub, ash_plan_model *m, ash_err *err)
+{
+    ash_plan_remote r = {0};
+    ash_err why = ASH_ERR_INIT;
+    int rc = hub->hub ? 0 : ash_cli_hub_open(cli, &hub->hub, &why);
+    if (!rc) rc = ash_plan_remote_open(hub->hub, m->entry, m->id, &r, &why);
+    if (!rc && !r.tree->whole) rc = ash_err_set(&why, ASH_ENET, "%s", r.tree->why ? r.tree->why : "offline");
+    if (rc == ASH_ENOMEM || rc == ASH_ECANCELED) {
+        *err = why;
+    } else if (rc) {
+        take_failure(hub, m, rc, why.msg);
+        rc = m->facts.no_access || m->facts.absent || m->facts.refused ? 0 : ASH_EAGAIN;
+    } else if ((rc = read_remote(cli, m, &r, &why)) == ASH_ENOMEM || rc == ASH_ECANCELED) {
+        *err = why;
+    } else if (rc == ASH_EAUTH) { /* a gated repository is listed to everyone */
+        take_failure(hub, m, rc, why.msg);
+        rc = 0;
+    } else {
+        if (rc) { /* packed weights take about what their files do */
+            m->facts.fixed_bytes = r.weight_bytes;
+            m->facts.kv_bytes = m->facts.kv_least = 0;
+            m->basis = "listing";
+        }
+        say(m, rc ? why.msg : "", "");
+        m->facts.refused = rc == ASH_EUNSUPPORTED && *r.path; /* its headers were read, and will not do */
+        m->facts.fetch_bytes = r.fetch_bytes;
+        m->facts.read_bytes = r.weight_bytes;
+        m->files = r.n_files;
+        rc = 0;
+    }
+    ash_plan_remote_release(&r);
+    return rc;
+}
+
+/* ---- a model ------------------------------------------------------------------------------------
+ */
+
+static int place_facts(ash_cli *cli, ash_plan_hub *hub, ash_plan_model *m, ash_catalogue_place *place,
+                       ash_err *err)
 {
     ash_err why = ASH_ERR_INIT;
     bool refused = !place->path && strcmp(place->code, "not_downloaded");
@@ -107,6 +190,10 @@ static int place_facts(ash_cli *cli, ash_plan_model *m, ash_catalogue_place *pla
     if (!place->path) say(m, place->reason, place->hint);
     m->facts.refused = refused;
     if (refused) return 0;
+    if (!place->path && hub && !hub->unreachable && m->entry->repo &&
+        (rc = ask_hub(cli, hub, m, err)) != ASH_EAGAIN)
+        return rc;
+    rc = 0;
     if (place->path || place->partial) rc = read_headers(cli, m, place, &why);
     if (rc == ASH_ENOMEM) return ash_err_nomem(err, m->id);
     if (rc && place->path) {
@@ -120,7 +207,7 @@ static int place_facts(ash_cli *cli, ash_plan_model *m, ash_catalogue_place *pla
     return 0;
 }
 
-int ash_plan_model_gather(ash_cli *cli, ash_plan_model *m, ash_err *err)
+int ash_plan_model_gather(ash_cli *cli, ash_plan_hub *hub, ash_plan_model *m, ash_err *err)
 {
     ash_catalogue_place place = {0};
     ash_err why = ASH_ERR_INIT;
@@ -142,7 +229,7 @@ int ash_plan_model_gather(ash_cli *cli, ash_plan_model *m, ash_err *err)
     else if (rc)
         m->facts.absent = true, say(m, why.msg, ""), rc = 0;
     else
-        rc = place_facts(cli, m, &place, err);
+        rc = place_facts(cli, hub, m, &place, err);
     m->path = place.path;
     place.path = NULL;
     ash_catalogue_place_release(&place);

@@ -4,6 +4,7 @@
 #define ASHLEY_CLI_PLAN_FACTS_H
 
 #include "cli/cli.h"
+#include "hub/hub.h"
 #include "residency/plan.h"
 
 /* One model of a plan. */
@@ -12,7 +13,8 @@ typedef struct ash_plan_model {
     const ash_catalogue_entry *entry; /* NULL: nobody knows it */
     const ash_preload *preload;       /* of PRELOAD_MODELS, or NULL */
     ash_plan_facts facts;
-    const char *basis;   /* where the sizes are from: "headers", "index", "catalogue"; NULL: from nowhere */
+    const char *basis;   /* where the sizes are from: "headers" or "index", here or at the hub; "listing" of
+                            the hub; "catalogue"; NULL: from nowhere */
     size_t files;        /* weight files; 0: not known */
     uint64_t weight_bytes, scratch_bytes, draft_bytes; /* basis "headers" or "index" */
     uint32_t n_ctx;
@@ -21,10 +23,17 @@ typedef struct ash_plan_model {
     char reason[480], hint[400]; /* where it is not here, or cannot be used; "" else */
 } ash_plan_model;
 
+/* The hub, asked for what is not here; opened by the first such model. A hub that cannot be reached is not
+ * asked again. */
+typedef struct ash_plan_hub {
+    ash_hub *hub; /* owned by who made this (ash_hub_close), or NULL */
+    bool unreachable;
+} ash_plan_hub;
+
 /* Fills the facts of m, whose id and preload are set: from the files' headers if they are on this
- * machine; from the index if a part of them is; else what the catalogue says. ASH_ENOMEM; all else is
- * a fact. */
-int ash_plan_model_gather(ash_cli *cli, ash_plan_model *m, ash_err *err) ASH_MUST_CHECK;
+ * machine; else from listing and headers at the hub; else from the index of files of which a part is here;
+ * else what the catalogue says. hub NULL: it is not asked. ASH_ENOMEM, ASH_ECANCELED; all else is a fact. */
+int ash_plan_model_gather(ash_cli *cli, ash_plan_hub *hub, ash_plan_model *m, ash_err *err) ASH_MUST_CHECK;
 void ash_plan_model_release(ash_plan_model *m); /* safe twice */
 
 /* What this machine has, without its read rate. */

@@ -20,7 +20,8 @@ typedef struct planning {
 const char *ash_plan_verdict_name(ash_plan_verdict v)
 {
     static const char *const names[] = {"ready",     "fits",    "consent_needed", "does_not_fit_memory",
-                                        "does_not_fit_disk", "not_found", "refused", "unknown"};
+                                        "does_not_fit_disk", "not_found", "refused", "unknown",
+                                        "no_access"};
     return (unsigned)v < sizeof names / sizeof *names ? names[v] : "unknown";
 }
 
@@ -115,6 +116,7 @@ static ash_plan_verdict decide(planning *p, size_t i)
     ash_plan_entry *e = &p->out[i];
     if (f->absent) return ASH_PLAN_ABSENT;
     if (f->refused) return ASH_PLAN_REFUSED;
+    if (f->no_access) return ASH_PLAN_NO_ACCESS;
     /* What can never fit is said before consent is asked for. */
     if (f->fetch_bytes != UNKNOWN && f->fetch_bytes > p->disk_left) {
         e->short_bytes = f->fetch_bytes - p->disk_left;

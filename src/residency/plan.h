@@ -24,14 +24,15 @@ typedef enum ash_plan_verdict {
     ASH_PLAN_ABSENT,    /* nobody knows it, or its files are not to be had */
     ASH_PLAN_REFUSED,   /* its files cannot be used: the reason is the reader's */
     ASH_PLAN_UNKNOWN,   /* how much has to be fetched, or what it takes, is not known */
+    ASH_PLAN_NO_ACCESS, /* the hub does not give it to this token */
 } ash_plan_verdict;
 /* "ready", "fits", "consent_needed", "does_not_fit_memory", "does_not_fit_disk", "not_found", "refused",
- * "unknown". */
+ * "unknown", "no_access". */
 const char *ash_plan_verdict_name(ash_plan_verdict v);
 
 /* What is known of one model. Bytes may be ASH_PLAN_UNKNOWN_BYTES where the comment allows it. */
 typedef struct ash_plan_facts {
-    bool absent, refused; /* then nothing else counts */
+    bool absent, refused, no_access; /* then nothing else counts */
     bool needs_consent;   /* and has none; counts only if something has to be fetched */
     bool pin;             /* stays: nothing later may take its place */
     bool required;        /* goes after those that are not, if one has to */
