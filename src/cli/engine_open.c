@@ -65,12 +65,20 @@ int ash_cli_engine_file(ash_cli *cli, const char *path, const char *shown, ash_e
     return rc ? ash_cli_fail(&err) : 0;
 }
 
+/* 0 says auto; a budget of no bytes refuses every model. */
+static uint64_t memory_budget(const ash_config *c)
+{
+    if (c->memory_budget == ASH_BYTES_AUTO) return 0;
+    return c->memory_budget ? c->memory_budget : 1;
+}
+
 ash_manager_opts ash_cli_manager_opts(const ash_config *c)
 {
     return (ash_manager_opts){.cpu = c->cpu,
                               .prediction = c->prediction ? ASH_PREDICTION_AUTO : ASH_PREDICTION_NEVER,
                               .state_dir = c->disk_budget ? c->state_dir : NULL,
                               .disk_budget = c->disk_budget == ASH_BYTES_AUTO ? 0 : c->disk_budget,
+                              .memory_budget = memory_budget(c),
                               .ready_policy = c->ready};
 }
 

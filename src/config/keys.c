@@ -42,7 +42,9 @@ static const ash_key_info keys[] = {
     {"ASHLEY_ALLOW_OPEN", "allow-open", ASH_KEY_BOOL, "0", NULL,
      "allow an address beyond loopback without keys", .built = true, FIELD(allow_open)},
     {"ASHLEY_MEMORY_BUDGET", "memory-budget", ASH_KEY_BYTES, "auto", NULL,
-     "memory for models: bytes with suffix, or auto", .built = false, FIELD(memory_budget)},
+     "memory for all models together: bytes with suffix, or auto (what is free, or what the control group "
+     "leaves, less a sixteenth)",
+     .built = true, FIELD(memory_budget)},
     {"ASHLEY_DISK_BUDGET", "disk-budget", ASH_KEY_BYTES, "auto", NULL,
      "disk for packed models and prefixes: bytes with suffix, 0 for none, or auto (a quarter of what is free "
      "beyond 4 GiB)",

@@ -1,9 +1,12 @@
 /* Which models are in memory: states, loads, waiting requests.
  *
- * The manager knows every model the catalogue names, loads those of the preload list in order on
- * its own loader thread, loads others on demand (one load serves all who wait, and goes on when
- * they leave), and lends engines. Any thread may call any function; callbacks come on the manager's
- * or the caller's thread, never with its lock held, and must be quick. */
+ * The manager knows every model the catalogue names, loads those of the preload list on its own loader
+ * thread (required ones first, else in order), loads others on demand (one load serves all who wait, and
+ * goes on when they leave), and lends engines. All models together stay within a budget of bytes: who goes
+ * for whom, who waits and who is refused is residency/policy.h. A preload that had to go comes back when
+ * there is room; a failed one is tried again, after 10 s and then twice as long each time, at most 10 min,
+ * where trying again can help (memory, disk, network). Any thread may call any function; callbacks come on
+ * the manager's or the caller's thread, never with its lock held, and must be quick. */
 #ifndef ASHLEY_RESIDENCY_MANAGER_H
 #define ASHLEY_RESIDENCY_MANAGER_H
 
@@ -20,7 +23,8 @@ typedef enum ash_model_state {
     ASH_MODEL_LOADING,
     ASH_MODEL_LOADED,
     ASH_MODEL_SLEEPING,
-    ASH_MODEL_FAILED, /* quarantined, with its reason; a load request tries again */
+    ASH_MODEL_FAILED, /* quarantined, with its reason; ash_manager_load tries again at once, a request after
+                         the pause */
 } ash_model_state;
 const char *ash_model_state_name(ash_model_state s);
 
@@ -52,6 +56,8 @@ typedef struct ash_manager_opts {
     int threads;
     const char *state_dir; /* of engines (engine/engine.h), or NULL; copied */
     uint64_t disk_budget;
+    uint64_t memory_budget;  /* bytes for all models together (residency/budget.h); 0: left to the machine */
+    const char *memory_root; /* as in ash_memory_read; NULL: this machine's; copied */
     ash_ready ready_policy; /* when ash_manager_ready says true */
 } ash_manager_opts;
 
@@ -88,7 +94,9 @@ int ash_manager_cancel(ash_manager *m, const char *id, ash_err *err) ASH_MUST_CH
  * all, in catalogue order: members model,state,stage,stages,progress,bytes_done,bytes_total,
  * bytes_per_second,stalled_since,eta_seconds,eta_basis,queue_position,started_at,error,can, and
  * beside them required, pin, repo, format, size, description, warning, n_ctx, resident_bytes, draft (its id
- * or null), draft_refused (why it does not guess, or null). */
+ * or null), draft_refused (why it does not guess, or null), waits (what a queued load waits for beside
+ * its turn, or null), memory {charged: bytes of the budget that it has now; estimated: by the headers;
+ * measured: by which the process grew, with the whole KV pool; null where unknown}. */
 json_t *ash_manager_progress(const ash_manager *m, const char *id);
 json_t *ash_manager_list(const ash_manager *m);
 /* Changes whenever any model's progress changed; for watchers that poll or wait. */
@@ -101,7 +109,8 @@ void ash_manager_listen(ash_manager *m, void (*fn)(void *user, const char *id), 
 bool ash_manager_ready(const ash_manager *m);
 /* Adds a step of the program's start ("config", "listen", ...) to the boot report. */
 void ash_manager_note_step(ash_manager *m, const char *step, double ms);
-/* Boot report: steps with milliseconds, entries with state, reason and times (new reference). */
+/* Boot report: steps with milliseconds, entries with state, reason and times, memory {budget, charged,
+ * lowered} (new reference). */
 json_t *ash_manager_report(const ash_manager *m);
 /* Calls fn for every loaded engine, under a lease. For metrics. */
 void ash_manager_each(ash_manager *m, void (*fn)(void *user, const char *id, ash_engine *e),

@@ -1,82 +1,149 @@
-/* Owns reading the kernel's figures of memory (proc(5), cgroup v2). Any thread. */
+/* Owns reading the kernel's figures of memory. Refuses nothing: what is not there sets no limit. Any
+ * thread. */
 #include "residency/memory.h"
 
+#include <limits.h>
+#include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* The value in bytes of "KEY:  N kB" in a /proc file; UINT64_MAX if it is not there. */
-static uint64_t proc_kb(const char *file, const char *key)
+#include "base/err.h"
+
+static FILE *open_at(const char *fmt, ...) ASH_PRINTF(1, 2);
+static FILE *open_at(const char *fmt, ...)
 {
-    char line[256];
-    uint64_t out = UINT64_MAX;
-    size_t n = strlen(key);
-    FILE *f = fopen(file, "re");
-    while (f && out == UINT64_MAX && fgets(line, sizeof line, f)) {
-        if (!strncmp(line, key, n) && line[n] == ':') out = strtoull(line + n + 1, NULL, 10) * 1024;
-    }
-    if (f) fclose(f);
-    return out;
+    char path[PATH_MAX];
+    va_list args;
+    va_start(args, fmt);
+    int n = vsnprintf(path, sizeof path, fmt, args);
+    va_end(args);
+    return n < 0 || n >= (int)sizeof path ? NULL : fopen(path, "re");
 }
 
-static uint64_t read_number(const char *file)
+/* The value in bytes of "KEY:  N kB"; `missing` if it is not there. Closes f. */
+static uint64_t kb_value(FILE *f, const char *key, uint64_t missing)
+{
+    char line[256];
+    size_t n = strlen(key);
+    bool found = false;
+    while (f && !found && fgets(line, sizeof line, f))
+        found = !strncmp(line, key, n) && line[n] == ':';
+    if (f) fclose(f);
+    return found ? strtoull(line + n + 1, NULL, 10) * 1024 : missing;
+}
+
+/* Closes f. "max", the v2 word for no limit, is no number. */
+static uint64_t number(FILE *f)
 {
     unsigned long long v;
-    FILE *f = fopen(file, "re");
     int got = f ? fscanf(f, "%llu", &v) : 0;
     if (f) fclose(f);
     return got == 1 ? (uint64_t)v : UINT64_MAX;
 }
 
-static uint64_t stat_value(const char *file, const char *key)
+/* The sum of two values of a "key value" file, 0 for what is not there. */
+static uint64_t stat_values(FILE *f, const char *a, const char *b)
 {
     char name[64];
     unsigned long long v;
-    uint64_t out = 0;
-    FILE *f = fopen(file, "re");
+    uint64_t sum = 0;
     while (f && fscanf(f, "%63s %llu", name, &v) == 2)
-        if (!strcmp(name, key)) out = (uint64_t)v;
+        if (!strcmp(name, a) || !strcmp(name, b)) sum += (uint64_t)v;
     if (f) fclose(f);
-    return out;
+    return sum;
 }
 
-/* This process's own cgroup in the v2 hierarchy, "" for the root or when there is none. */
-static void own_cgroup(char *out, size_t size)
+/* What one group leaves. */
+static uint64_t group_room(const char *folder, bool v2)
 {
-    char line[512];
-    out[0] = 0;
-    FILE *f = fopen("/proc/self/cgroup", "re");
-    while (f && fgets(line, sizeof line, f))
-        if (!strncmp(line, "0::", 3)) {
-            line[strcspn(line, "\n")] = 0;
-            snprintf(out, size, "%s", strcmp(line + 3, "/") ? line + 3 : "");
-        }
-    if (f) fclose(f);
-}
-
-static uint64_t cgroup_room(void)
-{
-    char group[512], path[640];
-    own_cgroup(group, sizeof group);
-    snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group);
-    uint64_t max = read_number(path);
-    snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.current", group);
-    uint64_t now = read_number(path);
-    snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.stat", group);
+    uint64_t max = number(open_at("%s/%s", folder, v2 ? "memory.max" : "memory.limit_in_bytes"));
+    uint64_t now = number(open_at("%s/%s", folder, v2 ? "memory.current" : "memory.usage_in_bytes"));
     if (max == UINT64_MAX || now == UINT64_MAX) return UINT64_MAX;
-    uint64_t cache = stat_value(path, "inactive_file") + stat_value(path, "active_file");
+    FILE *stat = open_at("%s/memory.stat", folder);
+    uint64_t cache = v2 ? stat_values(stat, "inactive_file", "active_file")
+                        : stat_values(stat, "total_inactive_file", "total_active_file");
     uint64_t used = now > cache ? now - cache : 0;
     return max > used ? max - used : 0;
 }
 
+/* The least room from the group's own folder up to the mount. In a container the path may not be shown there:
+ * then the mount's own root counts. */
+static uint64_t least_room(const char *mount, const char *group, bool v2)
+{
+    char folder[PATH_MAX];
+    uint64_t least = UINT64_MAX;
+    size_t n = strlen(mount);
+    if (snprintf(folder, sizeof folder, "%s%s", mount, group) >= (int)sizeof folder) return least;
+    for (;;) {
+        uint64_t room = group_room(folder, v2);
+        least = room < least ? room : least;
+        char *slash = strrchr(folder + n, '/');
+        if (!slash) return least;
+        *slash = 0;
+    }
+}
+
+/* "full avg10=1.23 ..." of a pressure file, 0 if it is not there. Closes f. */
+static double stalled(FILE *f)
+{
+    char line[256];
+    double v = 0.0;
+    while (f && fgets(line, sizeof line, f))
+        if (!strncmp(line, "full avg10=", 11)) v = strtod(line + 11, NULL);
+    if (f) fclose(f);
+    return v > 0.0 && v <= 100.0 ? v : 0.0;
+}
+
+static bool has_memory(char *controllers)
+{
+    for (char *save, *one = strtok_r(controllers, ",", &save); one; one = strtok_r(NULL, ",", &save))
+        if (!strcmp(one, "memory")) return true;
+    return false;
+}
+
+/* Takes the limits of this process's groups, "0::/path" or "4:memory:/path", into *out. */
+static void read_groups(const char *root, ash_memory *out)
+{
+    char line[PATH_MAX], mount[PATH_MAX];
+    FILE *f = open_at("%s/proc/self/cgroup", root);
+    while (f && fgets(line, sizeof line, f)) {
+        line[strcspn(line, "\n")] = 0;
+        char *names = strchr(line, ':'), *path = names ? strchr(names + 1, ':') : NULL;
+        if (!path) continue;
+        *names++ = *path++ = 0;
+        bool v2 = !*names;
+        if (strstr(path, "..") || (!v2 && !has_memory(names)) ||
+            snprintf(mount, sizeof mount, "%s/sys/fs/cgroup%s", root, v2 ? "" : "/memory") >=
+                (int)sizeof mount)
+            continue;
+        uint64_t room = least_room(mount, path, v2);
+        out->available = room < out->available ? room : out->available;
+        double s = v2 ? stalled(open_at("%s%s/memory.pressure", mount, path)) : 0.0;
+        out->stalled = s > out->stalled ? s : out->stalled;
+    }
+    if (f) fclose(f);
+}
+
+void ash_memory_read(const char *root, ash_memory *out)
+{
+    out->available = kb_value(open_at("%s/proc/meminfo", root), "MemAvailable", UINT64_MAX);
+    out->own = kb_value(open_at("%s/proc/self/status", root), "RssAnon", 0) +
+               kb_value(open_at("%s/proc/self/status", root), "RssShmem", 0);
+    out->resident = kb_value(open_at("%s/proc/self/status", root), "VmRSS", 0);
+    out->stalled = stalled(open_at("%s/proc/pressure/memory", root));
+    read_groups(root, out);
+}
+
 uint64_t ash_memory_available(void)
 {
-    uint64_t machine = proc_kb("/proc/meminfo", "MemAvailable"), group = cgroup_room();
-    return machine < group ? machine : group;
+    ash_memory m;
+    ash_memory_read("", &m);
+    return m.available;
 }
 
 uint64_t ash_memory_resident(void)
 {
-    uint64_t v = proc_kb("/proc/self/status", "VmRSS");
-    return v == UINT64_MAX ? 0 : v;
+    return kb_value(open_at("/proc/self/status"), "VmRSS", 0);
 }

@@ -124,11 +124,12 @@ uint64_t ash_policy_resident(const ash_policy_model *models, size_t n)
     return sum;
 }
 
-uint64_t ash_policy_room(uint64_t budget, const ash_policy_model *models, size_t n, size_t wanted)
+uint64_t ash_policy_room(uint64_t budget, const ash_policy_model *models, size_t n, size_t wanted,
+                         ash_policy_urgency urgency, int64_t now_ms)
 {
     uint64_t held = 0;
     for (size_t i = 0; i < n; i++)
-        if (i != wanted && models[i].resident && standing_of(&models[i], ASH_POLICY_DEMAND, 0) >= BUSY)
+        if (i != wanted && models[i].resident && standing_of(&models[i], urgency, now_ms) >= BUSY)
             held = add(held, models[i].bytes);
     return budget > held ? budget - held : 0;
 }

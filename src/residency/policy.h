@@ -89,8 +89,10 @@ size_t ash_policy_shrink(uint64_t budget, const ash_policy_model *models, size_t
                          size_t *list);
 /* The bytes of all residents; sums saturate. */
 uint64_t ash_policy_resident(const ash_policy_model *models, size_t n);
-/* The bytes that a load on demand could have without waiting for a request or a load to end. */
-uint64_t ash_policy_room(uint64_t budget, const ash_policy_model *models, size_t n, size_t wanted);
+/* The bytes that a load could have at most without waiting for requests and loads to end; young models count
+ * as room, for they grow older. */
+uint64_t ash_policy_room(uint64_t budget, const ash_policy_model *models, size_t n, size_t wanted,
+                         ash_policy_urgency urgency, int64_t now_ms);
 /* Notes a use. */
 void ash_policy_used(ash_policy_uses *u, int64_t now_ms);
 int64_t ash_policy_residence_ms(const ash_policy_model *m);

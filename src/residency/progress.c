@@ -36,6 +36,24 @@ void ash_entry_begin_load(ash_entry *e)
     memset(e->stage_ms, 0, sizeof e->stage_ms);
 }
 
+void ash_entry_progress(void *entry, ash_load_stage stage, uint64_t done, uint64_t total)
+{
+    ash_entry *e = entry;
+    int index = (int)stage + 1, before = atomic_load(&e->progress.stage);
+    if (index != before) { /* only the loading thread writes these */
+        double at = (double)(ash_clock_ns() - e->load_begin_ns) * 1e-6;
+        for (int i = 1; i < before; i++) at -= e->stage_ms[i];
+        e->stage_ms[before] = at;
+        atomic_store(&e->progress.stage, index);
+    }
+    atomic_store(&e->progress.done, done);
+    atomic_store(&e->progress.total, total);
+    if (stage == ASH_LOAD_PACK) {
+        atomic_store(&e->progress.bytes_done, done);
+        atomic_store(&e->progress.bytes_total, total);
+    }
+}
+
 static double overall(ash_entry *e)
 {
     int stage = atomic_load(&e->progress.stage);
@@ -124,6 +142,18 @@ static void set_text(json_t *o, const char *key, const char *text)
     json_object_set_new(o, key, text ? json_string(text) : json_null());
 }
 
+static json_t *bytes_or_null(uint64_t bytes)
+{
+    return bytes ? json_integer((json_int_t)bytes) : json_null();
+}
+
+/* What it is charged, and the two figures that this may come from. */
+static json_t *memory_json(const ash_entry *e)
+{
+    return json_pack("{s:I, s:o, s:o}", "charged", (json_int_t)e->charge, "estimated",
+                     bytes_or_null(e->estimate), "measured", bytes_or_null(e->measured));
+}
+
 json_t *ash_entry_json(const ash_manager *m, ash_entry *e)
 {
     bool loading = e->state == ASH_MODEL_LOADING, loaded = e->state == ASH_MODEL_LOADED;
@@ -160,6 +190,8 @@ json_t *ash_entry_json(const ash_manager *m, ash_entry *e)
                                       : json_null());
     json_object_set_new(o, "resident_bytes",
                         json_integer(loaded ? (json_int_t)e->resident_bytes : 0));
+    set_text(o, "waits", e->waits);
+    json_object_set_new(o, "memory", memory_json(e));
     set_number(o, "load_ms", loaded, e->load_ms);
     json_object_set_new(o, "warmed", loaded ? json_boolean(ash_engine_info(e->engine)->warmed) : json_null());
     set_text(o, "draft", e->spec.draft);

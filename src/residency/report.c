@@ -102,6 +102,16 @@ static json_t *stage_times(const ash_entry *e)
     return o;
 }
 
+/* The budget of bytes, what of it models have, and whether pressure lowered it. */
+static json_t *memory_json(const ash_manager *m)
+{
+    uint64_t budget = ash_admission_budget(m), sum = 0;
+    for (size_t i = 0; i < m->n; i++) sum += m->entries[i].charge;
+    return json_pack("{s:o, s:I, s:b}", "budget",
+                     budget > INT64_MAX ? json_null() : json_integer((json_int_t)budget), "charged",
+                     (json_int_t)sum, "lowered", m->budget.ceiling != 0);
+}
+
 json_t *ash_manager_report(const ash_manager *m)
 {
     json_t *steps = json_array(), *models = json_array();
@@ -118,10 +128,11 @@ json_t *ash_manager_report(const ash_manager *m)
     }
     bool done = m->preload_ms > 0.0 || json_array_size(models) == 0;
     json_t *report =
-        json_pack("{s:b, s:b, s:f, s:o?, s:o, s:o, s:I}", "ready", ready_locked(m), "done", done,
+        json_pack("{s:b, s:b, s:f, s:o?, s:o, s:o, s:I, s:o}", "ready", ready_locked(m), "done", done,
                   "started_at", m->opened_at, "preload_ms",
                   m->preload_ms > 0.0 ? json_real(m->preload_ms) : json_null(), "steps", steps,
-                  "models", models, "resident_bytes", (json_int_t)ash_memory_resident());
+                  "models", models, "resident_bytes", (json_int_t)ash_memory_resident(), "memory",
+                  memory_json(m));
     unlock(m);
     return report;
 }
@@ -140,6 +151,7 @@ void ash_manager_each(ash_manager *m, void (*fn)(void *user, const char *id, ash
         lock(m);
         e->leases--; /* looking at a model is not using it: its idle time runs on */
         if (!e->leases) pthread_cond_signal(&m->keep_cond);
+        if (!e->leases) ash_loader_wake(m);
         unlock(m);
     }
 }

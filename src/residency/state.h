@@ -5,7 +5,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "residency/budget.h"
 #include "residency/manager.h"
+#include "residency/policy.h"
 
 enum { ASH_N_STAGES = 6 }; /* fetch verify map pack warm prefill, as interfaces name them */
 
@@ -24,11 +26,23 @@ typedef struct ash_entry {
     ash_engine *engine;                  /* LOADED */
     uint32_t leases;
     bool queued;         /* waits for the loader */
-    bool wanted_by_user; /* loaded by request: the idle time applies unless pinned */
+    bool demand;         /* of the queued load: somebody waits or asked for it */
+    bool planned;        /* `plan` is of the queued load */
     bool unload_pending;
+    bool closing;        /* its engine is being closed: the bytes are not free yet */
+    bool draining;       /* LOADED: lends no more, another waits for the room */
+    bool comes_back;     /* a preload that was evicted, or had no room: loaded again when there is some */
     uint64_t queue_seq;
-    int64_t last_use_ns, failed_ns;
+    int64_t last_use_ns, loaded_ns;
+    int64_t retry_ns;  /* FAILED: not before; 0: whenever asked */
     int failures;      /* in a row */
+    ash_policy_uses uses;
+    ash_engine_plan plan;
+    uint64_t charge;     /* bytes of the budget that it has: from admission until it is closed */
+    uint64_t usual, estimate; /* bytes of a load: as planned; in the room that there was. 0: unknown */
+    uint64_t measured;        /* bytes it took the last time, with the whole KV pool; 0: unknown */
+    double bring_back_s; /* a load took so long; 0: unknown */
+    const char *waits;   /* queued: what for; constant text, or NULL */
     double started_at; /* wall time of the load in flight or of the last one; 0 before */
     int64_t load_begin_ns;
     double load_ms; /* of the last successful load */
@@ -67,7 +81,7 @@ enum { ASH_MAX_BOOT_STEPS = 32 };
 
 struct ash_manager {
     pthread_mutex_t mutex;
-    pthread_cond_t load_cond, keep_cond; /* a load is queued; the keeper has work */
+    pthread_cond_t load_cond, keep_cond; /* the loader, the keeper has something to look at */
     pthread_t loader, keeper;
     bool started, stopping;
     ash_entry *entries;
@@ -77,6 +91,14 @@ struct ash_manager {
     int threads;
     char *state_dir; /* or NULL */
     uint64_t disk_budget;
+    char *memory_root;
+    ash_budget budget;
+    ash_policy_model *figures; /* n; of whoever has the lock, until he gives it back */
+    size_t *list;             /* n; of the loader */
+    size_t *keeper_list;      /* n */
+    uint64_t changes;         /* counts leases, loads and closes */
+    int64_t looked_ns, brought_ns; /* when the keeper looked at pressure, and for what may come back */
+    uint64_t wakes;           /* counts what the loader was woken for */
     ash_ready ready_policy;
     ash_waiter *waiters;
     uint64_t next_ticket, next_seq;
@@ -90,11 +112,65 @@ struct ash_manager {
     size_t n_steps;
 };
 
-/* The caller holds the lock for all of these. */
+/* The caller holds the lock for all of these but ash_waiters_answer, ash_spec_copy and ash_spec_free. */
+
+/* ---- manager.c ---- */
+ash_entry *ash_entry_find(const ash_manager *m, const char *id);
+/* Watchers are told. */
+void ash_entry_changed(ash_manager *m, ash_entry *e);
+/* Queues a load, unless the model is there or on its way: on demand before those that nobody waits for. */
+void ash_entry_queue(ash_manager *m, ash_entry *e, bool demand);
+/* Takes the engine out of a loaded entry that nobody uses; the caller closes it without the lock, and then
+ * calls ash_entry_closed. */
+ash_engine *ash_entry_take(ash_manager *m, ash_entry *e);
+void ash_entry_closed(ash_manager *m, ash_entry *e);
+/* The entry failed for now; e->error says why. */
+void ash_entry_fail(ash_manager *m, ash_entry *e);
+void ash_loader_wake(ash_manager *m);
+/* Notes the time when all preloads are decided. */
+void ash_boot_note(ash_manager *m);
+
+/* ---- waiters.c ---- */
+/* Moves the waiters that `match` says from the manager's list to *done. */
+void ash_waiters_take(ash_manager *m, bool (*match)(const ash_waiter *, const void *), const void *arg,
+                      ash_waiter **done);
+bool ash_waiter_of(const ash_waiter *w, const void *entry);
+bool ash_waiter_has(const ash_waiter *w, const void *ticket);
+bool ash_waiter_late(const ash_waiter *w, const void *now_ns);
+/* Moves those whose model is there and lends to *done, each with a lease. */
+void ash_waiters_lend(ash_manager *m, ash_waiter **done);
+bool ash_waiters_any(const ash_manager *m, const ash_entry *e);
+void ash_waiters_fail(ash_waiter *done, int code, const char *msg);
+/* Calls back and frees; without the lock. */
+void ash_waiters_answer(ash_waiter *done);
+
+/* ---- admission.c ---- */
+/* Fills m->figures from the entries. */
+void ash_admission_figures(ash_manager *m);
+uint64_t ash_admission_budget(const ash_manager *m);
+/* The most that a load can have without waiting for anybody. */
+uint64_t ash_admission_room(ash_manager *m, const ash_entry *e);
+/* Asks the policy for e->estimate bytes; indices go to list, of n. */
+ash_policy_decision ash_admission_ask(ash_manager *m, const ash_entry *e, bool demand, size_t *list);
+/* Says in *err what a refused or background load lacks. */
+void ash_admission_explain(const ash_manager *m, const ash_entry *e, const ash_policy_decision *d,
+                           ash_err *err);
+
+/* ---- loader.c, keeper.c: the two threads ---- */
+void *ash_loader_main(void *manager);
+void *ash_keeper_main(void *manager);
+
+/* ---- spec.c ---- */
+bool ash_spec_copy(ash_model_spec *to, const ash_model_spec *from); /* false without memory */
+void ash_spec_free(ash_model_spec *s);
+
+/* ---- progress.c ---- */
 json_t *ash_entry_json(const ash_manager *m, ash_entry *e);
 /* Takes the newest byte count into rate, stall and progress; true if what is shown changed. */
 bool ash_entry_sample(ash_entry *e, int64_t now_ns);
 void ash_entry_begin_load(ash_entry *e);
+/* Takes what the loading thread says into the entry's progress; without the lock. */
+void ash_entry_progress(void *entry, ash_load_stage stage, uint64_t done, uint64_t total);
 extern const char *const ash_stage_names[ASH_N_STAGES];
 
 #endif

@@ -130,7 +130,7 @@ static void config(void **state)
 {
     put(".env", "PRELOAD_MODELS=[{\"model\":\"a\",\"keep_alive\":\"5m\"},\"b\"]\nASHLEY_API_KEYS="
                 "kkkk,llll\n"
-                "OPENAI_BASE_URL=\"http://h/${HOME}\"\nASHLEY_MEMORY_BUDGET=1G\nHF_HOME=~/x\n");
+                "OPENAI_BASE_URL=\"http://h/${HOME}\"\nHF_TOKEN_PATH=/t\nHF_HOME=~/x\n");
     fail_each(load_config);
 }
 

@@ -216,11 +216,11 @@ static void wrong_values(void **state)
 
 static void notices(void **state)
 {
-    ash_config *c = loaded("ASHLEY_PROT=1\nASHLEY_MEMORY_BUDGET=1G\nPRELOAD_MODEL=a\nOTHER=1\n",
+    ash_config *c = loaded("ASHLEY_PROT=1\nHF_TOKEN_PATH=/t\nPRELOAD_MODEL=a\nOTHER=1\n",
                            VARS("ASHLEY_ZZZZZZZZZZZZZZZ=1", "PRELOAD_MODEL=b"));
     assert_int_equal(c->n_notices, 4);
     assert_string_equal(c->notices[0],
-                        "ASHLEY_MEMORY_BUDGET (.env:2) is read, but has no effect in this version");
+                        "HF_TOKEN_PATH (.env:2) is read, but has no effect in this version");
     assert_string_equal(
         c->notices[1],
         "ASHLEY_PROT (.env:1) is not a key that Ashley knows; did you mean ASHLEY_PORT?");

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "residency/manager.h"
+#include "waited.h"
 
 /* ---- the pretended engine ---------------------------------------------------------------------
  */
@@ -84,32 +85,6 @@ const ash_model_info *ash_engine_info(const ash_engine *e)
 
 /* ---- helpers ----------------------------------------------------------------------------------
  */
-
-typedef struct waited {
-    atomic_int calls;
-    ash_engine *engine;
-    ash_err err;
-} waited;
-
-static void on_lease(void *user, ash_engine *e, const ash_err *err)
-{
-    waited *w = user;
-    w->engine = e;
-    if (err) w->err = *err;
-    atomic_fetch_add(&w->calls, 1);
-}
-
-static void until_called(waited *w)
-{
-    for (int i = 0; i < 10000 && !atomic_load(&w->calls); i++) usleep(1000);
-    assert_int_equal(atomic_load(&w->calls), 1);
-}
-
-static void until_state(ash_manager *m, const char *id, ash_model_state s)
-{
-    for (int i = 0; i < 10000 && ash_manager_state(m, id) != s; i++) usleep(1000);
-    assert_int_equal(ash_manager_state(m, id), s);
-}
 
 static ash_manager *open_manager(const ash_model_spec *specs, size_t n, ash_ready policy)
 {

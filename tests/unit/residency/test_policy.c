@@ -164,8 +164,9 @@ static void test_room_counts_what_nobody_can_take(void **state)
     m[0].pinned = true;
     m[1].leases = 1;
     m[3].loading = true;
-    assert_int_equal(ash_policy_room(100, m, 5, 4), 65);
-    assert_int_equal(ash_policy_room(30, m, 5, 4), 0);
+    assert_int_equal(ash_policy_room(100, m, 5, 4, ASH_POLICY_DEMAND, NOW), 65);
+    assert_int_equal(ash_policy_room(30, m, 5, 4, ASH_POLICY_DEMAND, NOW), 0);
+    assert_int_equal(ash_policy_room(100, m, 5, 4, ASH_POLICY_BACKGROUND, NOW), 35);
     assert_int_equal(ash_policy_resident(m, 5), 65);
 }
 

@@ -46,8 +46,8 @@ static void write_table(ash_buf *out)
         row r;
         run_shape(i, &r);
         ash_buf_printf(out, "| %s | %zu | %.0f | %.0f (%zu) | %.0f (%zu) | %.2f, %.2f | %.0f, %.0f |\n",
-                       r.name, r.requests, r.hindsight_s, r.ours.load_s, r.ours.loads, r.lru.load_s, r.lru.loads,
-                       r.ours.mean_wait_s, r.lru.mean_wait_s, r.ours.p99_s, r.lru.p99_s);
+                       r.name, r.requests, r.hindsight_s, r.ours.load_s, r.ours.loads, r.lru.load_s,
+                       r.lru.loads, r.ours.mean_wait_s, r.lru.mean_wait_s, r.ours.p99_s, r.lru.p99_s);
     }
 }
 

@@ -1,0 +1,51 @@
+/* Owns how the budget follows the machine. Pure. */
+#include "residency/budget.h"
+
+static const uint64_t MOST_RESERVE = 4ull << 30;
+static const double STALLED = 10.0, CALM = 1.0; /* percent */
+static const int64_t LOWER_MS = 1000, RAISE_MS = 10000;
+
+static uint64_t machine(const ash_memory *now)
+{
+    return now->available > UINT64_MAX - now->own ? UINT64_MAX : now->available + now->own;
+}
+
+uint64_t ash_budget_reserve(const ash_memory *now)
+{
+    uint64_t all = machine(now);
+    if (all == UINT64_MAX) return 0;
+    return all / 16 < MOST_RESERVE ? all / 16 : MOST_RESERVE;
+}
+
+static uint64_t without_ceiling(const ash_budget *b, const ash_memory *now)
+{
+    uint64_t all = machine(now);
+    if (b->limit) return b->limit < all ? b->limit : all;
+    return all == UINT64_MAX ? all : all - ash_budget_reserve(now);
+}
+
+uint64_t ash_budget_bytes(const ash_budget *b, const ash_memory *now)
+{
+    uint64_t bytes = without_ceiling(b, now);
+    return b->ceiling && b->ceiling < bytes ? b->ceiling : bytes;
+}
+
+bool ash_budget_step(ash_budget *b, const ash_memory *now, uint64_t charged, int64_t now_ms)
+{
+    uint64_t reserve = ash_budget_reserve(now);
+    bool pressed = now->stalled >= STALLED || now->available < reserve / 4;
+    bool calm = now->stalled < CALM && now->available >= reserve / 2;
+    int64_t since = now_ms - b->stepped_ms;
+    if (pressed) {
+        if (!charged || (b->ceiling && since < LOWER_MS)) return false;
+        b->ceiling = charged - charged / 8;
+        b->stepped_ms = now_ms;
+        return true;
+    }
+    if (b->ceiling && !calm) b->stepped_ms = now_ms;
+    if (!b->ceiling || !calm || since < RAISE_MS) return false;
+    b->ceiling = b->ceiling > UINT64_MAX / 2 ? 0 : b->ceiling + b->ceiling / 8 + 1;
+    b->stepped_ms = now_ms;
+    if (b->ceiling >= without_ceiling(b, now)) b->ceiling = 0;
+    return false;
+}

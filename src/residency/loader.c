@@ -1,0 +1,353 @@
+/* Owns the loader thread: it takes queued loads in order, asks the policy for their room, closes
+ * what has to go, and opens the engine. Refuses what does not fit the budget. Lock rules: state.h.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "residency/state.h"
+
+/* ---- one load ---- */
+
+static ash_engine_opts options(const ash_manager *m, ash_entry *e)
+{
+    return (ash_engine_opts){.path = e->spec.path,
+                             .template_text = e->spec.template_text,
+                             .ctx = e->spec.ctx,
+                             .kv_q8 = e->spec.kv_q8,
+                             .threads = m->threads,
+                             .state_dir = m->state_dir,
+                             .disk_budget = m->disk_budget,
+                             .cpu = m->cpu,
+                             .prediction = m->prediction,
+                             .draft_path = e->spec.draft_path,
+                             .warm_prompt = e->spec.warm_prompt,
+                             .progress = ash_entry_progress,
+                             .user = e,
+                             .awaited = &e->awaited,
+                             .cancel = &e->cancel};
+}
+
+static uint64_t bytes_of(const ash_engine_plan *p)
+{
+    return p->weight_bytes + p->kv_bytes + p->scratch_bytes + p->draft_bytes;
+}
+
+/* A KV pool for which there can be room, if the usual one does not fit: of the engine's least size,
+ * one context, at least. */
+static int fit_pool(ash_engine_opts *o, ash_engine_plan *plan, uint64_t room, ash_err *err)
+{
+    uint64_t fixed = plan->weight_bytes + plan->scratch_bytes + plan->draft_bytes,
+             usual = plan->kv_bytes;
+    if (fixed >= room || usual <= room - fixed) return 0;
+    o->kv_bytes = room - fixed;
+    int rc = ash_engine_plan_read(o, plan, err);
+    if (!rc && plan->kv_bytes < usual)
+        ash_info("residency",
+                 "%s: a KV pool of %.2f GB instead of %.2f, which the memory has room for", o->path,
+                 (double)plan->kv_bytes * 1e-9, (double)usual * 1e-9);
+    return rc;
+}
+
+/* Leaves the draft model out, with the reason, where it is not there or the memory has no room for
+ * it beside the model with its usual KV pool, which serves more. */
+static int fit_draft(const ash_entry *e, ash_engine_opts *o, ash_engine_plan *plan, uint64_t room,
+                     char *refused, size_t size, ash_err *err)
+{
+    uint64_t need = plan->weight_bytes + plan->scratch_bytes + plan->kv_bytes,
+             draft = plan->draft_bytes;
+    if (!e->spec.draft) return 0;
+    if (o->prediction == ASH_PREDICTION_NEVER)
+        snprintf(refused, size, "prediction is off");
+    else if (!o->draft_path)
+        snprintf(refused, size, "%s",
+                 e->spec.draft_absent ? e->spec.draft_absent : "not on this machine");
+    else if (draft && (room < need || draft > room - need))
+        snprintf(refused, size,
+                 "it needs %.2f GB of memory beside the model's %.2f, and %.2f GB are free",
+                 (double)draft * 1e-9, (double)need * 1e-9, (double)room * 1e-9);
+    else
+        return 0;
+    if (o->prediction != ASH_PREDICTION_NEVER)
+        ash_warn("residency", "%s: the draft model '%s' does not guess: %s", e->spec.id,
+                 e->spec.draft, refused);
+    o->draft_path = NULL;
+    return draft ? ash_engine_plan_read(o, plan, err) : 0;
+}
+
+/* What the load would take in the room that there can be, without waiting for anybody. Called and
+ * returns with the lock held, without it while headers are read. */
+static int size_load(ash_manager *m, ash_entry *e, ash_engine_opts *o, char *refused, size_t size,
+                     ash_err *err)
+{
+    uint64_t room = ash_admission_room(m, e);
+    if (e->planned && !e->spec.draft && e->usual <= room) {
+        e->estimate = e->usual;
+        return 0;
+    }
+    ash_engine_plan plan;
+    pthread_mutex_unlock(&m->mutex);
+    int rc = ash_engine_plan_read(o, &plan, err);
+    uint64_t usual = rc ? 0 : bytes_of(&plan);
+    rc = rc ? rc : fit_draft(e, o, &plan, room, refused, size, err);
+    rc = rc ? rc : fit_pool(o, &plan, room, err);
+    pthread_mutex_lock(&m->mutex);
+    if (rc) return rc;
+    e->planned = true;
+    e->plan = plan;
+    e->usual = usual;
+    e->estimate = bytes_of(&plan);
+    return 0;
+}
+
+/* The process grew by this from `before`, if nothing else happened meanwhile and it is plausible;
+ * else 0. The KV pool is touched when it is used, so that it is not in it. */
+static uint64_t measure(const ash_manager *m, uint64_t changes, uint64_t before,
+                        const ash_model_info *info)
+{
+    ash_memory now;
+    for (size_t i = 0; i < m->n; i++)
+        if (m->entries[i].leases) return 0;
+    if (m->changes != changes) return 0;
+    ash_memory_read(m->memory_root ? m->memory_root : "", &now);
+    uint64_t expected = info->weight_bytes + info->scratch_bytes + info->draft_bytes;
+    uint64_t grown = now.resident > before ? now.resident - before : 0;
+    return grown >= info->weight_bytes && grown / 2 <= expected ? grown : 0;
+}
+
+static void loaded(ash_manager *m, ash_entry *e, ash_engine *engine, const char *draft_refused,
+                   uint64_t grown)
+{
+    const ash_model_info *info = ash_engine_info(engine);
+    int64_t now = ash_clock_ns();
+    double total = (double)(now - e->load_begin_ns) * 1e-6, known = 0.0;
+    int last = atomic_load(&e->progress.stage);
+    for (int i = 1; i < last; i++) known += e->stage_ms[i];
+    e->stage_ms[last] = fmax(total - known, 0.0);
+    e->load_ms = total;
+    e->bring_back_s = total * 1e-3;
+    e->resident_bytes =
+        info->weight_bytes + info->kv_bytes + info->scratch_bytes + info->draft_bytes;
+    e->measured = grown ? grown + info->kv_bytes : 0;
+    e->charge = e->measured ? e->measured : e->resident_bytes;
+    snprintf(e->draft_refused, sizeof e->draft_refused, "%s",
+             info->draft_refused ? info->draft_refused : draft_refused);
+    e->engine = engine;
+    e->state = ASH_MODEL_LOADED;
+    e->failures = 0;
+    e->comes_back = false;
+    e->last_use_ns = e->loaded_ns = now;
+    e->boot_state = 1;
+    ash_info("residency", "%s is ready after %.0f ms (%.1f MB with a full KV cache)%s", e->spec.id,
+             e->load_ms, (double)e->charge * 1e-6,
+             info->warmed ? "" : ", warmed by the request that waits");
+}
+
+/* Takes the result of a load into the entry. Waiters to answer go to *done. */
+static void finish(ash_manager *m, ash_entry *e, const ash_err *err, ash_waiter **done)
+{
+    if (err->code) {
+        e->charge = 0;
+        if (err->code == ASH_ECANCELED) {
+            e->state = ASH_MODEL_UNLOADED;
+            e->boot_state = -1;
+            ash_info("residency", "loading %s was cancelled", e->spec.id);
+        } else {
+            e->error = *err;
+            ash_entry_fail(m, e);
+        }
+        ash_waiters_take(m, ash_waiter_of, e, done);
+        for (ash_waiter *w = *done; w; w = w->next) w->err = *err;
+    }
+    m->changes++;
+    ash_boot_note(m);
+    ash_entry_changed(m, e);
+    ash_waiters_lend(m, done);
+}
+
+/* The first n of the loader's list lend no more, all others do. */
+static void set_draining(ash_manager *m, size_t n)
+{
+    for (size_t i = 0; i < m->n; i++) m->entries[i].draining = false;
+    for (size_t i = 0; i < n; i++) m->entries[m->list[i]].draining = true;
+}
+
+/* Loads an admitted entry; the lock is held, but not while the engine opens. */
+static void load(ash_manager *m, ash_entry *e, ash_engine_opts *o, const char *draft_refused)
+{
+    ash_err err = ASH_ERR_INIT;
+    ash_engine *engine = NULL;
+    ash_waiter *done = NULL;
+    ash_memory before;
+    e->queued = false;
+    e->waits = NULL;
+    e->state = ASH_MODEL_LOADING;
+    atomic_store(&e->awaited, ash_waiters_any(m, e)); /* one that left since needs no haste */
+    e->charge = e->estimate;
+    uint64_t changes = ++m->changes;
+    set_draining(m, 0);
+    ash_entry_begin_load(e);
+    ash_entry_changed(m, e);
+    pthread_mutex_unlock(&m->mutex);
+    ash_memory_read(m->memory_root ? m->memory_root : "", &before);
+    ash_info("residency", "loading %s from %s", e->spec.id, e->spec.path);
+    int rc = ash_engine_open(o, &engine, &err);
+    if (rc && !err.code) ash_err_set(&err, rc, "%s", ash_err_name(rc));
+    if (!rc) err = ASH_ERR_INIT;
+    pthread_mutex_lock(&m->mutex);
+    if (!rc)
+        loaded(m, e, engine, draft_refused,
+               measure(m, changes, before.resident, ash_engine_info(engine)));
+    finish(m, e, &err, &done);
+    pthread_mutex_unlock(&m->mutex);
+    ash_waiters_answer(done);
+    pthread_mutex_lock(&m->mutex);
+}
+
+/* ---- whose turn it is ---- */
+
+/* The queued entry after `seq` in order. */
+static ash_entry *next_queued(ash_manager *m, uint64_t seq)
+{
+    ash_entry *best = NULL;
+    for (size_t i = 0; i < m->n; i++) {
+        ash_entry *e = &m->entries[i];
+        if (e->queued && !e->closing && e->queue_seq >= seq &&
+            (!best || e->queue_seq < best->queue_seq))
+            best = e;
+    }
+    return best;
+}
+
+static void refuse(ash_manager *m, ash_entry *e, const ash_err *why)
+{
+    ash_waiter *done = NULL;
+    e->queued = false;
+    e->waits = NULL;
+    finish(m, e, why, &done);
+    pthread_mutex_unlock(&m->mutex);
+    ash_waiters_answer(done);
+    pthread_mutex_lock(&m->mutex);
+}
+
+/* Closes what the policy listed, as long as it stays true. */
+static void evict(ash_manager *m, size_t n, const ash_entry *wanted)
+{
+    for (size_t i = 0; i < n && !m->stopping; i++) {
+        ash_entry *e = &m->entries[m->list[i]];
+        if (e->state != ASH_MODEL_LOADED || e->leases) return;
+        ash_info("residency", "evicting %s (%.1f MB) for %s", e->spec.id, (double)e->charge * 1e-6,
+                 wanted->spec.id);
+        e->comes_back = e->spec.preload;
+        ash_engine *engine = ash_entry_take(m, e);
+        pthread_mutex_unlock(&m->mutex);
+        ash_engine_close(engine);
+        pthread_mutex_lock(&m->mutex);
+        ash_entry_closed(m, e);
+    }
+}
+
+/* A load that nobody waits for has no room: a preload at the start fails, with the reason; one that
+ * was evicted stays away. Both come back when there is room (keeper.c). */
+static void put_off(ash_manager *m, ash_entry *e, const ash_policy_decision *d)
+{
+    ash_err err = ASH_ERR_INIT;
+    e->comes_back = e->spec.preload;
+    if (e->boot_state == 1) {
+        e->queued = false;
+        e->waits = NULL;
+        ash_entry_changed(m, e);
+        return;
+    }
+    ash_admission_explain(m, e, d, &err);
+    refuse(m, e, &err);
+}
+
+static const char *wait_text(ash_policy_reason r)
+{
+    return r == ASH_POLICY_IN_USE ? "for memory: models in use have to end"
+                                  : "for memory: a model that was loaded just now has its time";
+}
+
+/* Decides over one queued load. True if something was done, so that the queue has to be looked at
+ * anew. */
+static bool decide(ash_manager *m, ash_entry *e, bool head, int64_t *until_ms)
+{
+    ash_err err = ASH_ERR_INIT;
+    char refused[sizeof e->draft_refused] = "";
+    ash_engine_opts o = options(m, e);
+    uint64_t seq = e->queue_seq;
+    int rc = size_load(m, e, &o, refused, sizeof refused, &err);
+    if (!e->queued || e->queue_seq != seq || m->stopping) return true; /* cancelled meanwhile */
+    if (rc) {
+        if (!err.code) ash_err_set(&err, rc, "%s", ash_err_name(rc));
+        refuse(m, e, &err);
+        return true;
+    }
+    ash_policy_decision d = ash_admission_ask(m, e, e->demand, m->list);
+    if (d.verdict == ASH_POLICY_REFUSE) {
+        ash_admission_explain(m, e, &d, &err);
+        refuse(m, e, &err);
+        return true;
+    }
+    if (d.verdict == ASH_POLICY_ADMIT && (head || !d.n)) {
+        if (d.n)
+            evict(m, d.n, e);
+        else
+            load(m, e, &o, refused);
+        return true;
+    }
+    if (d.verdict == ASH_POLICY_WAIT && !e->demand) {
+        put_off(m, e, &d);
+        return true;
+    }
+    const char *waits = d.verdict == ASH_POLICY_WAIT ? wait_text(d.reason) : "for those before it";
+    if (!e->waits || strcmp(e->waits, waits) != 0) ash_entry_changed(m, e);
+    e->waits = waits;
+    if (!head || d.verdict != ASH_POLICY_WAIT) return false;
+    *until_ms = d.until_ms;
+    set_draining(m, d.n);
+    return false;
+}
+
+/* Goes through the queue once. True if it has to be looked at anew. */
+static bool look(ash_manager *m, int64_t *until_ms)
+{
+    *until_ms = INT64_MAX;
+    bool head = true;
+    ash_entry *e = next_queued(m, 0);
+    if (!e) set_draining(m, 0);
+    for (; e; e = next_queued(m, e->queue_seq + 1), head = false)
+        if (decide(m, e, head, until_ms)) return true;
+    return false;
+}
+
+void *ash_loader_main(void *arg)
+{
+    ash_manager *m = arg;
+    pthread_mutex_lock(&m->mutex);
+    while (!m->stopping) {
+        int64_t until_ms;
+        uint64_t wakes = m->wakes;
+        if (look(m, &until_ms)) continue;
+        ash_waiter *done = NULL;
+        ash_waiters_lend(m, &done);
+        if (done) {
+            pthread_mutex_unlock(&m->mutex);
+            ash_waiters_answer(done);
+            pthread_mutex_lock(&m->mutex);
+            continue;
+        }
+        if (m->wakes != wakes || m->stopping) continue; /* woken while headers were read */
+        if (until_ms == INT64_MAX) {
+            pthread_cond_wait(&m->load_cond, &m->mutex);
+            continue;
+        }
+        struct timespec ts = {.tv_sec = until_ms / 1000, .tv_nsec = until_ms % 1000 * 1000000};
+        pthread_cond_timedwait(&m->load_cond, &m->mutex, &ts);
+    }
+    pthread_mutex_unlock(&m->mutex);
+    return NULL;
+}

@@ -1,0 +1,81 @@
+/* The budget follows what is configured, what there is, and pressure. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "residency/budget.h"
+
+static const uint64_t GB = 1000000000;
+
+static void test_auto_leaves_a_reserve(void **state)
+{
+    ash_budget b = {0};
+    ash_memory m = {.available = 12 * GB, .own = 4 * GB};
+    assert_int_equal(ash_budget_bytes(&b, &m), 15 * GB);
+    m.available = 252 * GB;
+    assert_int_equal(ash_budget_bytes(&b, &m), 256 * GB - (4ull << 30));
+    m.available = UINT64_MAX;
+    assert_true(ash_budget_bytes(&b, &m) == UINT64_MAX);
+    assert_int_equal(ash_budget_reserve(&m), 0);
+}
+
+static void test_configured_is_at_most_what_there_is(void **state)
+{
+    ash_budget b = {.limit = 10 * GB};
+    ash_memory m = {.available = 12 * GB, .own = 4 * GB};
+    assert_int_equal(ash_budget_bytes(&b, &m), 10 * GB);
+    m.available = 2 * GB;
+    assert_int_equal(ash_budget_bytes(&b, &m), 6 * GB);
+}
+
+static void test_pressure_lowers_and_calm_raises(void **state)
+{
+    ash_budget b = {0};
+    ash_memory m = {.available = 12 * GB, .own = 4 * GB, .stalled = 9.9};
+    assert_false(ash_budget_step(&b, &m, 8 * GB, 5000));
+    m.stalled = 10.0;
+    assert_true(ash_budget_step(&b, &m, 8 * GB, 6000));
+    assert_int_equal(ash_budget_bytes(&b, &m), 7 * GB);
+    assert_false(ash_budget_step(&b, &m, 8 * GB, 6500)); /* once a second */
+    assert_true(ash_budget_step(&b, &m, 4 * GB, 7000));
+    assert_int_equal(ash_budget_bytes(&b, &m), 3500000000);
+    m.stalled = 0.5;
+    assert_false(ash_budget_step(&b, &m, 4 * GB, 16000));
+    assert_int_equal(ash_budget_bytes(&b, &m), 3500000000);
+    assert_false(ash_budget_step(&b, &m, 4 * GB, 17000));
+    assert_true(ash_budget_bytes(&b, &m) > 3900000000);
+    m.stalled = 5.0; /* neither: calm begins anew */
+    assert_false(ash_budget_step(&b, &m, 4 * GB, 26000));
+    m.stalled = 0.0;
+    uint64_t before = b.ceiling;
+    assert_false(ash_budget_step(&b, &m, 4 * GB, 30000));
+    assert_int_equal(b.ceiling, before);
+    for (int64_t t = 36000; b.ceiling && t < 1000000; t += 10000)
+        assert_false(ash_budget_step(&b, &m, 4 * GB, t));
+    assert_int_equal(b.ceiling, 0);
+    assert_int_equal(ash_budget_bytes(&b, &m), 15 * GB);
+}
+
+static void test_little_left_is_pressure(void **state)
+{
+    ash_budget b = {.limit = 15 * GB};
+    ash_memory m = {.available = GB / 4, .own = 16 * GB - GB / 4};
+    assert_false(ash_budget_step(&b, &m, 8 * GB, 5000));
+    m.available -= 2;
+    assert_true(ash_budget_step(&b, &m, 8 * GB, 5000));
+    assert_false(ash_budget_step(&(ash_budget){0}, &m, 0, 5000)); /* nothing to give up */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_auto_leaves_a_reserve),
+        cmocka_unit_test(test_configured_is_at_most_what_there_is),
+        cmocka_unit_test(test_pressure_lowers_and_calm_raises),
+        cmocka_unit_test(test_little_left_is_pressure),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

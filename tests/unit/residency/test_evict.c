@@ -1,0 +1,335 @@
+/* The manager within its budget, over engines that are only pretended: a path "60:name" is a model
+ * of 60 bytes. The functions of engine/engine.h that it calls are below. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/log.h"
+#include "fake_machine.h"
+#include "residency/manager.h"
+#include "waited.h"
+
+/* ---- the pretended engine ---- */
+
+struct ash_engine {
+    ash_model_info info;
+};
+
+static atomic_ullong open_bytes, most_bytes; /* of all engines: now, and at most */
+static atomic_int loads, gate_open, broken;
+static char order[64];
+static pthread_mutex_t order_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+int ash_engine_plan_read(const ash_engine_opts *opts, ash_engine_plan *out, ash_err *err)
+{
+    uint64_t bytes = strtoull(opts->path, NULL, 10);
+    *out = (ash_engine_plan){.file_bytes = bytes, .weight_bytes = bytes - 2, .kv_bytes = 2};
+    if (opts->kv_bytes && opts->kv_bytes < 2) out->kv_bytes = 1;
+    return 0;
+}
+
+int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
+{
+    pthread_mutex_lock(&order_mutex);
+    size_t n = strlen(order);
+    if (n < sizeof order - 1) order[n] = strchr(opts->path, ':')[1];
+    pthread_mutex_unlock(&order_mutex);
+    atomic_fetch_add(&loads, 1);
+    while (strstr(opts->path, "slow") && !atomic_load(&gate_open)) {
+        if (atomic_load(opts->cancel)) return ash_err_set(err, ASH_ECANCELED, "cancelled");
+        usleep(1000);
+    }
+    if (atomic_load(&broken)) return ash_err_set(err, ASH_EIO, "the disk is gone");
+    ash_engine_plan plan;
+    if (ash_engine_plan_read(opts, &plan, err)) return err->code;
+    ash_engine *e = calloc(1, sizeof *e);
+    e->info = (ash_model_info){.weight_bytes = plan.weight_bytes, .kv_bytes = plan.kv_bytes};
+    unsigned long long now = atomic_fetch_add(&open_bytes, plan.weight_bytes + plan.kv_bytes) +
+                             plan.weight_bytes + plan.kv_bytes;
+    if (now > atomic_load(&most_bytes)) atomic_store(&most_bytes, now); /* one loader at a time */
+    *out = e;
+    return 0;
+}
+
+void ash_engine_close(ash_engine *e)
+{
+    if (e) atomic_fetch_sub(&open_bytes, e->info.weight_bytes + e->info.kv_bytes);
+    free(e);
+}
+
+const ash_model_info *ash_engine_info(const ash_engine *e)
+{
+    return &e->info;
+}
+
+/* ---- helpers ---- */
+
+static fake_machine machine;
+
+static int setup(void **state)
+{
+    fake_open(&machine);
+    fake_memory(&machine, 1 << 20, 0, 0.0);
+    atomic_store(&loads, 0);
+    atomic_store(&gate_open, 0);
+    atomic_store(&broken, 0);
+    atomic_store(&open_bytes, 0);
+    atomic_store(&most_bytes, 0);
+    memset(order, 0, sizeof order);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    fake_close(&machine);
+    return 0;
+}
+
+static ash_manager *open_manager(const ash_model_spec *specs, size_t n, uint64_t budget)
+{
+    ash_manager *m;
+    ash_manager_opts o = {
+        .specs = specs, .n_specs = n, .memory_budget = budget, .memory_root = machine.root};
+    assert_int_equal(ash_manager_open(&o, &m, NULL), 0);
+    assert_int_equal(ash_manager_start(m, NULL), 0);
+    return m;
+}
+
+static void ask(ash_manager *m, const char *id, waited *w)
+{
+    *w = (waited){0};
+    assert_int_equal(ash_manager_acquire(m, id, 20000, on_lease, w, &w->ticket, NULL), 0);
+}
+
+/* Asks, waits, and gives back at once. */
+static void use(ash_manager *m, const char *id)
+{
+    waited w;
+    ask(m, id, &w);
+    until_called(&w);
+    assert_non_null(w.engine);
+    ash_manager_release(m, w.engine);
+}
+
+static char *text_of(ash_manager *m, const char *id, const char *member, const char *sub)
+{
+    json_t *p = ash_manager_progress(m, id), *v = json_object_get(p, member);
+    const char *s = json_string_value(sub ? json_object_get(v, sub) : v);
+    char *copy = s ? strdup(s) : NULL;
+    json_decref(p);
+    return copy;
+}
+
+static void expect_text(ash_manager *m, const char *id, const char *member, const char *sub,
+                        const char *part)
+{
+    char *s = text_of(m, id, member, sub);
+    if (!s || !strstr(s, part))
+        fail_msg("%s of %s is '%s', without '%s'", member, id, s ? s : "", part);
+    free(s);
+}
+
+#define DEMAND(name, file)                                                                         \
+    {                                                                                              \
+        .id = name, .path = file, .keep_alive_ms = -1                                              \
+    }
+#define PRELOAD(name, file)                                                                        \
+    {                                                                                              \
+        .id = name, .path = file, .keep_alive_ms = -1, .preload = true, .required = true           \
+    }
+
+/* ---- tests ---- */
+
+static void test_makes_room_and_stays_within_the_budget(void **state)
+{
+    ash_model_spec specs[] = {DEMAND("a", "60:a"), DEMAND("b", "40:b"), DEMAND("c", "50:c")};
+    ash_manager *m = open_manager(specs, 3, 100);
+    use(m, "a");
+    use(m, "b");
+    usleep(20000);
+    use(m, "a"); /* b is idle for longer, but small: 60 * idle of a is less than 40 * idle of b */
+    use(m, "c");
+    assert_true(atomic_load(&most_bytes) <= 100);
+    assert_int_equal(ash_manager_state(m, "c"), ASH_MODEL_LOADED);
+    assert_true((ash_manager_state(m, "a") == ASH_MODEL_LOADED) +
+                    (ash_manager_state(m, "b") == ASH_MODEL_LOADED) ==
+                1);
+    json_t *report = ash_manager_report(m), *memory = json_object_get(report, "memory");
+    assert_int_equal(json_integer_value(json_object_get(memory, "budget")), 100);
+    assert_int_equal(json_integer_value(json_object_get(memory, "charged")),
+                     atomic_load(&open_bytes));
+    json_decref(report);
+    ash_manager_close(m);
+}
+
+static void test_what_can_never_fit_is_refused(void **state)
+{
+    ash_model_spec specs[] = {PRELOAD("pinned", "60:p"), DEMAND("mid", "50:m"),
+                              DEMAND("huge", "101:h"), DEMAND("fits", "40:f")};
+    specs[0].pin = true;
+    ash_manager *m = open_manager(specs, 4, 100);
+    until_state(m, "pinned", ASH_MODEL_LOADED);
+    waited w;
+    ask(m, "huge", &w);
+    until_called(&w);
+    assert_null(w.engine);
+    assert_int_equal(w.err.code, ASH_ENOSPC);
+    assert_non_null(strstr(w.err.msg, "the budget for all models"));
+    ask(m, "mid", &w);
+    until_called(&w);
+    assert_int_equal(w.err.code, ASH_ENOSPC);
+    assert_non_null(strstr(w.err.msg, "pinned models have"));
+    expect_text(m, "mid", "error", "code", "does_not_fit");
+    expect_text(m, "mid", "error", "hint", "ASHLEY_MEMORY_BUDGET");
+    use(m, "fits");
+    assert_int_equal(ash_manager_state(m, "pinned"), ASH_MODEL_LOADED);
+    ash_manager_close(m);
+}
+
+static void test_waits_for_use_and_takes_turns(void **state)
+{
+    ash_model_spec specs[] = {DEMAND("a", "60:a"), DEMAND("b", "60:b")};
+    ash_manager *m = open_manager(specs, 2, 100);
+    waited a, b, late[3];
+    ask(m, "a", &a);
+    until_called(&a);
+    ask(m, "b", &b);
+    usleep(2200000); /* the minimum residence of a */
+    assert_int_equal(atomic_load(&b.calls), 0);
+    expect_text(m, "b", "waits", NULL, "in use");
+    for (int i = 0; i < 3; i++) ask(m, "a", &late[i]); /* wait now, and are answered together */
+    assert_int_equal(atomic_load(&late[0].calls), 0);
+    ash_manager_release(m, a.engine);
+    until_called(&b);
+    assert_non_null(b.engine);
+    assert_int_equal(ash_manager_state(m, "a"), ASH_MODEL_LOADING); /* waits for its turn */
+    ash_manager_release(m, b.engine);
+    for (int i = 0; i < 3; i++) {
+        until_called(&late[i]);
+        assert_non_null(late[i].engine);
+    }
+    for (int i = 0; i < 3; i++) ash_manager_release(m, late[i].engine);
+    assert_string_equal(order, "aba");
+    assert_true(atomic_load(&most_bytes) <= 100);
+    ash_manager_close(m);
+}
+
+static void test_a_small_one_need_not_wait_behind_a_large_one(void **state)
+{
+    ash_model_spec specs[] = {DEMAND("a", "60:a"), DEMAND("b", "60:b"), DEMAND("s", "10:s")};
+    ash_manager *m = open_manager(specs, 3, 100);
+    waited a, b;
+    ask(m, "a", &a);
+    until_called(&a);
+    ask(m, "b", &b);
+    use(m, "s");
+    assert_int_equal(atomic_load(&b.calls), 0);
+    ash_manager_abandon(m, b.ticket);
+    ash_manager_release(m, a.engine);
+    ash_manager_close(m);
+}
+
+static void test_an_evicted_preload_comes_back(void **state)
+{
+    ash_model_spec specs[] = {PRELOAD("default", "60:d"), DEMAND("b", "60:b")};
+    specs[1].keep_alive_ms = 50;
+    ash_manager *m = open_manager(specs, 2, 100);
+    until_state(m, "default", ASH_MODEL_LOADED);
+    use(m, "b");
+    assert_int_equal(ash_manager_state(m, "default"), ASH_MODEL_UNLOADED);
+    until_state(m, "default", ASH_MODEL_LOADED);
+    assert_string_equal(order, "dbd");
+    ash_manager_close(m);
+}
+
+static void test_a_preload_evicts_no_preload(void **state)
+{
+    ash_model_spec specs[] = {PRELOAD("late", "60:l"), PRELOAD("first", "60:f")};
+    specs[0].required = false; /* required ones are loaded first */
+    ash_manager *m = open_manager(specs, 2, 100);
+    until_state(m, "first", ASH_MODEL_LOADED);
+    until_state(m, "late", ASH_MODEL_FAILED);
+    expect_text(m, "late", "error", "code", "does_not_fit");
+    assert_string_equal(order, "f");
+    json_t *report = ash_manager_report(m);
+    assert_true(json_is_true(json_object_get(report, "done")));
+    json_decref(report);
+    use(m, "late"); /* but a request may have it */
+    ash_manager_close(m);
+}
+
+static void test_pressure_evicts_what_is_idle(void **state)
+{
+    ash_model_spec specs[] = {DEMAND("a", "60:a"), DEMAND("b", "30:b"), DEMAND("c", "10:c")};
+    ash_manager *m = open_manager(specs, 3, 100);
+    waited c;
+    use(m, "a");
+    use(m, "b");
+    ask(m, "c", &c);
+    until_called(&c);
+    fake_memory(&machine, 1 << 20, 0, 40.0);
+    until_state(m, "a", ASH_MODEL_UNLOADED);
+    until_state(m, "b", ASH_MODEL_UNLOADED);
+    assert_int_equal(ash_manager_state(m, "c"), ASH_MODEL_LOADED);
+    json_t *report = ash_manager_report(m);
+    assert_true(json_is_true(json_object_get(json_object_get(report, "memory"), "lowered")));
+    json_decref(report);
+    ash_manager_release(m, c.engine);
+    ash_manager_close(m);
+}
+
+static void test_a_failed_load_is_not_tried_at_every_request(void **state)
+{
+    ash_model_spec specs[] = {DEMAND("a", "60:a")};
+    ash_manager *m = open_manager(specs, 1, 100);
+    waited w;
+    atomic_store(&broken, 1);
+    ask(m, "a", &w);
+    until_called(&w);
+    assert_int_equal(w.err.code, ASH_EIO);
+    w = (waited){0};
+    assert_int_equal(ash_manager_acquire(m, "a", 0, on_lease, &w, &w.ticket, NULL), ASH_EIO);
+    assert_int_equal(atomic_load(&loads), 1);
+    atomic_store(&broken, 0);
+    assert_int_equal(ash_manager_load(m, "a", NULL), 0); /* asked for: at once */
+    until_state(m, "a", ASH_MODEL_LOADED);
+    ash_manager_close(m);
+}
+
+static void test_the_pool_shrinks_before_a_request_waits(void **state)
+{
+    ash_model_spec specs[] = {DEMAND("a", "60:a"), DEMAND("b", "41:b")};
+    ash_manager *m = open_manager(specs, 2, 100);
+    waited a;
+    ask(m, "a", &a);
+    until_called(&a);
+    use(m, "b"); /* 41 with the usual pool, 40 with the least */
+    assert_int_equal(atomic_load(&most_bytes), 100);
+    ash_manager_release(m, a.engine);
+    ash_manager_close(m);
+}
+
+int main(void)
+{
+    ash_log_set_level(ASH_LOG_NONE);
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_makes_room_and_stays_within_the_budget),
+        TEST(test_what_can_never_fit_is_refused),
+        TEST(test_waits_for_use_and_takes_turns),
+        TEST(test_a_small_one_need_not_wait_behind_a_large_one),
+        TEST(test_an_evicted_preload_comes_back),
+        TEST(test_a_preload_evicts_no_preload),
+        TEST(test_pressure_evicts_what_is_idle),
+        TEST(test_a_failed_load_is_not_tried_at_every_request),
+        TEST(test_the_pool_shrinks_before_a_request_waits),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
