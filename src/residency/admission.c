@@ -52,7 +52,7 @@ ash_policy_decision ash_admission_ask(ash_manager *m, const ash_entry *e, bool d
 {
     size_t wanted = (size_t)(e - m->entries);
     ash_admission_figures(m);
-    m->figures[wanted].bytes = e->estimate;
+    m->figures[wanted].bytes = e->need;
     return ash_policy_admit(ash_admission_budget(m), m->figures, m->n, wanted, urgency(demand),
                             ash_clock_ms(), list);
 }
@@ -61,7 +61,7 @@ void ash_admission_explain(const ash_manager *m, const ash_entry *e, const ash_p
                            ash_err *err)
 {
     double budget = (double)ash_admission_budget(m) * 1e-9;
-    double need = (double)e->estimate * 1e-9, weights = (double)e->plan.weight_bytes * 1e-9;
+    double need = (double)e->need * 1e-9, weights = (double)e->plan.weight_bytes * 1e-9;
     double kv = (double)e->plan.kv_bytes * 1e-9,
            used = (double)ash_policy_resident(m->figures, m->n) * 1e-9;
     if (d->reason == ASH_POLICY_TOO_LARGE)

@@ -35,12 +35,18 @@ static uint64_t bytes_of(const ash_engine_plan *p)
     return p->weight_bytes + p->kv_bytes + p->scratch_bytes + p->draft_bytes;
 }
 
+/* The same with what was measured beyond it. */
+static uint64_t with(uint64_t bytes, int64_t beyond)
+{
+    return beyond < 0 && bytes < (uint64_t)-beyond ? 0 : bytes + (uint64_t)beyond;
+}
+
 /* A KV pool for which there can be room, if the usual one does not fit: of the engine's least size,
  * one context, at least. */
-static int fit_pool(ash_engine_opts *o, ash_engine_plan *plan, uint64_t room, ash_err *err)
+static int fit_pool(ash_engine_opts *o, ash_engine_plan *plan, int64_t beyond, uint64_t room,
+                    ash_err *err)
 {
-    uint64_t fixed = plan->weight_bytes + plan->scratch_bytes + plan->draft_bytes,
-             usual = plan->kv_bytes;
+    uint64_t usual = plan->kv_bytes, fixed = with(bytes_of(plan) - usual, beyond);
     if (fixed >= room || usual <= room - fixed) return 0;
     o->kv_bytes = room - fixed;
     int rc = ash_engine_plan_read(o, plan, err);
@@ -84,26 +90,31 @@ static int size_load(ash_manager *m, ash_entry *e, ash_engine_opts *o, char *ref
 {
     uint64_t room = ash_admission_room(m, e);
     if (e->planned && !e->spec.draft && e->usual <= room) {
-        e->estimate = e->usual;
+        e->need = e->usual;
         return 0;
     }
     ash_engine_plan plan;
+    int64_t beyond = 0;
+    double seconds = 0.0;
     pthread_mutex_unlock(&m->mutex);
     int rc = ash_engine_plan_read(o, &plan, err);
-    uint64_t usual = rc ? 0 : bytes_of(&plan);
+    if (!rc) ash_measure_find(m, e, &plan, &beyond, &seconds);
+    uint64_t usual = rc ? 0 : with(bytes_of(&plan), beyond);
     rc = rc ? rc : fit_draft(e, o, &plan, room, refused, size, err);
-    rc = rc ? rc : fit_pool(o, &plan, room, err);
+    rc = rc ? rc : fit_pool(o, &plan, beyond, room, err);
     pthread_mutex_lock(&m->mutex);
     if (rc) return rc;
     e->planned = true;
     e->plan = plan;
     e->usual = usual;
     e->estimate = bytes_of(&plan);
+    e->need = with(e->estimate, beyond);
+    e->measured = beyond ? e->need : e->measured;
+    if (!(e->bring_back_s > 0.0)) e->bring_back_s = seconds;
     return 0;
 }
 
-/* The process grew by this from `before`, if nothing else happened meanwhile and it is plausible;
- * else 0. The KV pool is touched when it is used, so that it is not in it. */
+/* What the process grew by from `before`, 0 if something else happened meanwhile. */
 static uint64_t measure(const ash_manager *m, uint64_t changes, uint64_t before,
                         const ash_model_info *info)
 {
@@ -112,9 +123,22 @@ static uint64_t measure(const ash_manager *m, uint64_t changes, uint64_t before,
         if (m->entries[i].leases) return 0;
     if (m->changes != changes) return 0;
     ash_memory_read(m->memory_root ? m->memory_root : "", &now);
-    uint64_t expected = info->weight_bytes + info->scratch_bytes + info->draft_bytes;
-    uint64_t grown = now.resident > before ? now.resident - before : 0;
-    return grown >= info->weight_bytes && grown / 2 <= expected ? grown : 0;
+    return ash_measure_grown(before, now.resident, info->weight_bytes,
+                             info->scratch_bytes + info->draft_bytes);
+}
+
+/* A row of the ledger. */
+static ash_ledger_row row_of(const ash_entry *e, const ash_model_info *info, uint64_t grown)
+{
+    ash_ledger_row r = {.weight_bytes = info->weight_bytes,
+                        .kv_bytes = info->kv_bytes,
+                        .scratch_bytes = info->scratch_bytes,
+                        .draft_bytes = info->draft_bytes,
+                        .file_bytes = e->plan.file_bytes,
+                        .grown_bytes = grown,
+                        .load_ms = e->load_ms};
+    for (int i = 0; i < ASH_N_STAGES; i++) r.stage_ms[i] = e->stage_ms[i];
+    return r;
 }
 
 static void loaded(ash_manager *m, ash_entry *e, ash_engine *engine, const char *draft_refused,
@@ -130,8 +154,9 @@ static void loaded(ash_manager *m, ash_entry *e, ash_engine *engine, const char 
     e->bring_back_s = total * 1e-3;
     e->resident_bytes =
         info->weight_bytes + info->kv_bytes + info->scratch_bytes + info->draft_bytes;
-    e->measured = grown ? grown + info->kv_bytes : 0;
-    e->charge = e->measured ? e->measured : e->resident_bytes;
+    if (grown) e->measured = grown + info->kv_bytes;
+    e->estimate = e->resident_bytes;
+    e->charge = grown ? e->measured : e->need;
     snprintf(e->draft_refused, sizeof e->draft_refused, "%s",
              info->draft_refused ? info->draft_refused : draft_refused);
     e->engine = engine;
@@ -185,7 +210,7 @@ static void load(ash_manager *m, ash_entry *e, ash_engine_opts *o, const char *d
     e->waits = NULL;
     e->state = ASH_MODEL_LOADING;
     atomic_store(&e->awaited, ash_waiters_any(m, e)); /* one that left since needs no haste */
-    e->charge = e->estimate;
+    e->charge = e->need;
     uint64_t changes = ++m->changes;
     set_draining(m, 0);
     ash_entry_begin_load(e);
@@ -197,12 +222,17 @@ static void load(ash_manager *m, ash_entry *e, ash_engine_opts *o, const char *d
     if (rc && !err.code) ash_err_set(&err, rc, "%s", ash_err_name(rc));
     if (!rc) err = ASH_ERR_INIT;
     pthread_mutex_lock(&m->mutex);
-    if (!rc)
-        loaded(m, e, engine, draft_refused,
-               measure(m, changes, before.resident, ash_engine_info(engine)));
+    ash_ledger_row row = {0};
+    if (!rc) {
+        const ash_model_info *info = ash_engine_info(engine);
+        uint64_t grown = measure(m, changes, before.resident, info);
+        loaded(m, e, engine, draft_refused, grown);
+        row = row_of(e, info, grown);
+    }
     finish(m, e, &err, &done);
     pthread_mutex_unlock(&m->mutex);
     ash_waiters_answer(done);
+    if (!rc) ash_measure_put(m, e, &row);
     pthread_mutex_lock(&m->mutex);
 }
 

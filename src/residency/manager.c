@@ -164,6 +164,7 @@ int ash_manager_open(const ash_manager_opts *opts, ash_manager **out, ash_err *e
     m->disk_budget = opts->disk_budget;
     m->budget.limit = opts->memory_budget;
     m->memory_root = opts->memory_root ? strdup(opts->memory_root) : NULL;
+    if (opts->state_dir && ash_ledger_open(opts->state_dir, &m->ledger, NULL)) m->ledger = NULL;
     m->ready_policy = opts->ready_policy;
     m->opened_at = ash_clock_wall();
     m->opened_ns = ash_clock_ns();
@@ -251,6 +252,7 @@ void ash_manager_close(ash_manager *m)
     free(m->keeper_list);
     free(m->state_dir);
     free(m->memory_root);
+    ash_ledger_close(m->ledger);
     pthread_cond_destroy(&m->load_cond);
     pthread_cond_destroy(&m->keep_cond);
     pthread_mutex_destroy(&m->mutex);

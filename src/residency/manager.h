@@ -54,7 +54,7 @@ typedef struct ash_manager_opts {
     ash_cpu_level cpu;
     ash_prediction prediction;
     int threads;
-    const char *state_dir; /* of engines (engine/engine.h), or NULL; copied */
+    const char *state_dir; /* of engines (engine/engine.h) and the ledger (store/ledger.h), or NULL; copied */
     uint64_t disk_budget;
     uint64_t memory_budget;  /* bytes for all models together (residency/budget.h); 0: left to the machine */
     const char *memory_root; /* as in ash_memory_read; NULL: this machine's; copied */

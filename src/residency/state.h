@@ -8,6 +8,7 @@
 #include "residency/budget.h"
 #include "residency/manager.h"
 #include "residency/policy.h"
+#include "store/ledger.h"
 
 enum { ASH_N_STAGES = 6 }; /* fetch verify map pack warm prefill, as interfaces name them */
 
@@ -39,8 +40,10 @@ typedef struct ash_entry {
     ash_policy_uses uses;
     ash_engine_plan plan;
     uint64_t charge;     /* bytes of the budget that it has: from admission until it is closed */
-    uint64_t usual, estimate; /* bytes of a load: as planned; in the room that there was. 0: unknown */
-    uint64_t measured;        /* bytes it took the last time, with the whole KV pool; 0: unknown */
+    uint64_t estimate;    /* bytes of a load in the room that there was, by the headers; 0: unknown */
+    uint64_t measured;    /* bytes it took the last time, with the whole KV pool; 0: unknown */
+    int64_t beyond;       /* bytes it takes beyond the headers' figure, as measured once */
+    uint64_t usual, need; /* bytes of a load with the usual KV pool; in the room that there was */
     double bring_back_s; /* a load took so long; 0: unknown */
     const char *waits;   /* queued: what for; constant text, or NULL */
     double started_at; /* wall time of the load in flight or of the last one; 0 before */
@@ -92,6 +95,7 @@ struct ash_manager {
     char *state_dir; /* or NULL */
     uint64_t disk_budget;
     char *memory_root;
+    ash_ledger *ledger; /* or NULL */
     ash_budget budget;
     ash_policy_model *figures; /* n; of whoever has the lock, until he gives it back */
     size_t *list;             /* n; of the loader */
@@ -150,11 +154,21 @@ void ash_admission_figures(ash_manager *m);
 uint64_t ash_admission_budget(const ash_manager *m);
 /* The most that a load can have without waiting for anybody. */
 uint64_t ash_admission_room(ash_manager *m, const ash_entry *e);
-/* Asks the policy for e->estimate bytes; indices go to list, of n. */
+/* Asks the policy for e->need bytes; indices go to list, of n. */
 ash_policy_decision ash_admission_ask(ash_manager *m, const ash_entry *e, bool demand, size_t *list);
 /* Says in *err what a refused or background load lacks. */
 void ash_admission_explain(const ash_manager *m, const ash_entry *e, const ash_policy_decision *d,
                            ash_err *err);
+
+/* ---- measure.c; without the lock, on the loader's thread ---- */
+/* What the ledger says of a load as planned: how much more it takes than `plan` says, and how long it
+ * took. */
+void ash_measure_find(const ash_manager *m, const ash_entry *e, const ash_engine_plan *plan,
+                      int64_t *beyond, double *seconds);
+void ash_measure_put(const ash_manager *m, const ash_entry *e, const ash_ledger_row *row);
+/* The process grew by this from `before` to `now` bytes, if that is plausible of the model; else 0. The
+ * KV pool is touched when it is used, so that it is not in it. */
+uint64_t ash_measure_grown(uint64_t before, uint64_t now, uint64_t weights, uint64_t others);
 
 /* ---- loader.c, keeper.c: the two threads ---- */
 void *ash_loader_main(void *manager);

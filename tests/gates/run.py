@@ -30,7 +30,7 @@ ARROWS = {
     "arch": ["nn", "format"],
     "text": ["format"],
     "engine": ["arch", "text"],
-    "residency": ["engine", "hub"],
+    "residency": ["engine", "hub", "store"],
     "provider": ["residency", "engine", "text"],  # local.c leases engines
     "api": ["provider", "engine", "residency", "hub", "store"],
     "cli": ["api", "config"],

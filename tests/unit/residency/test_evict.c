@@ -22,6 +22,7 @@ struct ash_engine {
     ash_model_info info;
 };
 
+static fake_machine machine;
 static atomic_ullong open_bytes, most_bytes; /* of all engines: now, and at most */
 static atomic_int loads, gate_open, broken;
 static char order[64];
@@ -47,6 +48,7 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
         usleep(1000);
     }
     if (atomic_load(&broken)) return ash_err_set(err, ASH_EIO, "the disk is gone");
+    if (strstr(opts->path, "grows")) fake_memory(&machine, 1 << 20, 1000 + 100, 0.0);
     ash_engine_plan plan;
     if (ash_engine_plan_read(opts, &plan, err)) return err->code;
     ash_engine *e = calloc(1, sizeof *e);
@@ -70,8 +72,6 @@ const ash_model_info *ash_engine_info(const ash_engine *e)
 }
 
 /* ---- helpers ---- */
-
-static fake_machine machine;
 
 static int setup(void **state)
 {
@@ -316,6 +316,41 @@ static void test_the_pool_shrinks_before_a_request_waits(void **state)
     ash_manager_close(m);
 }
 
+/* The process grows while the engine opens: by 100 kB, where the headers say 80. */
+static void test_what_was_measured_is_charged_the_next_time(void **state)
+{
+    ash_model_spec specs[] = {DEMAND("a", "80000:grows"), DEMAND("b", "25000:b")};
+    ash_manager *m;
+    ash_manager_opts o = {.specs = specs,
+                          .n_specs = 2,
+                          .memory_budget = 106000,
+                          .memory_root = machine.root,
+                          .state_dir = machine.root};
+    for (int start = 0; start < 2; start++) {
+        fake_memory(&machine, 1 << 20, 1000, 0.0);
+        assert_int_equal(ash_manager_open(&o, &m, NULL), 0);
+        assert_int_equal(ash_manager_start(m, NULL), 0);
+        use(m, "a");
+        json_t *p = ash_manager_progress(m, "a"), *memory = json_object_get(p, "memory");
+        assert_int_equal(json_integer_value(json_object_get(memory, "estimated")), 80000);
+        assert_int_equal(json_integer_value(json_object_get(memory, "measured")), 102400 + 2);
+        assert_int_equal(json_integer_value(json_object_get(memory, "charged")), 102400 + 2);
+        json_decref(p);
+        ash_manager_close(m);
+    }
+    assert_int_equal(atomic_load(&loads), 2);
+    fake_memory(&machine, 1 << 20, 1000, 0.0);
+    o.memory_budget = 90000; /* would do by the headers */
+    assert_int_equal(ash_manager_open(&o, &m, NULL), 0);
+    assert_int_equal(ash_manager_start(m, NULL), 0);
+    waited w;
+    ask(m, "a", &w);
+    until_called(&w);
+    assert_int_equal(w.err.code, ASH_ENOSPC);
+    assert_int_equal(atomic_load(&loads), 2);
+    ash_manager_close(m);
+}
+
 int main(void)
 {
     ash_log_set_level(ASH_LOG_NONE);
@@ -330,6 +365,7 @@ int main(void)
         TEST(test_pressure_evicts_what_is_idle),
         TEST(test_a_failed_load_is_not_tried_at_every_request),
         TEST(test_the_pool_shrinks_before_a_request_waits),
+        TEST(test_what_was_measured_is_charged_the_next_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
