@@ -286,7 +286,7 @@ static int prepare(ash_reply *r, ash_request_kind kind, bool *lone, ash_api_erro
     if (!rc && ash_route_apply(route.persona, kind, &r->body))
         rc = ash_errors_set(e, 503, "out_of_memory", NULL, "out of memory (request)");
     if (!rc) rc = ash_params_read(r->body, kind, &r->arena, &r->req, e);
-    if (!rc) rc = ash_route_budgets(o, c->x, &r->req.budgets, e);
+    if (!rc) rc = ash_route_budgets(o, &route, c->x, &r->req.budgets, e);
     if (!rc) rc = ash_route_plan_make(o, &route, &r->req.budgets, &chain.plan, e);
     if (rc) return rc;
     *lone = chain.plan.n == 1;

@@ -303,10 +303,11 @@ int ash_route_plan_make(const ash_server_opts *o, const ash_route *r, const ash_
     return 0;
 }
 
-int ash_route_budgets(const ash_server_opts *o, const ash_exchange *x, ash_budgets *out,
-                      ash_api_error *e)
+int ash_route_budgets(const ash_server_opts *o, const ash_route *r, const ash_exchange *x,
+                      ash_budgets *out, ash_api_error *e)
 {
     *out = o->budgets;
+    if (o->model_budgets && !r->upstream) o->model_budgets(o->user, r->model, out);
     const ash_budgets *cap = &o->budget_caps;
     const struct {
         const char *header;

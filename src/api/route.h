@@ -49,8 +49,9 @@ int ash_route_apply(const ash_api_persona *persona, ash_request_kind kind, json_
 int ash_route_plan_make(const ash_server_opts *o, const ash_route *r, const ash_budgets *budgets,
                         ash_route_plan *out, ash_api_error *e) ASH_MUST_CHECK;
 
-/* The server's budgets changed by X-Ashley-*-Timeout headers, up to the caps. 0 or the 400 of *e. */
-int ash_route_budgets(const ash_server_opts *o, const ash_exchange *x, ash_budgets *out,
+/* The server's budgets, changed by the model's own, then by X-Ashley-*-Timeout headers up to the caps. 0 or
+ * the 400 of *e. */
+int ash_route_budgets(const ash_server_opts *o, const ash_route *r, const ash_exchange *x, ash_budgets *out,
                       ash_api_error *e) ASH_MUST_CHECK;
 
 #endif

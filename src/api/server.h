@@ -29,6 +29,8 @@ typedef struct ash_server_opts {
     const char *fallback_model;   /* upstream model name */
     ash_fallback fallback;        /* server-wide; UNSET = on-error when default_model is "openai" */
     ash_fallback (*model_fallback)(void *user, const char *id); /* per catalogue entry; may be NULL */
+    /* Changes the budgets of a request to what its model's catalogue entry says; may be NULL. */
+    void (*model_budgets)(void *user, const char *id, ash_budgets *budgets);
     void *user;
     const ash_api_persona *personas;
     size_t n_personas;

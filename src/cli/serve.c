@@ -206,6 +206,20 @@ static ash_fallback entry_fallback(void *user, const char *id)
     return e ? e->fallback : ASH_FALLBACK_UNSET;
 }
 
+static void entry_budgets(void *user, const char *id, ash_budgets *b)
+{
+    const ash_catalogue_entry *e = ash_catalogue_find(user, id);
+    if (!e) return;
+    const struct {
+        int64_t said, *to;
+    } all[] = {{e->queue_ms, &b->queue_ms},
+               {e->load_ms, &b->load_ms},
+               {e->first_token_ms, &b->first_token_ms},
+               {e->idle_ms, &b->idle_ms}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i].said) *all[i].to = all[i].said > 0 ? all[i].said : 0;
+}
+
 static int open_server(serving *s, ash_err *err)
 {
     const ash_config *c = s->config;
@@ -226,6 +240,7 @@ static int open_server(serving *s, ash_err *err)
         .fallback_model = c->fallback_model,
         .fallback = c->fallback,
         .model_fallback = entry_fallback,
+        .model_budgets = entry_budgets,
         .user = s->cli->catalogue,
         .personas = s->api_personas,
         .n_personas = s->n_personas,

@@ -75,6 +75,32 @@ static int get_bytes(const json_t *v, const char *key, uint64_t *out, ash_err *e
     return rc ? ash_err_prefix(err, "'%s'", key) : 0;
 }
 
+/* A time budget; 0 in the file is none. */
+static int get_time(const json_t *v, const char *key, int64_t *out, ash_err *err)
+{
+    const json_t *f = json_object_get(v, key);
+    if (!f || json_is_null(f)) return 0;
+    int64_t ms = 0;
+    int rc;
+    if (json_is_string(f)) {
+        rc = ash_value_time(json_string_value(f), false, &ms, err);
+        if (rc) return ash_err_prefix(err, "'%s'", key);
+    } else {
+        rc = ash_json_get_int(v, key, 0, 10ll * 366 * 24 * 3600, &ms, err);
+        ms *= 1000;
+    }
+    if (!rc) *out = ms ? ms : -1;
+    return rc;
+}
+
+static int get_times(ash_catalogue_entry *e, ash_err *err)
+{
+    int rc = get_time(e->json, "queue_timeout", &e->queue_ms, err);
+    if (!rc) rc = get_time(e->json, "load_timeout", &e->load_ms, err);
+    if (!rc) rc = get_time(e->json, "first_token_timeout", &e->first_token_ms, err);
+    return rc ? rc : get_time(e->json, "idle_timeout", &e->idle_ms, err);
+}
+
 static int get_files(ash_catalogue *c, ash_catalogue_entry *e, ash_err *err)
 {
     const json_t *v = json_object_get(e->json, "files");
@@ -229,6 +255,7 @@ int ash_catalogue_read_entry(ash_catalogue *c, ash_catalogue_entry *e, ash_err *
     e->context = (uint32_t)context;
     if (!rc) rc = get_bytes(e->json, "memory", &e->memory, err);
     if (!rc) rc = get_bytes(e->json, "disk", &e->disk, err);
+    if (!rc) rc = get_times(e, err);
     if (!rc) rc = get_files(c, e, err);
     if (!rc) rc = get_hashes(c, e, err);
     if (!rc) rc = get_path(c, e, err);

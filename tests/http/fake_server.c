@@ -64,6 +64,12 @@ static void read_args(int argc, char **argv, ash_server_opts *o)
     }
 }
 
+/* The model "other" gives a load 150 ms, as a catalogue entry may say. */
+static void budgets_of(void *user, const char *id, ash_budgets *b)
+{
+    if (!strcmp(id, "other")) b->load_ms = 150;
+}
+
 static void wait_for_signal(void)
 {
     sigset_t set;
@@ -94,6 +100,7 @@ int main(int argc, char **argv)
         .fallback_model = "gpt-4o-mini",
         .personas = personas,
         .n_personas = 2,
+        .model_budgets = budgets_of,
         .budgets = {30000, 600000, 30000, 30000},
         .budget_caps = {60000, 900000, 60000, 60000},
         .drain_ms = 5000,

@@ -190,6 +190,8 @@ def budgets_from_headers():
         kind="unavailable_error",
     )
     equal(e["loading"]["state"], "loading")
+    error_of(s.chat(model="other", fake={"wait_ms": 5000}), 503, "model_loading")  # its own budget
+    equal(s.chat({"X-Ashley-Load-Timeout": "10s"}, model="other", fake={"wait_ms": 300}).status, 200)
 
 
 @test

@@ -71,7 +71,7 @@ static void a_whole_entry(void **state)
                "4096,\"memory\":\"5GB\","
                "\"disk\":123,\"warning\":\"w\",\"sha256\":{\"f\":\"00112233445566778899aabbccddeeff"
                "00112233445566778899aabbccddeeff\"},\"fallback\":\"on-not-ready\",\"draft\":\"b\","
-               "\"extra\":[1]},"
+               "\"queue_timeout\":\"1.5s\",\"load_timeout\":20,\"idle_timeout\":0,\"extra\":[1]},"
                "\"b\":{}}");
     assert_int_equal(ash_catalogue_count(c), 2);
     const ash_catalogue_entry *e = ash_catalogue_find(c, "a");
@@ -90,6 +90,10 @@ static void a_whole_entry(void **state)
     assert_string_equal(e->draft, "b");
     assert_int_equal(e->n_sha256, 1);
     assert_int_equal(e->fallback, ASH_FALLBACK_ON_NOT_READY);
+    assert_int_equal(e->queue_ms, 1500);
+    assert_int_equal(e->load_ms, 20000);
+    assert_int_equal(e->first_token_ms, 0);
+    assert_int_equal(e->idle_ms, -1);
     assert_non_null(json_object_get(e->json, "extra"));
     const ash_catalogue_entry *b = ash_catalogue_at(c, 1);
     assert_string_equal(b->id, "b");
@@ -162,6 +166,9 @@ static void bad_entries(void **state)
         {"\"x\":{\"context\":\"4k\"}", "'context' must be an integer"},
         {"\"x\":{\"memory\":\"much\"}", "'memory': expected a size"},
         {"\"x\":{\"disk\":-1}", "'disk' must be from 0"},
+        {"\"x\":{\"load_timeout\":\"soon\"}", "'load_timeout': expected a time"},
+        {"\"x\":{\"idle_timeout\":-1}", "'idle_timeout' must be from 0"},
+        {"\"x\":{\"queue_timeout\":true}", "'queue_timeout' must be an integer"},
         {"\"x\":{\"files\":\"f\"}", "'files' must be an array"},
         {"\"x\":{\"files\":[\"a\",\"../b\"]}", "'files[1]' must be a name or pattern"},
         {"\"x\":{\"files\":[\"/b\"]}", "'files[0]'"},
