@@ -33,7 +33,7 @@ typedef struct ash_catalogue_entry {
     const char *draft;         /* the model that guesses how texts go on: an id, or what may be named */
     uint64_t memory, disk;     /* declared bytes, 0: not said */
     ash_fallback fallback;     /* UNSET: the server's */
-    int64_t queue_ms, load_ms, first_token_ms, idle_ms; /* time budgets of a request: 0: the server's, -1: none */
+    int64_t queue_ms, load_ms, first_token_ms, idle_ms; /* time budgets: 0: the server's, -1: none */
     const ash_catalogue_hash *sha256;
     size_t n_sha256;
     const char *path;          /* "path": a file or folder; relative ones start at the catalogue's
