@@ -82,7 +82,7 @@ static int load_config(void)
     if (rc) assert_int_equal(err.code, rc);
     if (!rc) {
         assert_int_equal(c->preload.n, 2);
-        assert_int_equal(c->n_notices, 2);
+        assert_int_equal(c->n_notices, 1);
         assert_non_null(c->hub_dir);
     }
     ash_config_close(c);
