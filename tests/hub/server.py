@@ -140,6 +140,7 @@ class Hub:
         self.random = random.Random(seed)
         self.key = self.random.randbytes(16)
         self.sent = {"hub": 0, "cdn": 0}  # bytes of bodies
+        self.small_buffers = False  # of sockets, for tests that count what was received
         self.closing = threading.Event()
         self.hub = Listener((host, port), self, "hub")
         self.cdn = Listener((cdn_host, 0), self, "cdn")
@@ -437,6 +438,8 @@ class Handler(BaseHTTPRequestHandler):
     def setup(self):
         super().setup()
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.server.owner.small_buffers:  # else megabytes count as sent that nobody read
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 << 10)
 
     def log_message(self, *_):
         pass
