@@ -171,7 +171,7 @@ static void write_states(const json_t *list, ash_buf *out)
 }
 
 typedef struct engine_lines {
-    ash_buf bytes, running, queue, kv, guesses;
+    ash_buf bytes, running, queue, kv, guesses, experts;
 } engine_lines;
 
 static void line(ash_buf *out, const char *name, const char *id, const char *kind, uint64_t n)
@@ -201,6 +201,8 @@ static void add_engine(void *user, const char *id, ash_engine *e)
     line(&l->guesses, "ashley_guessed_tokens", id, "right", s.right_tokens);
     line(&l->guesses, "ashley_guessed_tokens", id, "drafted", s.drafted_tokens);
     line(&l->guesses, "ashley_guessed_tokens", id, "drafted_right", s.drafted_right);
+    line(&l->experts, "ashley_experts_total", id, "chosen", s.experts_chosen);
+    line(&l->experts, "ashley_experts_total", id, "found", s.experts_found);
 }
 
 static void write_engines(ash_manager *manager, ash_buf *out)
@@ -214,6 +216,7 @@ static void write_engines(ash_manager *manager, ash_buf *out)
         {&l.running, "ashley_running", "Answers being computed."},
         {&l.queue, "ashley_queue_length", "Answers waiting for their turn."},
         {&l.kv, "ashley_kv_blocks", "Blocks of the KV pool by kind."},
+        {&l.experts, "ashley_experts_total", "Experts of a mixture larger than memory: chosen, found there."},
         {&l.guesses, "ashley_guessed_tokens",
          "Guessed tokens since the load: computed, and right; of these by a draft model."},
     };

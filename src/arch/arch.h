@@ -15,6 +15,7 @@
 #include "arch/bind.h"
 #include "arch/hparams.h"
 #include "nn/kv.h"
+#include "nn/moe.h"
 
 typedef struct ash_arch ash_arch;
 
@@ -53,6 +54,7 @@ typedef struct ash_run {
     void *scratch; /* row_bytes times max_rows of nn, 64-byte aligned */
     const atomic_bool *give_way; /* true ends a forward before its next layer, its logits and keys then of
                                     no use; NULL: always to the end */
+    const ash_moe_supply *experts; /* of routed experts that are not all in memory, or NULL; borrowed */
 } ash_run;
 
 /* Whether a forward is to end before its next layer. */

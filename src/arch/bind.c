@@ -11,8 +11,7 @@
 
 enum {
     STEP_BYTES = 512 << 10, /* of the file, packed in one call */
-    APART = 64 << 10,       /* experts of at least these bytes start on a page of their own */
-    PAGE = 4096,
+    PAGE = 4096, /* experts of at least one start on a page of their own */
     ARENA_MAX = 256 << 20,
     NAME = ASH_MAX_TENSOR_NAME + 64,
 };
@@ -151,7 +150,7 @@ static int add_matrix(bind_plan *p, const bind_source *s, ash_linear *l, ash_bin
         rc = ash_linear_plan_fp8(l, it.rows, it.cols, p->b->quant.block_out, p->b->quant.block_in,
                                  &it.bytes, err);
     if (rc) return ash_err_prefix(err, "%s: tensor '%s'", bind_path(p, s->tensor), s->tensor->name);
-    it.apart = it.apart && it.bytes >= APART;
+    it.apart = it.apart && it.bytes >= PAGE;
     size_step(p, &it);
     if (l->w.cols > p->b->max_in) p->b->max_in = l->w.cols;
     p->b->items[p->b->n_items++] = it;
@@ -246,6 +245,16 @@ static int missing(const bind_plan *p, const char *name, ash_err *err)
     return ash_err_set(err, ASH_EFORMAT, "%s: tensor '%s' is missing", bind_path(p, NULL), name);
 }
 
+/* Matrix i of a stack, before its source is known. */
+static ash_bind_item stacked(const bind_plan *p, const ash_bind_rule *r, uint32_t layer, int64_t i)
+{
+    return (ash_bind_item){.rows = p->t->dims[r->out],
+                           .cols = p->t->dims[r->in],
+                           .apart = true,
+                           .layer = (int32_t)layer,
+                           .expert = r->count == ASH_DIM_EXPERTS ? (int32_t)i + 1 : 0};
+}
+
 /* A stack of which each matrix is a tensor of its own; the first is there. */
 static int bind_each(bind_plan *p, const ash_bind_rule *r, const char *format, uint32_t layer,
                      ash_linear *l, ash_err *err)
@@ -258,25 +267,23 @@ static int bind_each(bind_plan *p, const ash_bind_rule *r, const char *format, u
         int rc = bind_resolve(p, name, d[r->out], d[r->in], &s, err);
         if (!rc && !s.tensor) rc = missing(p, name, err);
         if (rc || (rc = check_matrix(p, r, &s, err)) ||
-            (rc = add_matrix(p, &s, &l[e],
-                             (ash_bind_item){.rows = d[r->out], .cols = d[r->in], .apart = true},
-                             err)))
+            (rc = add_matrix(p, &s, &l[e], stacked(p, r, layer, e), err)))
             return rc;
     }
     return 0;
 }
 
 /* Matrices that are parts of one tensor. */
-static int bind_parts(bind_plan *p, const ash_bind_rule *r, const bind_source *s, ash_linear *l,
-                      ash_err *err)
+static int bind_parts(bind_plan *p, const ash_bind_rule *r, const bind_source *s, uint32_t layer,
+                      ash_linear *l, ash_err *err)
 {
     const int64_t *d = p->t->dims;
     bool stack = r->kind == ASH_BIND_STACK;
     int rc = stack ? check_stack(p, r, s, err) : check_kv_b(p, s, err);
     int64_t n = d[stack ? r->count : ASH_DIM_HEADS], head = d[ASH_DIM_NOPE] + d[ASH_DIM_HEAD_V];
     for (int64_t i = 0; i < n && !rc; i++) {
-        ash_bind_item it = {
-            .rows = d[r->out], .cols = d[r->in], .first = i * d[r->out], .apart = true};
+        ash_bind_item it = stacked(p, r, layer, i);
+        it.first = i * d[r->out];
         if (r->kind == ASH_BIND_HEADS_K)
             it = (ash_bind_item){.rows = d[ASH_DIM_KV_LORA],
                                  .cols = d[ASH_DIM_NOPE],
@@ -321,7 +328,7 @@ static int bind_rule(bind_plan *p, const ash_bind_rule *r, uint32_t layer, char 
     if (!l) return ash_err_nomem(err, "matrices of a layer");
     const char *second = strstr(format, "%u");
     if (second && strstr(second + 2, "%u")) return bind_each(p, r, format, layer, l, err);
-    return bind_parts(p, r, &s, l, err);
+    return bind_parts(p, r, &s, layer, l, err);
 }
 
 /* Adds items [first, n_items), which are of rule r, to what a token costs. */

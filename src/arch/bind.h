@@ -110,6 +110,7 @@ typedef struct ash_bind_item {
     bool decoded;             /* to floats, and packed as such */
     bool optional;
     bool apart;               /* begins on a page of its own */
+    int32_t layer, expert;    /* a routed expert's: its layer, its number from 1; else expert is 0 */
     uint64_t offset, bytes;   /* in the region; offset is a multiple of 64 */
 } ash_bind_item;
 

@@ -276,7 +276,11 @@ static int deepseek2_bind(ash_net *net, void *region, ash_err *err)
 {
     deepseek2 *m = (deepseek2 *)net;
     int rc = ash_bind_place(&net->binding, region, err);
-    for (int i = 0; i < net->hp.n_layers; i++) refine(m, &m->layers[i]);
+    for (int i = 0; i < net->hp.n_layers; i++) {
+        refine(m, &m->layers[i]);
+        m->layers[i].moe.layer = i;
+        m->layers[i].moe.next = i + 1 < net->hp.n_layers ? &m->layers[i + 1].moe : NULL;
+    }
     return rc ? rc : ash_rope_init(&m->rope, &net->hp.rope, err);
 }
 
@@ -401,7 +405,7 @@ static void deepseek2_forward(const ash_net *net, ash_run *run, const ash_batch 
         ash_norm_rms_add(run->nn, s.h, s.x, s.d, l->ffn_norm, s.n, embd, hp->rms_eps);
         feed_forward(l, run, embd, &s);
         if (i >= m->own.n_dense)
-            ash_moe_run(run->nn, &m->moe, &l->moe, s.h, s.n, s.d, s.latent);
+            ash_moe_run(run->nn, &m->moe, &l->moe, run->experts, s.h, s.n, s.d, s.latent);
     }
 
     ash_norm_rms_add(run->nn, s.h, s.x, s.d, m->out_norm, s.n, embd, hp->rms_eps);

@@ -10,6 +10,7 @@
 #include "base/rng.h"
 #include "cli/engine_open.h"
 #include "cli/synthetic.h"
+#include "config/value.h"
 #include "nn/limits.h"
 
 enum { MAX_TESTS = 32, MAX_RUNS = 100 };
@@ -56,7 +57,7 @@ static void on_event(void *user, const ash_event *ev)
 
 /* Runs `sequences` jobs of n_prompt random ids, each for n_tokens more. */
 static int run_once(ash_engine *e, ash_rng *rng, long n_prompt, long n_tokens, long sequences,
-                    bench_run *r, ash_err *err)
+                    double heat, bench_run *r, ash_err *err)
 {
     *r = (bench_run){
         .mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER, .err = ASH_ERR_INIT};
@@ -78,7 +79,7 @@ static int run_once(ash_engine *e, ash_rng *rng, long n_prompt, long n_tokens, l
                        .ignore_eos = true,
                        .on_event = on_event,
                        .user = j};
-        job.sampling.temperature = 0.0;
+        job.sampling.temperature = heat;
         rc = ash_engine_submit(e, &job, &id, err);
         submitted += !rc;
     }
@@ -94,7 +95,10 @@ static int run_once(ash_engine *e, ash_rng *rng, long n_prompt, long n_tokens, l
 typedef struct bench_test {
     char name[40];
     long prompt, tokens, sequences;
+    double heat; /* of sampling. 0: greedy, which goes in circles and asks for the same experts again */
     double speed[MAX_RUNS]; /* tokens a second */
+    ash_engine_stats before, after; /* of all runs */
+    double computed;                /* tokens in them, with the prompts */
 } bench_test;
 
 static int compare(const void *a, const void *b)
@@ -137,28 +141,45 @@ static double limit_fraction(const ash_engine *e, const bench_test *t, double sp
 static int run_test(ash_engine *e, bench_test *t, long repeat, ash_rng *rng, ash_err *err)
 {
     bench_run r;
+    ash_engine_get_stats(e, &t->before);
     for (long i = -1; i < repeat; i++) { /* the first is a warm-up */
-        int rc = run_once(e, rng, t->prompt, t->tokens, t->sequences, &r, err);
+        int rc = run_once(e, rng, t->prompt, t->tokens, t->sequences, t->heat, &r, err);
         if (!rc && atomic_load(ash_cli_interrupt()))
             rc = ash_err_set(err, ASH_ECANCELED, "interrupted");
         if (rc) return rc;
         if (i >= 0) t->speed[i] = speed_of(&r, t);
+        t->computed += (double)((t->prompt + t->tokens) * t->sequences);
     }
+    ash_engine_get_stats(e, &t->after);
     qsort(t->speed, (size_t)repeat, sizeof *t->speed, compare);
     return 0;
+}
+
+/* Where experts come and go: the part that was found in memory, and what was read for each token. */
+static void print_experts(const ash_cli *cli, const bench_test *t)
+{
+    double chosen = (double)(t->after.experts_chosen - t->before.experts_chosen);
+    double found = (double)(t->after.experts_found - t->before.experts_found);
+    double bytes = (double)(t->after.expert_read_bytes - t->before.expert_read_bytes);
+    if (!(chosen > 0) || !(t->computed > 0)) return;
+    if (cli->json)
+        printf(",\"experts_found\":%.4f,\"read_bytes_per_token\":%.0f", found / chosen, bytes / t->computed);
+    else
+        printf("%-16s %9.1f %% of the experts found in memory, %.1f MB read for a token\n", "",
+               100.0 * found / chosen, bytes / t->computed * 1e-6);
 }
 
 static void print_test(const ash_cli *cli, const bench_test *t, long n, double fraction, bool last)
 {
     double median = n % 2 ? t->speed[n / 2] : 0.5 * (t->speed[n / 2 - 1] + t->speed[n / 2]);
     if (cli->json)
-        printf("{\"test\":\"%s\",\"median\":%.2f,\"min\":%.2f,\"max\":%.2f,\"n\":%ld,\"limit_"
-               "fraction\":%.4f}%s",
-               t->name, median, t->speed[0], t->speed[n - 1], n, fraction * median,
-               last ? "" : ",");
+        printf("{\"test\":\"%s\",\"median\":%.2f,\"min\":%.2f,\"max\":%.2f,\"n\":%ld,\"limit_fraction\":%.4f",
+               t->name, median, t->speed[0], t->speed[n - 1], n, fraction * median);
     else
         printf("%-16s %9.1f tokens/s  (%.1f to %.1f, %ld runs)  %.0f %% of the limit\n", t->name,
                median, t->speed[0], t->speed[n - 1], n, 100.0 * fraction * median);
+    print_experts(cli, t);
+    if (cli->json) printf("}%s", last ? "" : ",");
     fflush(stdout);
 }
 
@@ -199,9 +220,13 @@ static int open_model(ash_cli *cli, ash_engine_opts o, ash_engine **out)
     int fd;
     if ((cli->n_args == 0) == !spec)
         return ash_cli_usage("bench takes either MODEL or --synthetic SHAPE:FORMAT");
-    if (!spec) return ash_cli_engine(cli, cli->args[0], o, out);
     int status = cli->config ? 0 : ash_cli_configure(cli);
     if (status) return status;
+    const char *weights = ash_cli_get(cli, "weights");
+    if (weights && (ash_value_bytes(weights, &o.weights_max, &err) || !o.weights_max))
+        return ash_cli_usage("--weights: bytes with a suffix, such as 4G");
+    if (weights) o.state_dir = cli->config->state_dir; /* for the pack file */
+    if (!spec) return ash_cli_engine(cli, cli->args[0], o, out);
     o.kv_q8 = ash_cli_kv_q8(cli, NULL, NULL);
     if (ash_synthetic_make(spec, &fd, path, &err)) return ash_cli_fail(&err);
     status = ash_cli_engine_file(cli, path, spec, o, out);
@@ -224,6 +249,7 @@ int ash_cmd_bench(ash_cli *cli)
         most = need > most ? need : most;
         sequences = tests[i].sequences > sequences ? tests[i].sequences : sequences;
     }
+    for (int i = 0; i < n && ash_cli_get(cli, "weights"); i++) tests[i].heat = 2;
     ash_engine_opts o = {.max_sequences = (uint32_t)sequences,
                          .ctx = (uint32_t)(most < 64 ? 64 : most),
                          .bare = true,

@@ -45,6 +45,7 @@ static const ash_cli_option bench_options[] = {
     {"repeat", 'r', "N", "runs of each test (default 5)"},
     {"synthetic", 0, "SHAPE:FORMAT",
      "random weights of a real shape in place of MODEL (mistral-7b:q4_0, ...:gptq-4b-128g)"},
+    {"weights", 0, "SIZE", "memory for weights: of a larger mixture experts come and go"},
     {0},
 };
 static const ash_cli_option plan_options[] = {

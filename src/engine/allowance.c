@@ -25,7 +25,9 @@ void ash_allowance_earn(ash_allowance *a, ash_text_allowance *t)
 
 double ash_allowance_left(const ash_allowance *a, const ash_text_allowance *t, uint32_t room, bool lend)
 {
-    double loan = lend ? least(least(a->gained, LOAN_MOST), SHARE * room) : 0;
+    if (a->balance <= 0)
+        return 0;
+    double loan = lend ? least(least(a->balance, LOAN_MOST), SHARE * room) : 0;
     double left = least(t->balance + loan, a->balance);
     return left > 0 ? left : 0;
 }
@@ -35,7 +37,4 @@ void ash_allowance_pay(ash_allowance *a, ash_text_allowance *t, double cost, dou
     double gain = saved - cost;
     t->balance = least(t->balance + gain, TEXT_MOST);
     a->balance = least(a->balance + gain, ALL_MOST);
-    a->gained = least(a->gained + gain, ALL_MOST);
-    if (a->gained < 0)
-        a->gained = 0;
 }

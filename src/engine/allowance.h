@@ -1,12 +1,12 @@
 /* What guessing may lose: accounts that it is paid from, one for each text and one for all.
  *
  * The unit is a step without guesses of one text. A text earns 1.5 % of every step of its own and what right
- * guesses save it, and pays what guesses cost, the wrong ones too. It may overdraw by a loan of what texts
- * gained before: at most 1.5 % of the tokens that it may still have, and at most one step. All texts together
- * never overdraw. Nothing is done that the accounts do not cover. So, whatever comes true:
+ * guesses save it, and pays what guesses cost, the wrong ones too. It may overdraw by a loan from what all
+ * texts have saved up: at most 1.5 % of the tokens that it may still have, and at most one step. All texts
+ * together never overdraw. Nothing is done that the accounts do not cover. So, whatever comes true:
  *
  *   a text that goes to its last token takes at most 1.5 % longer than without guesses, one that ends before
- *   at most 1.5 % and one step, and this only after others gained that step;
+ *   at most 1.5 % and one step, and this only of what others earned and did not lose;
  *   all texts since the start take at most 1.5 % longer, at any time.
  *
  * This holds as exactly as costs are known before (engine/pace.h): where a cost turns out higher, the rest
@@ -22,7 +22,6 @@
 /* Zeroed is how both start. */
 typedef struct ash_allowance {
     double balance; /* of all texts */
-    double gained;  /* what guessing saved beyond its cost, so far as it may be lent; >= 0 */
 } ash_allowance;
 
 typedef struct ash_text_allowance {

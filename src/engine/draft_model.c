@@ -238,7 +238,7 @@ int64_t ash_draft_model_row_ns(const ash_draft_model *d)
 
 bool ash_draft_model_lost(const ash_draft_model *d)
 {
-    return ash_packs_lost(d->model->packs);
+    return ash_model_lost(d->model);
 }
 
 uint32_t ash_draft_model_context(const ash_draft_model *d)

@@ -296,6 +296,13 @@ static void open_spill(ash_engine *e, const ash_engine_opts *opts)
 
 /* ---- public --------------------------------------------------------------------------------- */
 
+static int load_weights(ash_engine *e, const ash_engine_opts *opts, ash_err *err)
+{
+    int rc = ash_model_load(e->model, opts, e->run.nn->pool, err);
+    e->run.experts = ash_expert_cache_supply(e->model->cache);
+    return rc;
+}
+
 int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
 {
     *out = NULL;
@@ -309,7 +316,7 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
         goto fail;
     e->model->sizes.nn.numa = ash_numa_get();
     if ((rc = ash_nn_open(&e->model->sizes.nn, &e->run.nn, err)) || (rc = reserve_run(e, err)) ||
-        (rc = ash_model_load(e->model, opts, e->run.nn->pool, err)) ||
+        (rc = load_weights(e, opts, err)) ||
         (rc = warm(e, opts, &row_ns, err)) ||
         (rc = open_draft(e, opts, err)) ||
         (rc = ash_scheduler_open(e->model, &e->run, e->logits, opts->prediction, e->draft, row_ns,
@@ -382,5 +389,11 @@ int ash_engine_eval(ash_engine *e, const int32_t *ids, size_t n, bool all, float
 
 void ash_engine_get_stats(const ash_engine *e, ash_engine_stats *out)
 {
+    ash_expert_counts counts;
     ash_scheduler_stats(e->scheduler, out);
+    ash_expert_cache_counts(e->model->cache, &counts);
+    out->experts_chosen = counts.chosen;
+    out->experts_found = counts.found;
+    out->expert_read_bytes = counts.read_bytes;
+    out->expert_wait_ns = counts.wait_ns;
 }

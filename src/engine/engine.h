@@ -41,6 +41,9 @@ typedef struct ash_engine_opts {
                                   model's own, at most 8192 */
     uint32_t max_sequences;    /* running at once; 0 = 32 */
     uint64_t kv_bytes;         /* KV pool; 0 = room for max(ctx, 4096) * 4 tokens, at least one ctx */
+    uint64_t weights_max;      /* bytes of memory for weights; 0 = all that they take. Of a larger mixture
+                                  experts come and go (engine/expert_cache.h), which needs state_dir and disk;
+                                  another model is refused with ASH_ENOSPC */
     bool kv_q8;                /* keys and values in 8 bits, a step for each token and head, instead of half
                                   floats; a latent (MLA) stays as it is */
     int threads;               /* 0 = ash_cpu_threads() */
@@ -69,7 +72,9 @@ typedef struct ash_engine_opts {
 /* What a load will take; read from headers only, nothing is computed. */
 typedef struct ash_engine_plan {
     uint64_t file_bytes;    /* all parts */
-    uint64_t weight_bytes;  /* packed */
+    uint64_t weight_bytes;  /* packed, in memory at once */
+    uint64_t weights_least; /* the same with the fewest experts; weight_bytes where none come and go. With
+                               fewer than all (weights_max) the pack file is needed beside */
     uint64_t kv_bytes;      /* pool */
     uint64_t scratch_bytes; /* activations, logits, sampler state */
     uint64_t draft_bytes;   /* all of the draft model; 0 without one, or if its headers refuse it */
@@ -177,6 +182,8 @@ typedef struct ash_engine_stats {
     uint64_t prompt_tokens, cached_tokens, completion_tokens;
     uint64_t guessed_tokens, right_tokens; /* computed as guesses; those that came true */
     uint64_t drafted_tokens, drafted_right; /* of these from the draft model */
+    uint64_t experts_chosen, experts_found; /* where experts come and go: asked for; of those, in memory */
+    uint64_t expert_read_bytes, expert_wait_ns; /* read for them, and waited for that */
     int64_t last_step_ns; /* monotonic; for liveness: 0 before the first */
 } ash_engine_stats;
 void ash_engine_get_stats(const ash_engine *e, ash_engine_stats *out);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/log.h"
 
@@ -73,6 +74,26 @@ static int size_kv(const ash_net *net, const ash_engine_opts *opts, ash_sizes *s
     return 0;
 }
 
+/* Whether all weights are in memory, or routed experts come and go. */
+static int size_weights(ash_model *m, const ash_engine_opts *opts, ash_err *err)
+{
+    uint64_t bytes = m->net->binding.bytes;
+    ash_expert_sizes_of(&m->net->binding, &m->experts);
+    m->streams = opts->weights_max && bytes > opts->weights_max;
+    if (!m->streams) return 0;
+    if (!m->experts.n)
+        return ash_err_set(err, ASH_ENOSPC,
+                           "%s: its weights take %.2f GB, %.2f GB are allowed, and it has no experts that "
+                           "could come and go",
+                           opts->path, (double)bytes * 1e-9, (double)opts->weights_max * 1e-9);
+    if (opts->weights_max >= ash_expert_least(&m->experts)) return 0;
+    return ash_err_set(err, ASH_ENOSPC,
+                       "%s: its weights take %.2f GB, of which %.2f GB must be in memory; %.2f GB are "
+                       "allowed",
+                       opts->path, (double)bytes * 1e-9, (double)ash_expert_least(&m->experts) * 1e-9,
+                       (double)opts->weights_max * 1e-9);
+}
+
 static int size_all(ash_model *m, const ash_engine_opts *opts, ash_err *err)
 {
     const ash_hparams *hp = &m->net->hp;
@@ -88,15 +109,17 @@ static int size_all(ash_model *m, const ash_engine_opts *opts, ash_err *err)
     if (s->max_sequences > ASH_MAX_SEQUENCES)
         return ash_err_set(err, ASH_ELIMIT, "%u sequences at once; at most %d", s->max_sequences,
                            ASH_MAX_SEQUENCES);
-    int rc = size_kv(m->net, opts, s, err);
-    if (rc)
+    int rc = size_weights(m, opts, err);
+    if (rc || (rc = size_kv(m->net, opts, s, err)))
         return rc;
     size_rows(m->net, opts, s);
     uint64_t row = (uint64_t)hp->n_vocab * sizeof(float);
     s->logits_bytes = (s->max_sequences + ASH_MAX_DRAFT) * row;
     const ash_tensor_index *index = m->files->tensors;
     for (size_t i = 0; i < index->n_files; i++) s->plan.file_bytes += index->files[i].map.size;
-    s->plan.weight_bytes = m->net->binding.bytes;
+    s->plan.weight_bytes = m->streams ? opts->weights_max : m->net->binding.bytes;
+    uint64_t least = opts->state_dir && m->experts.n ? ash_expert_least(&m->experts) : UINT64_MAX;
+    s->plan.weights_least = least < s->plan.weight_bytes ? least : s->plan.weight_bytes;
     /* a sampler takes about 12 bytes an id */
     s->plan.scratch_bytes = s->run_bytes + ash_nn_bytes(&s->nn) + s->logits_bytes +
                             3 * s->max_sequences * row;
@@ -180,6 +203,7 @@ int ash_model_plan(const ash_engine_opts *opts, ash_checkpoint *files, ash_model
         return ash_err_nomem(err, "model");
     }
     ash_arena_init(&m->arena, ARENA_MAX);
+    m->pack_fd = -1;
     m->files = files;
     const ash_arch *arch;
     int rc;
@@ -205,6 +229,9 @@ void ash_model_close(ash_model *m)
     if (!m)
         return;
     ash_placement_close(m->placement);
+    ash_expert_cache_close(m->cache);
+    if (m->pack_fd >= 0)
+        close(m->pack_fd);
     ash_packs_close(m->packs);
     ash_net_close(m->net);
     ash_checkpoint_close(m->files);
@@ -291,14 +318,15 @@ static int take_memory(ash_model *m, void **region, ash_err *err)
     if (bytes > (uint64_t)INT64_MAX - 2 * HUGE_PAGE)
         return ash_err_nomem(err, "weights");
     m->map_bytes = (bytes + 2 * HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-    void *map = mmap(NULL, m->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | (m->streams ? MAP_NORESERVE : 0); /* then it is never full */
+    void *map = mmap(NULL, m->map_bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (map == MAP_FAILED)
         return ash_err_set(err, ASH_ENOMEM, "out of memory (%llu bytes of weights)",
                            (unsigned long long)bytes);
     m->map = map;
     uintptr_t at = ((uintptr_t)map + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
     uint64_t whole = bytes / HUGE_PAGE * HUGE_PAGE; /* the tail in small pages, not to round up */
-    if (whole)
+    if (whole && !m->streams)
         madvise((void *)at, whole, MADV_HUGEPAGE);
     *region = (void *)at;
     return 0;
@@ -447,23 +475,72 @@ static int restore_weights(ash_model *m, const ash_engine_opts *opts, ash_pool *
     return ash_model_progress(opts, ASH_LOAD_PACK, 1, 1, err);
 }
 
-int ash_model_load(ash_model *m, const ash_engine_opts *opts, ash_pool *pool, ash_err *err)
+/* ---- weights larger than memory -------------------------------------------------------------- */
+
+typedef struct filling {
+    ash_model *m;
+    const ash_engine_opts *opts;
+    ash_pool *pool;
+} filling;
+
+/* Packs all weights into the pages of the pack file. */
+static int fill(void *user, void *at, ash_err *err)
+{
+    const filling *f = user;
+    int rc = f->m->net->arch->bind(f->m->net, at, err);
+    return rc ? rc : pack_weights(f->m, f->opts, f->pool, err);
+}
+
+/* The pack file, made if it is not there, and from it what is always in memory. */
+static int stream_weights(ash_model *m, const ash_engine_opts *opts, ash_pool *pool, ash_err *err)
+{
+    ash_binding *b = &m->net->binding;
+    filling f = {m, opts, pool};
+    void *region = NULL;
+    int rc = ash_packs_need(m->packs, pool, fill, &f, opts->cancel, &m->pack_fd, err);
+    if (rc || (rc = take_memory(m, &region, err)) ||
+        (rc = ash_expert_cache_open(b, region, m->pack_fd, ASH_PACK_DATA,
+                                    opts->weights_max - m->experts.fixed, opts->cancel, &m->cache, err)))
+        return rc ? ash_err_prefix(err, "%s", opts->path) : 0;
+    b->restored = true;
+    rc = m->net->arch->bind(m->net, region, err);
+    b->restored = false;
+    m->region = region;
+    rc = rc ? rc : ash_model_progress(opts, ASH_LOAD_MAP, 1, 1, err);
+    return rc ? rc : ash_model_progress(opts, ASH_LOAD_PACK, 1, 1, err);
+}
+
+static int have_weights(ash_model *m, const ash_engine_opts *opts, ash_pool *pool, ash_err *err)
 {
     void *region = NULL;
+    if (m->streams)
+        return stream_weights(m, opts, pool, err);
+    int rc = restore_weights(m, opts, pool, err);
+    if (rc || m->region)
+        return rc;
+    if ((rc = take_memory(m, &region, err)) || (rc = m->net->arch->bind(m->net, region, err)) ||
+        (rc = ash_model_progress(opts, ASH_LOAD_MAP, 1, 1, err)) ||
+        (rc = pack_weights(m, opts, pool, err)))
+        return rc;
+    m->region = region;
+    return 0;
+}
+
+bool ash_model_lost(const ash_model *m)
+{
+    return ash_packs_lost(m->packs) || ash_expert_cache_lost(m->cache);
+}
+
+int ash_model_load(ash_model *m, const ash_engine_opts *opts, ash_pool *pool, ash_err *err)
+{
     int rc;
     if (m->files->note[0])
         ash_warn("engine", "%s: %s", opts->path, m->files->note);
     if ((rc = load_tokenizer(m, opts, err)) || (rc = load_template(m, opts, err)) ||
         (rc = ash_model_progress(opts, ASH_LOAD_VERIFY, 1, 1, err)) ||
         (rc = ash_packs_open(opts->state_dir, opts->disk_budget, m->files, m->net, &m->packs, err)) ||
-        (rc = restore_weights(m, opts, pool, err)))
+        (rc = have_weights(m, opts, pool, err)))
         return rc;
-    if (!m->region && ((rc = take_memory(m, &region, err)) ||
-                       (rc = m->net->arch->bind(m->net, region, err)) ||
-                       (rc = ash_model_progress(opts, ASH_LOAD_MAP, 1, 1, err)) ||
-                       (rc = pack_weights(m, opts, pool, err))))
-        return rc;
-    m->region = m->region ? m->region : region;
     ash_bind_release(&m->net->binding); /* it borrows from the files */
     ash_checkpoint_close(m->files);
     m->files = NULL;

@@ -7,6 +7,7 @@
 
 #include "arch/arch.h"
 #include "engine/engine.h"
+#include "engine/expert_cache.h"
 #include "engine/packs.h"
 #include "engine/placement.h"
 
@@ -39,6 +40,10 @@ typedef struct ash_model {
     uint64_t map_bytes;
     ash_packs *packs;  /* owned, or NULL */
     ash_placement *placement; /* owned: moves pages of what packs mapped; or NULL */
+    ash_expert_sizes experts;  /* of the weights */
+    bool streams;      /* routed experts come and go: the weights are more than opts->weights_max */
+    ash_expert_cache *cache;   /* owned; streams: once loaded */
+    int pack_fd;       /* owned; that the cache reads, or -1 */
 } ash_model;
 
 /* Maps opts->path and plans. Errors as ash_checkpoint_open, ash_arch_find, ash_hparams_read,
@@ -59,6 +64,10 @@ void ash_model_close(ash_model *m); /* NULL is fine */
  * opts->state_dir and until it is known, which can be some seconds after the load (files are read to learn
  * their content). Constant from then on, borrowed; any thread. */
 const uint8_t *ash_model_key(const ash_model *m);
+
+/* True once weights have got lost while they were in use (a pack file was damaged, its disk failed): what was
+ * computed since then means nothing. Any thread. */
+bool ash_model_lost(const ash_model *m);
 
 /* Tells opts->progress, then ASH_ECANCELED if opts->cancel is set. */
 int ash_model_progress(const ash_engine_opts *opts, ash_load_stage stage, uint64_t done, uint64_t total,

@@ -267,7 +267,15 @@ int ash_pack_file_verify(const ash_pack_file *pf, uint64_t bytes, ash_pool *pool
 
 /* ---- writing -------------------------------------------------------------------------------- */
 
-static int write_data(int fd, front *f, const char *region, uint64_t bytes, const atomic_bool *stop,
+/* What a file's data is: a region in memory, or made in the file's own pages. */
+typedef struct origin {
+    const char *region;
+    ash_pack_fill fill; /* or NULL */
+    void *user;
+} origin;
+
+/* Sums the parts, and writes them where they are not in the file already. */
+static int write_data(int fd, front *f, const origin *o, uint64_t bytes, const atomic_bool *stop,
                       ash_err *err)
 {
     ash_sha256 *h;
@@ -279,11 +287,13 @@ static int write_data(int fd, front *f, const char *region, uint64_t bytes, cons
             size_t piece = (size_t)(n - done < PART ? n - done : PART);
             if (stop && atomic_load_explicit(stop, memory_order_relaxed))
                 rc = ash_err_set(err, ASH_ECANCELED, "cancelled");
-            ash_sha256_add(h, region + from + done, piece);
-            if (!rc) rc = write_all(fd, region + from + done, piece, ASH_PACK_DATA + from + done, err);
+            ash_sha256_add(h, o->region + from + done, piece);
+            if (!rc && !o->fill)
+                rc = write_all(fd, o->region + from + done, piece, ASH_PACK_DATA + from + done, err);
             /* begins to write back: the page cache fills no faster than the disk takes it */
-            if (!rc) (void)sync_file_range(fd, (off_t)(ASH_PACK_DATA + from + done), (off_t)piece,
-                                           SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE);
+            if (!rc && !o->fill)
+                (void)sync_file_range(fd, (off_t)(ASH_PACK_DATA + from + done), (off_t)piece,
+                                      SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE);
         }
         if (!rc) rc = ash_sha256_sum(h, f->table[i], err);
         if (!rc) rc = ash_sha256_reset(h, err);
@@ -292,8 +302,31 @@ static int write_data(int fd, front *f, const char *region, uint64_t bytes, cons
     return rc;
 }
 
+/* Has the data made in the file's pages and summed from there once they are on the disk. Pages that the disk
+ * has no room for, or cannot read, raise SIGBUS: they are guarded. */
+static int make_data(int fd, front *f, origin o, uint64_t bytes, uint64_t file_bytes, const atomic_bool *stop,
+                     ash_err *err)
+{
+    atomic_bool lost = false;
+    uint64_t n = file_bytes - ASH_PACK_DATA;
+    void *map = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED, fd, ASH_PACK_DATA);
+    if (map == MAP_FAILED) return ash_err_set(err, ASH_EIO, "cannot be mapped: %s", strerror(errno));
+    if (!ash_fault_guard(map, n, &lost)) {
+        munmap(map, n);
+        return ash_err_nomem(err, "guarding a pack file");
+    }
+    o.region = map;
+    int rc = o.fill(o.user, map, err);
+    if (!rc && fsync(fd)) rc = ash_err_set(err, ASH_EIO, "cannot be synced: %s", strerror(errno));
+    if (!rc) rc = write_data(fd, f, &o, bytes, stop, err);
+    ash_fault_forget(map);
+    munmap(map, n);
+    if (!rc && atomic_load(&lost)) rc = ash_err_set(err, ASH_EIO, "cannot be written or read back");
+    return rc;
+}
+
 /* All of it, synced and read back. */
-static int write_content(int fd, front *f, const uint8_t *key, const void *region, uint64_t bytes,
+static int write_content(int fd, front *f, const uint8_t *key, const origin *o, uint64_t bytes,
                          const atomic_bool *stop, ash_err *err)
 {
     uint64_t file_bytes;
@@ -304,13 +337,14 @@ static int write_content(int fd, front *f, const uint8_t *key, const void *regio
     f->h = (head){.magic = MAGIC, .format = FORMAT, .n_parts = n_parts(bytes), .bytes = bytes,
                   .part_bytes = part_bytes(bytes)};
     memcpy(f->h.key, key, sizeof f->h.key);
-    int rc = write_data(fd, f, region, bytes, stop, err);
+    int rc = o->fill ? make_data(fd, f, *o, bytes, file_bytes, stop, err)
+                     : write_data(fd, f, o, bytes, stop, err);
     uint8_t sum[ASH_SHA256_BYTES];
     if (!rc) rc = sum_front(f, bytes, sum, err);
     if (!rc) memcpy(f->h.sum, sum, sizeof sum);
     if (!rc) rc = write_all(fd, f, front_bytes(bytes), 0, err);
     if (!rc && fsync(fd)) rc = ash_err_set(err, ASH_EIO, "cannot be synced: %s", strerror(errno));
-    return rc ? rc : verify(fd, f, bytes, NULL, stop, err);
+    return rc || o->fill ? rc : verify(fd, f, bytes, NULL, stop, err);
 }
 
 static int sync_dir_of(const char *path)
@@ -324,8 +358,8 @@ static int sync_dir_of(const char *path)
     return rc;
 }
 
-int ash_pack_file_write(const char *path, const uint8_t key[ASH_SHA256_BYTES], const void *region,
-                        uint64_t bytes, const atomic_bool *stop, ash_file_id *id, ash_err *err)
+static int write_file(const char *path, const uint8_t key[ASH_SHA256_BYTES], const origin *o, uint64_t bytes,
+                      const atomic_bool *stop, ash_file_id *id, ash_err *err)
 {
     size_t len = strlen(path);
     char *aside = malloc(len + 5);
@@ -339,7 +373,7 @@ int ash_pack_file_write(const char *path, const uint8_t key[ASH_SHA256_BYTES], c
         if (fd < 0) rc = ash_err_set(err, ASH_EIO, "cannot be created: %s", strerror(errno));
     }
     if (!rc) {
-        rc = write_content(fd, f, key, region, bytes, stop, err);
+        rc = write_content(fd, f, key, o, bytes, stop, err);
         if (!rc && (rename(aside, path) || sync_dir_of(path)))
             rc = ash_err_set(err, ASH_EIO, "cannot be put in its place: %s", strerror(errno));
         if (!rc) rc = ash_file_id_read(fd, id, err);
@@ -349,4 +383,26 @@ int ash_pack_file_write(const char *path, const uint8_t key[ASH_SHA256_BYTES], c
     free(aside);
     free(f);
     return rc;
+}
+
+int ash_pack_file_write(const char *path, const uint8_t key[ASH_SHA256_BYTES], const void *region,
+                        uint64_t bytes, const atomic_bool *stop, ash_file_id *id, ash_err *err)
+{
+    const origin o = {.region = region};
+    return write_file(path, key, &o, bytes, stop, id, err);
+}
+
+int ash_pack_file_make(const char *path, const uint8_t key[ASH_SHA256_BYTES], uint64_t bytes,
+                       ash_pack_fill fill, void *user, const atomic_bool *stop, ash_file_id *id, ash_err *err)
+{
+    const origin o = {.fill = fill, .user = user};
+    return write_file(path, key, &o, bytes, stop, id, err);
+}
+
+int ash_pack_file_direct(const ash_pack_file *f)
+{
+    char path[32];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", f->fd);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_DIRECT);
+    return fd >= 0 ? fd : open(path, O_RDONLY | O_CLOEXEC);
 }

@@ -223,9 +223,18 @@ void ash_packs_reject(ash_packs *p, const char *why)
 
 /* ---- in the background ---------------------------------------------------------------------- */
 
-static bool stopped(const ash_packs *p)
+/* What the folder's writers have in common: in the background they end with the model, in a load with its
+ * cancellation. */
+typedef struct writer {
+    ash_packs *p;
+    const atomic_bool *stop; /* or NULL */
+    ash_pack_fill fill;      /* or NULL: p->region is written */
+    void *user;
+} writer;
+
+static bool stopped(const writer *w)
 {
-    return atomic_load_explicit(&p->stop, memory_order_relaxed);
+    return w->stop && atomic_load_explicit(w->stop, memory_order_relaxed);
 }
 
 /* This thread gives way to every other of the machine, for its core and for its disk. */
@@ -237,8 +246,9 @@ static void yield_to_all(void)
 }
 
 /* Takes the folder's lock for writing, waiting for others. Returns a descriptor, or -1: told, or stopped. */
-static int lock_dir(ash_packs *p)
+static int lock_dir(const writer *w)
 {
+    const ash_packs *p = w->p;
     ash_err err = ASH_ERR_INIT;
     char *path = ash_fs_join(p->dir, "lock");
     if (!path || ash_fs_mkdirs(p->dir, &err)) {
@@ -251,7 +261,7 @@ static int lock_dir(ash_packs *p)
     free(path);
     while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB)) {
         const struct timespec pause = {.tv_nsec = 10000000};
-        if (!stopped(p) && (errno == EWOULDBLOCK || errno == EINTR)) {
+        if (!stopped(w) && (errno == EWOULDBLOCK || errno == EINTR)) {
             nanosleep(&pause, NULL);
             continue;
         }
@@ -262,14 +272,15 @@ static int lock_dir(ash_packs *p)
 }
 
 /* Sums what is not known yet. */
-static int learn(ash_packs *p, ash_err *err)
+static int learn(const writer *w, ash_err *err)
 {
+    ash_packs *p = w->p;
     for (size_t i = 0; i < p->n_sources; i++) {
         source *s = &p->sources[i];
         if (s->summed) continue;
         if (!s->stable || s->fd < 0)
             return ash_err_set(err, ASH_EAGAIN, "a file of the checkpoint has just been written");
-        int rc = ash_file_id_hash(s->fd, &s->id, &p->stop, s->sum, err);
+        int rc = ash_file_id_hash(s->fd, &s->id, w->stop, s->sum, err);
         close_source(s);
         if (rc) return rc;
         s->summed = s->learned = true;
@@ -302,14 +313,15 @@ static int remember(const ash_packs *p, ash_err *err)
 }
 
 /* Writes the pack, unless another process has. The folder's lock is held. */
-static int keep(const ash_packs *p, ash_err *err)
+static int keep(const writer *w, ash_err *err)
 {
+    const ash_packs *p = w->p;
     uint64_t file_bytes;
     ash_pack_file f;
     ash_file_id id;
     ash_known_list known = {0};
     if (p->file.map || p->bytes < ASH_PACK_LEAST || !ash_pack_file_size(p->bytes, &file_bytes)) return 0;
-    int rc = open_file(p, NULL, &p->stop, &f, err);
+    int rc = open_file(p, NULL, w->stop, &f, err);
     if (!rc) ash_pack_file_close(&f);
     if (!rc || rc == ASH_ECANCELED) return rc;
     char *path = file_path(p);
@@ -317,7 +329,8 @@ static int keep(const ash_packs *p, ash_err *err)
     unlink(path); /* what is there does not do */
     if (!(rc = ash_known_read(p->dir, &known, err)) &&
         !(rc = ash_pack_room(p->dir, p->budget, file_bytes, &known, err)) &&
-        !(rc = ash_pack_file_write(path, p->key, p->region, p->bytes, &p->stop, &id, err))) {
+        !(rc = w->fill ? ash_pack_file_make(path, p->key, p->bytes, w->fill, w->user, w->stop, &id, err)
+                       : ash_pack_file_write(path, p->key, p->region, p->bytes, w->stop, &id, err))) {
         const ash_known k = record(&id, ASH_KNOWN_PACK, p->key);
         rc = ash_known_add(p->dir, &k, 1, err);
     }
@@ -331,13 +344,14 @@ static int keep(const ash_packs *p, ash_err *err)
 static void *work(void *arg)
 {
     ash_packs *p = arg;
+    const writer w = {.p = p, .stop = &p->stop};
     ash_err err = ASH_ERR_INIT;
     yield_to_all();
-    int rc = learn(p, &err);
-    int lock = rc ? -1 : lock_dir(p);
+    int rc = learn(&w, &err);
+    int lock = rc ? -1 : lock_dir(&w);
     if (lock >= 0) {
         rc = remember(p, &err);
-        if (!rc) rc = keep(p, &err);
+        if (!rc) rc = keep(&w, &err);
         close(lock);
     }
     if (rc && rc != ASH_ECANCELED) ash_warn("packs", "not kept for the next start: %s", err.msg);
@@ -350,6 +364,27 @@ void ash_packs_start(ash_packs *p, const void *region)
     p->region = region;
     p->started = !pthread_create(&p->thread, NULL, work, p);
     if (!p->started) ash_warn("packs", "no thread for the packs of this model");
+}
+
+int ash_packs_need(ash_packs *p, ash_pool *pool, ash_pack_fill fill, void *user, const atomic_bool *cancel,
+                   int *direct, ash_err *err)
+{
+    const writer w = {.p = p, .stop = cancel, .fill = fill, .user = user};
+    *direct = -1;
+    if (!p) return ash_err_set(err, ASH_ENOENT, "weights larger than memory need a state folder");
+    int rc = learn(&w, err);
+    if (!rc && !p->file.map) rc = open_file(p, pool, cancel, &p->file, err);
+    if (rc && rc != ASH_ECANCELED && ash_packs_key(p)) { /* there is none that does */
+        int lock = lock_dir(&w);
+        rc = lock >= 0 ? keep(&w, err)
+                       : ash_err_set(err, stopped(&w) ? ASH_ECANCELED : ASH_EIO,
+                                     "the folder of packs cannot be written");
+        if (!rc) rc = open_file(p, pool, cancel, &p->file, err);
+        if (lock >= 0) close(lock);
+    }
+    if (rc) return rc;
+    *direct = ash_pack_file_direct(&p->file);
+    return *direct < 0 ? ash_err_set(err, ASH_EIO, "the pack file cannot be opened again") : 0;
 }
 
 void ash_packs_wait(ash_packs *p)

@@ -80,7 +80,7 @@ static void step(ash_scheduler *s)
     int64_t t = ash_clock_ns();
     const ash_batch batch = {.rows = s->rows, .n = s->n_rows, .logits = s->logits};
     s->model->net->arch->forward(s->model->net, s->run, &batch);
-    if (ash_packs_lost(s->model->packs)) {
+    if (ash_model_lost(s->model)) {
         fail_running(s);
         return;
     }
@@ -125,7 +125,7 @@ static int run_eval(ash_scheduler *s, const sched_call *e)
         at += n;
     }
     ash_prefix_cache_give(s->cache, s->eval_blocks, want);
-    if (ash_packs_lost(s->model->packs))
+    if (ash_model_lost(s->model))
         return ash_err_set(e->err, ASH_EIO, "the pack file was damaged while it was in use");
     return 0;
 }

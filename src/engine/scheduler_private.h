@@ -10,7 +10,7 @@
 #include "engine/kv_spill.h"
 #include "engine/scheduler.h"
 
-#define STEP_BESIDE_NS 42000000ll /* a step that holds running streams back */
+#define STEP_BESIDE_NS 34000000ll /* a step that holds running streams back */
 
 /* A call of ash_scheduler_call or, without fn, of ash_scheduler_eval, on its caller's stack. */
 typedef struct sched_call {

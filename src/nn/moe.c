@@ -6,6 +6,8 @@
 #include "nn/act.h"
 #include "nn/scratch.h"
 
+enum { FORESEE_ROWS = 4 }; /* more rows choose most experts anyway, or keep the disk busy as it is */
+
 /* The scratch of a run of n rows. Choices of experts, a row's `used`, are sorted by expert; as many experts
  * as have `slots` choices together are computed at once. */
 typedef struct state {
@@ -16,6 +18,7 @@ typedef struct state {
     int32_t *place;  /* [n, used]: of the choice when sorted by expert, then by row */
     int32_t *rows;   /* [n * used]: of the choices so sorted */
     int32_t *starts; /* [experts + 1] into rows */
+    int32_t *chosen; /* [experts]: a list for the supply */
     ash_linear_part *parts; /* of the experts that are computed at once */
     float *gate, *up; /* [slots, inter] */
     float *x, *d;    /* [slots, embd], in one place: gathered rows, where floats are multiplied; and what
@@ -43,6 +46,7 @@ static state lay_out(const ash_moe_shape *s, void *scratch, int n, int max_rows)
     t.place = carve(scratch, &t.bytes, rows * used * word);
     t.rows = carve(scratch, &t.bytes, rows * used * word);
     t.starts = carve(scratch, &t.bytes, (experts + 1) * word);
+    t.chosen = carve(scratch, &t.bytes, experts * word);
     t.parts = carve(scratch, &t.bytes, parts * sizeof *t.parts);
     t.gate = carve(scratch, &t.bytes, slots * inter * word);
     t.up = carve(scratch, &t.bytes, slots * inter * word);
@@ -144,20 +148,59 @@ static void run_experts(ash_nn *nn, const job *j, const float *x)
     run_parts(nn, j, (ash_linear_batch){.gate = t->gate, .up = t->up}, m->down, t->d, NULL, NULL);
 }
 
-void ash_moe_run(ash_nn *nn, const ash_moe_shape *s, const ash_moe *m, const float *x, int n, float *y,
-                 void *scratch)
+/* The end of the experts from j->last on that are computed at once: no more rows than slots (one expert never
+ * has more), no more experts than `most`. Those chosen are listed; returns how many. */
+static int take(job *j, int most)
+{
+    const state *t = j->t;
+    int n = 0;
+    for (j->first = j->last; j->last < j->s->router.experts; j->last++) {
+        int rows = t->starts[j->last + 1] - t->starts[j->last];
+        if (t->starts[j->last + 1] - t->starts[j->first] > t->slots || (rows && n == most))
+            break;
+        if (rows)
+            t->chosen[n++] = j->last;
+    }
+    return n;
+}
+
+/* Tells the supply what comes after j's experts: the layer's next ones, or what the router of the next
+ * layer makes of this one's x. Between two layers most of x stays, and with it most choices. */
+static void look_ahead(ash_nn *nn, const job *j, const ash_moe_supply *supply, const float *x, int n)
+{
+    const ash_router *r = &j->s->router;
+    const state *t = j->t;
+    job ahead = *j;
+    int next = take(&ahead, supply->most);
+    if (next) {
+        supply->expect(supply->user, j->m->layer, t->chosen, next, true);
+        return;
+    }
+    if (!j->m->next || n > FORESEE_ROWS)
+        return;
+    const float *bias = j->m->next->bias;
+    float logits[ASH_MAX_EXPERTS], weights[ASH_MAX_EXPERTS]; /* the scratch has this layer's, in use */
+    for (int i = 0; i < n; i++) {
+        ash_linear_run(nn, (const ash_linear *[]){&j->m->next->router}, 1, x + i * j->s->embd, 1,
+                       (float *[]){logits});
+        ash_router_pick(r, bias, logits, t->chosen, weights);
+        supply->expect(supply->user, j->m->next->layer, t->chosen, r->used, false);
+    }
+}
+
+void ash_moe_run(ash_nn *nn, const ash_moe_shape *s, const ash_moe *m, const ash_moe_supply *supply,
+                 const float *x, int n, float *y, void *scratch)
 {
     state t = lay_out(s, scratch, n, nn->o.max_rows);
     job j = {.s = s, .m = m, .t = &t, .y = y};
+    int most = supply ? supply->most : s->router.experts;
     route(nn, &j, x, n);
     sort(&s->router, &t, n);
-    for (; j.first < s->router.experts; j.first = j.last) {
-        /* One expert has no more rows than there are slots. */
-        for (j.last = j.first; j.last < s->router.experts; j.last++)
-            if (t.starts[j.last + 1] - t.starts[j.first] > t.slots)
-                break;
-        if (t.starts[j.last] == t.starts[j.first])
-            continue;
+    for (int held; (held = take(&j, most)) > 0;) {
+        if (supply) {
+            supply->hold(supply->user, m->layer, t.chosen, held);
+            look_ahead(nn, &j, supply, x, n);
+        }
         run_experts(nn, &j, x);
         ash_nn_rows(nn, n, s->router.used * s->embd, add, &j);
     }

@@ -41,6 +41,23 @@ static uint64_t with(uint64_t bytes, int64_t beyond)
     return beyond < 0 && bytes < (uint64_t)-beyond ? 0 : bytes + (uint64_t)beyond;
 }
 
+/* Of a mixture that is larger than the room as many experts as fit beside the usual KV pool; the others come
+ * and go (engine/expert_cache.h). */
+static int fit_weights(ash_engine_opts *o, ash_engine_plan *plan, int64_t beyond, uint64_t room,
+                       ash_err *err)
+{
+    uint64_t all = plan->weight_bytes, others = with(bytes_of(plan) - all, beyond);
+    if (others > room || all <= room - others || plan->weights_least > room - others ||
+        plan->weights_least == all)
+        return 0;
+    o->weights_max = room - others;
+    int rc = ash_engine_plan_read(o, plan, err);
+    if (!rc)
+        ash_info("residency", "%s: %.2f of %.2f GB of weights are in memory at once, experts come and go",
+                 o->path, (double)plan->weight_bytes * 1e-9, (double)all * 1e-9);
+    return rc;
+}
+
 /* A KV pool for which there can be room, if the usual one does not fit: of the engine's least size,
  * one context, at least. */
 static int fit_pool(ash_engine_opts *o, ash_engine_plan *plan, int64_t beyond, uint64_t room,
@@ -101,6 +118,7 @@ static int size_load(ash_manager *m, ash_entry *e, ash_engine_opts *o, char *ref
     if (!rc) ash_measure_find(m, e, &plan, &beyond, &seconds);
     uint64_t usual = rc ? 0 : with(bytes_of(&plan), beyond);
     rc = rc ? rc : fit_draft(e, o, &plan, room, refused, size, err);
+    rc = rc ? rc : fit_weights(o, &plan, beyond, room, err);
     rc = rc ? rc : fit_pool(o, &plan, beyond, room, err);
     pthread_mutex_lock(&m->mutex);
     if (rc) return rc;

@@ -140,6 +140,7 @@ typedef struct fixture {
     stack router, gate, up, down;
     float *bias, *x;
     void *scratch;
+    const ash_moe_supply *supply; /* or NULL */
 } fixture;
 
 static ash_nn *open_nn(ash_cpu_level level, int threads, int max_rows)
@@ -214,7 +215,7 @@ static void reference(const fixture *f, int row, double *y)
 static void run(const fixture *f, int from, int n, float *y)
 {
     for (int i = 0; i < n * EMBD; i++) y[i] = 1; /* it is added to what is there */
-    ash_moe_run(f->nn, &f->shape, &f->moe, f->x + from * EMBD, n, y, f->scratch);
+    ash_moe_run(f->nn, &f->shape, &f->moe, f->supply, f->x + from * EMBD, n, y, f->scratch);
 }
 
 static void check_against_reference(const fixture *f, const float *y, double bound)
@@ -320,12 +321,87 @@ static void test_untouched(void **state)
     close_fixture(&f);
 }
 
+/* Experts that are not held cannot be read. */
+typedef struct holder {
+    fixture *f;
+    bool sure[32];      /* expected with certainty since the last hold */
+    int sures, held, foreseen;
+} holder;
+
+static void guard(const fixture *f, int e, int rights)
+{
+    const stack *stacks[] = {&f->gate, &f->up, &f->down};
+    for (int s = 0; s < 3; s++)
+        assert_int_equal(mprotect(stacks[s]->map + (size_t)e * stacks[s]->each, stacks[s]->each, rights), 0);
+}
+
+static void hold(void *user, int layer, const int32_t *experts, int n)
+{
+    holder *h = user;
+    assert_int_equal(layer, 5);
+    assert_in_range(n, 1, h->f->supply->most);
+    for (int e = 0; e < h->f->shape.router.experts; e++) guard(h->f, e, PROT_NONE);
+    for (int i = 0; i < n; i++) {
+        assert_true(i == 0 || experts[i - 1] < experts[i]);
+        assert_true(!h->sures || h->sure[experts[i]]);
+        guard(h->f, experts[i], PROT_READ);
+    }
+    assert_true(!h->sures || h->sures == n);
+    h->held += n;
+    h->sures = 0;
+    memset(h->sure, 0, sizeof h->sure);
+}
+
+static void expect(void *user, int layer, const int32_t *experts, int n, bool sure)
+{
+    holder *h = user;
+    if (!sure) { /* the next layer's router is this one's here: it foresees this one's choices */
+        assert_int_equal(layer, 6);
+        h->foreseen += n;
+        return;
+    }
+    assert_int_equal(layer, 5);
+    for (int i = 0; i < n; i++) h->sure[experts[i]] = true;
+    h->sures += n;
+}
+
+/* Held a few at a time, each only when it is needed: the same, bit for bit. */
+static void test_supply(void **state)
+{
+    static float all[ROWS * EMBD], part[ROWS * EMBD];
+    const ash_router r = {32, 11, 1, 1, ASH_ROUTER_SOFTMAX, false, 4};
+    fixture f;
+    open_fixture(&f, &r, ash_cpu_get()->level,
+                 (ash_dtype[]){ASH_DTYPE_Q8_0, ASH_DTYPE_F16, ASH_DTYPE_BF16});
+    ash_moe next = f.moe;
+    f.moe.layer = 5;
+    next.layer = 6;
+    f.moe.next = &next;
+    for (int most = 1; most <= 32; most += most < 4 ? 1 : 14) {
+        holder h = {.f = &f};
+        const ash_moe_supply supply = {&h, most, hold, expect};
+        run(&f, 0, ROWS, all);
+        f.supply = &supply;
+        for (int n = 1; n <= ROWS; n += 36) {
+            h = (holder){.f = &f};
+            run(&f, 0, n, part);
+            assert_memory_equal(all, part, (size_t)n * EMBD * sizeof(float));
+            assert_int_equal(h.foreseen, n == 1 ? 11 : 0);
+            assert_true(n == 1 ? h.held == 11 : h.held >= 30);
+        }
+        f.supply = NULL;
+        for (int e = 0; e < 32; e++) guard(&f, e, PROT_READ | PROT_WRITE);
+    }
+    close_fixture(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden),    cmocka_unit_test(test_edges),
         cmocka_unit_test(test_refusals),  cmocka_unit_test(test_mixture),
         cmocka_unit_test(test_bytes),     cmocka_unit_test(test_untouched),
+        cmocka_unit_test(test_supply),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
