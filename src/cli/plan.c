@@ -173,9 +173,7 @@ static json_t *model_json(const plan *p, size_t i)
     bool sizes = has_sizes(e), headers = m->weight_bytes != 0;
     warning_text(p, m, warning, sizeof warning);
     explain(p, i, reason, sizeof reason, hint, sizeof hint);
-    json_t *o = json_object(), *evicts = json_array();
-    for (uint32_t k = 0; k < e->n_evicts; k++)
-        json_array_append_new(evicts, json_string(p->models[e->evicts[k]].id));
+    json_t *o = json_object();
     set_text(o, "model", m->id);
     set_text(o, "verdict", ash_plan_verdict_name(e->verdict));
     set(o, "files", m->files, json_integer((json_int_t)m->files));
@@ -183,7 +181,7 @@ static json_t *model_json(const plan *p, size_t i)
     set(o, "disk_after", true, bytes_json(e->disk_after));
     set(o, "peak_bytes", sizes, bytes_json(e->peak_bytes));
     set(o, "resident_bytes", sizes, bytes_json(e->resident_bytes));
-    set(o, "evicts", true, evicts);
+    set(o, "evicts", true, json_array()); /* a preload evicts none */
     set(o, "seconds", sizes, seconds_json(all_seconds(e)));
     set(o, "fetch_seconds", sizes, seconds_json(e->fetch_seconds));
     set(o, "load_seconds", sizes, seconds_json(e->load_seconds));
@@ -261,8 +259,6 @@ static void print_entry(const plan *p, size_t i)
     char warning[480], reason[600], hint[480];
     print_row(m->id, ash_plan_verdict_name(e->verdict), has_sizes(e), e->fetch_bytes, e->disk_after,
               e->peak_bytes, e->resident_bytes, all_seconds(e));
-    for (uint32_t k = 0; k < e->n_evicts; k++)
-        printf("  evicts %s\n", p->models[e->evicts[k]].id);
     warning_text(p, m, warning, sizeof warning);
     explain(p, i, reason, sizeof reason, hint, sizeof hint);
     if (*warning) printf("  warning: %s\n", warning);

@@ -6,11 +6,12 @@
 #include <string.h>
 
 #include "cli/draft.h"
+#include "cli/engine_open.h"
 #include "cli/measure.h"
 #include "cli/plan_hub.h"
 #include "engine/draft_model.h"
 #include "engine/model.h"
-#include "residency/memory.h"
+#include "residency/budget.h"
 
 enum { LOAD_BYTES = 32 << 20 }; /* of source in flight beside the packed weights (engine/model.h) */
 
@@ -246,9 +247,10 @@ void ash_plan_machine_gather(const ash_cli *cli, ash_plan_machine *out)
 {
     const ash_config *c = cli->config;
     uint64_t free_bytes, total;
-    uint64_t available = ash_memory_available();
-    *out = (ash_plan_machine){.memory = available};
-    if (c->memory_budget != ASH_BYTES_AUTO && c->memory_budget < available) out->memory = c->memory_budget;
+    ash_budget budget = {.limit = ash_cli_manager_opts(c).memory_budget};
+    ash_memory now;
+    ash_memory_read("", &now);
+    *out = (ash_plan_machine){.memory = ash_budget_bytes(&budget, &now)};
     if (ash_measure_free(c->hub_dir ? c->hub_dir : ".", &free_bytes, &total)) {
         out->disk_free = free_bytes;
         out->disk_reserve = DISK_RESERVE < total / 20 ? DISK_RESERVE : total / 20;

@@ -2,7 +2,7 @@
  * may lie: sums saturate and comparisons subtract from what is known to be larger. Any thread. */
 #include "residency/plan.h"
 
-#include <string.h>
+#include "residency/policy.h"
 
 static const uint64_t UNKNOWN = ASH_PLAN_UNKNOWN_BYTES;
 
@@ -14,7 +14,8 @@ typedef struct planning {
     uint64_t disk_left;   /* that may be fetched */
     uint64_t disk_free;   /* after what was admitted */
     uint64_t used;        /* memory of what is loaded */
-    bool loaded[ASH_PLAN_MAX];
+    size_t n;
+    ash_policy_model models[ASH_PLAN_MAX]; /* the entries, as the manager's policy is told of them */
 } planning;
 
 const char *ash_plan_verdict_name(ash_plan_verdict v)
@@ -52,43 +53,23 @@ static bool fits(const ash_plan_facts *f, uint64_t room)
     return add(add(f->fixed_bytes, least), f->load_bytes) <= room;
 }
 
-/* The next of the loaded entries to go: not required ones first, then the earliest. -1: none may. */
-static int next_to_go(const planning *p, const bool gone[ASH_PLAN_MAX], size_t n)
-{
-    int required = -1;
-    for (size_t i = 0; i < n; i++) {
-        if (!p->loaded[i] || gone[i] || p->facts[i].pin) continue;
-        if (!p->facts[i].required) return (int)i;
-        if (required < 0) required = (int)i;
-    }
-    return required;
-}
-
-/* Takes memory for entry i, from those before it if need be. False: it does not fit. */
+/* Takes memory for entry i of what the manager's policy leaves a preload beside those before it. False: it
+ * does not fit. */
 static bool take_memory(planning *p, size_t i)
 {
     const ash_plan_facts *f = &p->facts[i];
     ash_plan_entry *e = &p->out[i];
-    bool gone[ASH_PLAN_MAX] = {false};
-    uint64_t used = p->used;
-    while (!fits(f, less(p->m->memory, used))) {
-        int k = next_to_go(p, gone, i);
-        if (k < 0) {
-            uint64_t need = add(add(f->fixed_bytes, e->kv_bytes), f->load_bytes);
-            e->short_bytes = less(need, less(p->m->memory, used));
-            e->n_evicts = 0;
-            return false;
-        }
-        gone[k] = true;
-        e->evicts[e->n_evicts++] = (uint32_t)k;
-        used = less(used, p->out[k].resident_bytes);
+    uint64_t room = ash_policy_room(p->m->memory, p->models, p->n, i, ASH_POLICY_BACKGROUND, 0);
+    if (!fits(f, room)) {
+        e->short_bytes = less(e->peak_bytes, room);
+        return false;
     }
-    for (uint32_t k = 0; k < e->n_evicts; k++) p->loaded[e->evicts[k]] = false;
-    e->kv_bytes = pool_for(f, less(p->m->memory, used));
+    e->kv_bytes = pool_for(f, room);
     e->resident_bytes = add(f->fixed_bytes, e->kv_bytes);
     e->peak_bytes = add(e->resident_bytes, f->load_bytes);
-    p->used = add(used, e->resident_bytes);
-    p->loaded[i] = true;
+    p->used = add(p->used, e->resident_bytes);
+    p->models[i].bytes = e->resident_bytes;
+    p->models[i].resident = true;
     return true;
 }
 
@@ -135,6 +116,20 @@ static ash_plan_verdict decide(planning *p, size_t i)
     return f->fetch_bytes ? ASH_PLAN_FITS : ASH_PLAN_READY;
 }
 
+static void plan_entry(planning *p, size_t i, ash_plan_total *total)
+{
+    ash_plan_entry *e = &p->out[i];
+    describe(p, i);
+    e->verdict = decide(p, i);
+    if (e->verdict == ASH_PLAN_NO_MEMORY || e->verdict == ASH_PLAN_NO_DISK) total->fits = false;
+    if (!p->models[i].resident) return;
+    uint64_t peak = add(p->used, p->facts[i].load_bytes);
+    total->fetch_bytes = add(total->fetch_bytes, e->fetch_bytes);
+    total->peak_bytes = peak > total->peak_bytes ? peak : total->peak_bytes;
+    bool known = total->seconds >= 0.0 && e->fetch_seconds >= 0.0 && e->load_seconds >= 0.0;
+    total->seconds = known ? total->seconds + e->fetch_seconds + e->load_seconds : -1.0;
+}
+
 void ash_plan_make(const ash_plan_machine *m, const ash_plan_facts *facts, size_t n, ash_plan_entry *out,
                    ash_plan_total *total)
 {
@@ -142,20 +137,16 @@ void ash_plan_make(const ash_plan_machine *m, const ash_plan_facts *facts, size_
                   .facts = facts,
                   .out = out,
                   .disk_left = less(m->disk_free, m->disk_reserve),
-                  .disk_free = m->disk_free};
+                  .disk_free = m->disk_free,
+                  .n = n < ASH_PLAN_MAX ? n : ASH_PLAN_MAX};
     *total = (ash_plan_total){.fits = true};
-    for (size_t i = 0; i < n && i < ASH_PLAN_MAX; i++) {
-        ash_plan_entry *e = &out[i];
-        describe(&p, i);
-        e->verdict = decide(&p, i);
-        if (e->verdict == ASH_PLAN_NO_MEMORY || e->verdict == ASH_PLAN_NO_DISK) total->fits = false;
-        if (!p.loaded[i]) continue;
-        uint64_t peak = add(p.used, facts[i].load_bytes);
-        total->fetch_bytes = add(total->fetch_bytes, e->fetch_bytes);
-        total->peak_bytes = peak > total->peak_bytes ? peak : total->peak_bytes;
-        bool known = total->seconds >= 0.0 && e->fetch_seconds >= 0.0 && e->load_seconds >= 0.0;
-        total->seconds = known ? total->seconds + e->fetch_seconds + e->load_seconds : -1.0;
-    }
+    for (size_t i = 0; i < p.n; i++)
+        p.models[i] = (ash_policy_model){
+            .id = "", .preload = true, .pinned = facts[i].pin, .required = facts[i].required};
+    for (size_t i = 0; i < p.n; i++)
+        if (facts[i].required) plan_entry(&p, i, total);
+    for (size_t i = 0; i < p.n; i++)
+        if (!facts[i].required) plan_entry(&p, i, total);
     total->resident_bytes = p.used;
     total->disk_after = p.disk_free;
 }

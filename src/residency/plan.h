@@ -1,7 +1,7 @@
 /* What a list of models will take of memory, disk and time, before anything moves: from facts to a plan.
  *
  * A pure function: no file, no clock, no network. The facts come from headers, listings and the kernel
- * (cli/plan_facts.h); here they are added up in the list's order, as the manager would load them. Any
+ * (cli/plan_facts.h); here they are added up in the order in which the manager loads them. Any
  * thread. */
 #ifndef ASHLEY_RESIDENCY_PLAN_H
 #define ASHLEY_RESIDENCY_PLAN_H
@@ -34,8 +34,7 @@ const char *ash_plan_verdict_name(ash_plan_verdict v);
 typedef struct ash_plan_facts {
     bool absent, refused, no_access; /* then nothing else counts */
     bool needs_consent;   /* and has none; counts only if something has to be fetched */
-    bool pin;             /* stays: nothing later may take its place */
-    bool required;        /* goes after those that are not, if one has to */
+    bool pin, required;   /* as the manager is told: required ones come first */
     uint64_t fetch_bytes; /* to be fetched; 0: all is here; may be unknown */
     uint64_t fixed_bytes; /* weights, scratch and draft model; may be unknown */
     uint64_t kv_bytes;    /* the usual KV pool, */
@@ -61,8 +60,6 @@ typedef struct ash_plan_entry {
     uint64_t peak_bytes;     /* of it alone, while it loads; may be unknown */
     uint64_t short_bytes;    /* what is missing, of memory or disk, where it does not fit */
     double fetch_seconds, load_seconds; /* negative: not known */
-    uint32_t evicts[ASH_PLAN_MAX];      /* entries that go before it loads, in that order */
-    uint32_t n_evicts;
 } ash_plan_entry;
 
 typedef struct ash_plan_total {
@@ -74,12 +71,12 @@ typedef struct ash_plan_total {
     bool fits;               /* no entry is ASH_PLAN_NO_MEMORY or ASH_PLAN_NO_DISK */
 } ash_plan_total;
 
-/* Plans facts[0..n), n at most ASH_PLAN_MAX, in that order: out[n] and *total are the caller's.
+/* Plans facts[0..n), n at most ASH_PLAN_MAX, required ones first, else in that order: out[n] and *total are the caller's.
  *
  * An entry that does not fit, waits for consent, or cannot be used takes nothing. Disk is admitted over all
- * fetches together. Memory: with the usual KV pool if a sixteenth stays free, with a smaller one else; if
- * even the smallest does not fit, earlier entries that are not pinned go, those that are not required
- * first, then in the list's order, and none of them if that would not be enough. */
+ * fetches together. Memory: all are preloads, and a preload has the room that those before it leave
+ * (ash_policy_room): none of them goes for it. With the usual KV pool if a sixteenth stays free, with a
+ * smaller one else. */
 void ash_plan_make(const ash_plan_machine *m, const ash_plan_facts *facts, size_t n, ash_plan_entry *out,
                    ash_plan_total *total);
 

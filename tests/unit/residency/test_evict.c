@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "fake_machine.h"
 #include "residency/manager.h"
+#include "residency/plan.h"
 #include "waited.h"
 
 /* ---- the pretended engine ---- */
@@ -265,6 +266,41 @@ static void test_a_preload_evicts_no_preload(void **state)
     ash_manager_close(m);
 }
 
+/* What `ashley plan` says of a list, and what becomes of it. */
+static void test_the_plan_says_what_becomes_of_a_list(void **state)
+{
+    static const char *const lists[][3] = {{"50:a", "40:b", "10:c"},  {"60:a", "41:b", "10:c"},
+                                           {"60:a", "42:b", "30:c"}, {"101:a", "50:b", "51:c"},
+                                           {"102:a", "60:b", "60:c"}};
+    size_t refused = 0;
+    for (size_t k = 0; k < sizeof lists / sizeof *lists; k++) {
+        ash_model_spec specs[3];
+        ash_plan_facts facts[3];
+        ash_plan_entry said[3];
+        ash_plan_total total;
+        for (size_t i = 0; i < 3; i++) {
+            static const char *const ids[] = {"a", "b", "c"};
+            specs[i] = (ash_model_spec)PRELOAD(ids[i], lists[k][i]);
+            specs[i].required = k % 2 || i; /* these are loaded first */
+            facts[i] = (ash_plan_facts){.required = specs[i].required,
+                                        .fixed_bytes = strtoull(lists[k][i], NULL, 10) - 2,
+                                        .kv_bytes = 2,
+                                        .kv_least = 1};
+        }
+        ash_plan_machine room = {.memory = 100};
+        ash_plan_make(&room, facts, 3, said, &total);
+        ash_manager *m = open_manager(specs, 3, 100);
+        for (size_t i = 0; i < 3; i++) {
+            bool fits = said[i].verdict == ASH_PLAN_READY;
+            until_state(m, specs[i].id, fits ? ASH_MODEL_LOADED : ASH_MODEL_FAILED);
+            if (!fits) expect_text(m, specs[i].id, "error", "code", "does_not_fit");
+            refused += !fits;
+        }
+        ash_manager_close(m);
+    }
+    assert_int_equal(refused, 6);
+}
+
 static void test_pressure_evicts_what_is_idle(void **state)
 {
     ash_model_spec specs[] = {DEMAND("a", "60:a"), DEMAND("b", "30:b"), DEMAND("c", "10:c")};
@@ -362,6 +398,7 @@ int main(void)
         TEST(test_a_small_one_need_not_wait_behind_a_large_one),
         TEST(test_an_evicted_preload_comes_back),
         TEST(test_a_preload_evicts_no_preload),
+        TEST(test_the_plan_says_what_becomes_of_a_list),
         TEST(test_pressure_evicts_what_is_idle),
         TEST(test_a_failed_load_is_not_tried_at_every_request),
         TEST(test_the_pool_shrinks_before_a_request_waits),
