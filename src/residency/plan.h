@@ -71,7 +71,8 @@ typedef struct ash_plan_total {
     bool fits;               /* no entry is ASH_PLAN_NO_MEMORY or ASH_PLAN_NO_DISK */
 } ash_plan_total;
 
-/* Plans facts[0..n), n at most ASH_PLAN_MAX, required ones first, else in that order: out[n] and *total are the caller's.
+/* Plans facts[0..n), n at most ASH_PLAN_MAX, required ones first, else in that order: out[n] and *total are
+ * the caller's.
  *
  * An entry that does not fit, waits for consent, or cannot be used takes nothing. Disk is admitted over all
  * fetches together. Memory: all are preloads, and a preload has the room that those before it leave
