@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "cli/draft.h"
 #include "cli/engine_open.h"
+#include "cli/fetch.h"
 #include "cli/notify.h"
 #include "cli/report.h"
 #include "cli/term.h"
@@ -79,6 +80,14 @@ static void set_preload(ash_model_spec *spec, const ash_preload *p)
     if (p->has_keep_alive) spec->keep_alive_ms = p->keep_alive_ms;
 }
 
+/* Whether the server fetches what is not here: from a repository, with consent where it is needed. */
+static bool may_fetch(const ash_config *c, const ash_catalogue_entry *e,
+                      const ash_catalogue_place *place)
+{
+    return !place->path && e->repo && !e->bad && !c->hf_hub_offline &&
+           !strcmp(place->code, "not_downloaded");
+}
+
 /* One spec from a catalogue entry, or, e NULL, from a name that nothing knows. */
 static int add_spec(serving *s, const ash_catalogue_entry *e, const ash_preload *p,
                     const ash_err *unknown)
@@ -114,6 +123,7 @@ static int add_spec(serving *s, const ash_catalogue_entry *e, const ash_preload 
     s->paths[i] = place.path;
     spec->path = place.path;
     spec->absent_code = place.code;
+    spec->fetch = may_fetch(s->config, e, &place);
     spec->template_text = e->template_text;
     spec->repo = e->repo;
     spec->format = e->format;
@@ -261,6 +271,8 @@ static int open_all(serving *s, ash_err *err)
     ash_manager_opts mo = ash_cli_manager_opts(c);
     mo.specs = s->specs;
     mo.n_specs = s->n_specs;
+    mo.fetch = ash_cli_fetch;
+    mo.fetch_user = s->cli;
     rc = ash_manager_open(&mo, &s->manager, err);
     rc = rc ? rc : ash_local_open(s->manager, &s->local, err);
     rc = rc ? rc : open_upstream(s, err);

@@ -63,10 +63,15 @@ static bool may_pass(int code)
            code == ASH_ETIMEDOUT;
 }
 
-static bool retries(const ash_entry *e)
+static bool retries(const ash_manager *m, const ash_entry *e)
 {
-    return e->spec.preload && e->spec.path && e->state == ASH_MODEL_FAILED && !e->queued &&
-           may_pass(e->error.code);
+    return e->spec.preload && e->state == ASH_MODEL_FAILED && !e->queued && may_pass(e->error.code) &&
+           ash_entry_can_load(m, e);
+}
+
+static bool under_way(const ash_entry *e)
+{
+    return e->state == ASH_MODEL_LOADING || e->state == ASH_MODEL_DOWNLOADING;
 }
 
 /* Queues preloads whose pause after a failure is over, and those that were evicted and have room
@@ -75,7 +80,7 @@ static void bring_back(ash_manager *m, int64_t now)
 {
     for (size_t i = 0; i < m->n; i++) {
         ash_entry *e = &m->entries[i];
-        if (retries(e) && now >= e->retry_ns) ash_entry_queue(m, e, false);
+        if (retries(m, e) && now >= e->retry_ns) ash_entry_queue(m, e, false);
         if (!e->comes_back || e->queued || e->closing || e->state != ASH_MODEL_UNLOADED) continue;
         ash_policy_decision d = ash_admission_ask(m, e, false, m->keeper_list);
         if (d.verdict != ASH_POLICY_ADMIT) continue;
@@ -97,11 +102,11 @@ static int64_t next_deadline(const ash_manager *m, int64_t now)
         if (w->deadline_ns) at = least(at, w->deadline_ns);
     for (size_t i = 0; i < m->n; i++) {
         const ash_entry *e = &m->entries[i];
-        if (e->state == ASH_MODEL_LOADING) at = least(at, now + TICK_NS);
+        if (under_way(e)) at = least(at, now + TICK_NS);
         if (e->charge) at = least(at, now + SECOND); /* pressure */
         if (e->comes_back && !e->queued && e->state == ASH_MODEL_UNLOADED)
             at = least(at, now + 5 * SECOND);
-        if (retries(e)) at = least(at, e->retry_ns);
+        if (retries(m, e)) at = least(at, e->retry_ns);
         if (e->state == ASH_MODEL_LOADED && !e->leases && !e->spec.pin &&
             e->spec.keep_alive_ms >= 0)
             at = least(at, e->last_use_ns + e->spec.keep_alive_ms * 1000000);
@@ -115,7 +120,7 @@ static void tell_listener(ash_manager *m, int64_t now)
 {
     for (size_t i = 0; i < m->n && !m->stopping; i++) {
         ash_entry *e = &m->entries[i];
-        if (e->state == ASH_MODEL_LOADING && ash_entry_sample(e, now)) {
+        if (under_way(e) && ash_entry_sample(e, now)) {
             e->dirty = true;
             atomic_fetch_add(&m->version, 1);
         }

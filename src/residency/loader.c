@@ -180,7 +180,7 @@ static void loaded(ash_manager *m, ash_entry *e, ash_engine *engine, const char 
     e->engine = engine;
     e->state = ASH_MODEL_LOADED;
     e->failures = 0;
-    e->comes_back = false;
+    e->comes_back = e->fetched = false;
     e->last_use_ns = e->loaded_ns = now;
     e->boot_state = 1;
     ash_info("residency", "%s is ready after %.0f ms (%.1f MB with a full KV cache)%s", e->spec.id,
@@ -188,15 +188,15 @@ static void loaded(ash_manager *m, ash_entry *e, ash_engine *engine, const char 
              info->warmed ? "" : ", warmed by the request that waits");
 }
 
-/* Takes the result of a load into the entry. Waiters to answer go to *done. */
-static void finish(ash_manager *m, ash_entry *e, const ash_err *err, ash_waiter **done)
+void ash_entry_finish(ash_manager *m, ash_entry *e, const ash_err *err, ash_waiter **done)
 {
     if (err->code) {
         e->charge = 0;
+        e->fetched = false;
         if (err->code == ASH_ECANCELED) {
             e->state = ASH_MODEL_UNLOADED;
             e->boot_state = -1;
-            ash_info("residency", "loading %s was cancelled", e->spec.id);
+            ash_info("residency", "%s was cancelled", e->spec.id);
         } else {
             e->error = *err;
             ash_entry_fail(m, e);
@@ -247,7 +247,7 @@ static void load(ash_manager *m, ash_entry *e, ash_engine_opts *o, const char *d
         loaded(m, e, engine, draft_refused, grown);
         row = row_of(e, info, grown);
     }
-    finish(m, e, &err, &done);
+    ash_entry_finish(m, e, &err, &done);
     pthread_mutex_unlock(&m->mutex);
     ash_waiters_answer(done);
     if (!rc) ash_measure_put(m, e, &row);
@@ -256,13 +256,13 @@ static void load(ash_manager *m, ash_entry *e, ash_engine_opts *o, const char *d
 
 /* ---- whose turn it is ---- */
 
-/* The queued entry after `seq` in order. */
+/* The queued entry after `seq` in order, of those that are here. */
 static ash_entry *next_queued(ash_manager *m, uint64_t seq)
 {
     ash_entry *best = NULL;
     for (size_t i = 0; i < m->n; i++) {
         ash_entry *e = &m->entries[i];
-        if (e->queued && !e->closing && e->queue_seq >= seq &&
+        if (e->queued && e->spec.path && !e->closing && e->queue_seq >= seq &&
             (!best || e->queue_seq < best->queue_seq))
             best = e;
     }
@@ -274,7 +274,7 @@ static void refuse(ash_manager *m, ash_entry *e, const ash_err *why)
     ash_waiter *done = NULL;
     e->queued = false;
     e->waits = NULL;
-    finish(m, e, why, &done);
+    ash_entry_finish(m, e, why, &done);
     pthread_mutex_unlock(&m->mutex);
     ash_waiters_answer(done);
     pthread_mutex_lock(&m->mutex);

@@ -1,10 +1,11 @@
 /* Owns which models are in memory: their states, who waits for whom, and what others may ask.
  * Refuses ids that nobody knows.
  *
- * Two threads do the work: the loader (loader.c) takes queued loads in order, makes room and runs
- * ash_engine_open; the keeper (keeper.c) ends waits that are out of time, closes engines (release
- * may run on an engine's own thread, which cannot join itself), unloads what was idle for its
- * keep-alive, follows the pressure on memory, brings back what had to go, and tells the listener.
+ * Three threads do the work: the loader (loader.c) takes queued loads in order, makes room and runs
+ * ash_engine_open; the fetcher (fetcher.c) takes those whose files are not here; the keeper (keeper.c)
+ * ends waits that are out of time, closes engines (release may run on an engine's own thread, which
+ * cannot join itself), unloads what was idle for its keep-alive, follows the pressure on memory, brings
+ * back what had to go, and tells the listener.
  * Callbacks are always called without the lock. */
 #include "residency/manager.h"
 
@@ -41,11 +42,21 @@ void ash_loader_wake(ash_manager *m)
 {
     m->wakes++;
     pthread_cond_signal(&m->load_cond);
+    pthread_cond_signal(&m->fetch_cond);
+}
+
+bool ash_entry_can_load(const ash_manager *m, const ash_entry *e)
+{
+    return e->spec.path || (e->spec.fetch && m->fetch);
 }
 
 void ash_entry_queue(ash_manager *m, ash_entry *e, bool demand)
 {
     if (e->state == ASH_MODEL_LOADING || e->state == ASH_MODEL_LOADED) return;
+    if (e->state == ASH_MODEL_DOWNLOADING) {
+        e->demand |= demand;
+        return;
+    }
     if (e->queued && demand &&
         !e->demand) { /* someone waits now: before those that nobody waits for */
         e->demand = true;
@@ -86,12 +97,35 @@ void ash_entry_closed(ash_manager *m, ash_entry *e)
     ash_loader_wake(m);
 }
 
-static void explain_failure(ash_entry *e)
+typedef struct reason {
+    int code;
+    const char *name, *hint;
+} reason;
+
+/* Of a fetch that failed. */
+static void explain_fetch(ash_entry *e)
 {
-    static const struct {
-        int code;
-        const char *name, *hint;
-    } table[] = {
+    static const reason table[] = {
+        {ASH_EAUTH, "gated",
+         "accept its terms at the hub, and set HF_TOKEN to a token that may read it"},
+        {ASH_ENOENT, "not_downloaded", "correct the repository, revision or files in the catalogue"},
+        {ASH_ENET, "network", "see the message; what was fetched stays, and a retry goes on there"},
+        {ASH_ENOSPC, "does_not_fit_disk",
+         "make room (`ashley list --disk`, `ashley rm MODEL`), then retry"},
+        {ASH_EFORMAT, "corrupt_download", "see the message; what is wrong was not kept"},
+    };
+    e->error_code = "fetch_failed";
+    e->error_hint = "see the message, then retry";
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        if (table[i].code == e->error.code) {
+            e->error_code = table[i].name;
+            e->error_hint = table[i].hint;
+        }
+}
+
+static void explain_load(ash_entry *e)
+{
+    static const reason table[] = {
         {ASH_ENOENT, "file_missing", "put the file there, then retry"},
         {ASH_EFORMAT, "corrupt_file", "fetch the file again"},
         {ASH_EUNSUPPORTED, "unsupported_format", "choose another file of this model"},
@@ -118,7 +152,10 @@ void ash_entry_fail(ash_manager *m, ash_entry *e)
     e->retry_ns = ash_clock_ns() + (pause < MOST_RETRY_NS ? pause : MOST_RETRY_NS);
     e->failures++;
     e->boot_state = -1;
-    explain_failure(e);
+    if (e->spec.path)
+        explain_load(e);
+    else
+        explain_fetch(e);
     ash_error("residency", "%s failed: %s", e->spec.id, e->error.msg);
 }
 
@@ -132,11 +169,11 @@ void ash_boot_note(ash_manager *m)
 
 /* ---- open and close ---- */
 
-/* An entry without a checkpoint on this machine is failed from the start, with its reason. */
-static void init_state(ash_entry *e)
+/* An entry that is neither here nor can be fetched is failed from the start, with its reason. */
+static void init_state(const ash_manager *m, ash_entry *e)
 {
     e->error = ASH_ERR_INIT;
-    if (e->spec.path) return;
+    if (ash_entry_can_load(m, e)) return;
     e->state = ASH_MODEL_FAILED;
     ash_err_set(&e->error, ASH_ENOENT, "%s",
                 e->spec.absent_reason ? e->spec.absent_reason : "not on this machine");
@@ -156,6 +193,7 @@ int ash_manager_open(const ash_manager_opts *opts, ash_manager **out, ash_err *e
     pthread_mutex_init(&m->mutex, NULL);
     pthread_cond_init(&m->load_cond, &attr);
     pthread_cond_init(&m->keep_cond, &attr);
+    pthread_cond_init(&m->fetch_cond, &attr);
     pthread_condattr_destroy(&attr);
     m->cpu = opts->cpu;
     m->prediction = opts->prediction;
@@ -166,6 +204,8 @@ int ash_manager_open(const ash_manager_opts *opts, ash_manager **out, ash_err *e
     m->memory_root = opts->memory_root ? strdup(opts->memory_root) : NULL;
     if (opts->state_dir && ash_ledger_open(opts->state_dir, &m->ledger, NULL)) m->ledger = NULL;
     m->ready_policy = opts->ready_policy;
+    m->fetch = opts->fetch;
+    m->fetch_user = opts->fetch_user;
     m->opened_at = ash_clock_wall();
     m->opened_ns = ash_clock_ns();
     m->next_ticket = 1;
@@ -180,7 +220,7 @@ int ash_manager_open(const ash_manager_opts *opts, ash_manager **out, ash_err *e
             ash_manager_close(m);
             return ash_err_nomem(err, "residency");
         }
-        init_state(&m->entries[i]);
+        init_state(m, &m->entries[i]);
     }
     if (!m->entries || !m->figures || !m->list || !m->keeper_list ||
         (opts->state_dir && !m->state_dir) || (opts->memory_root && !m->memory_root)) {
@@ -192,6 +232,26 @@ int ash_manager_open(const ash_manager_opts *opts, ash_manager **out, ash_err *e
     return 0;
 }
 
+/* The threads that run, in the order of ash_manager_start. */
+static void join(ash_manager *m, int n)
+{
+    const pthread_t threads[] = {m->loader, m->fetcher, m->keeper};
+    for (int i = 0; i < n; i++) pthread_join(threads[i], NULL);
+}
+
+/* One of the threads cannot be had: the n before it end. */
+static int give_up(ash_manager *m, int n, ash_err *err)
+{
+    pthread_mutex_lock(&m->mutex);
+    m->stopping = true;
+    for (size_t i = 0; i < m->n; i++) atomic_store(&m->entries[i].cancel, true);
+    pthread_cond_broadcast(&m->load_cond);
+    pthread_cond_broadcast(&m->fetch_cond);
+    pthread_mutex_unlock(&m->mutex);
+    join(m, n);
+    return ash_err_nomem(err, "the manager's threads");
+}
+
 int ash_manager_start(ash_manager *m, ash_err *err)
 {
     pthread_mutex_lock(&m->mutex);
@@ -200,22 +260,15 @@ int ash_manager_start(ash_manager *m, ash_err *err)
         for (size_t i = 0; i < m->n; i++) {
             ash_entry *e = &m->entries[i];
             if (!e->spec.preload || e->spec.required != required) continue;
-            if (e->spec.path)
+            if (ash_entry_can_load(m, e))
                 ash_entry_queue(m, e, false);
             else
                 ash_error("residency", "%s cannot be preloaded: %s", e->spec.id, e->error.msg);
         }
     pthread_mutex_unlock(&m->mutex);
-    if (pthread_create(&m->loader, NULL, ash_loader_main, m))
-        return ash_err_nomem(err, "the loader thread");
-    if (pthread_create(&m->keeper, NULL, ash_keeper_main, m)) {
-        pthread_mutex_lock(&m->mutex);
-        m->stopping = true;
-        pthread_cond_broadcast(&m->load_cond);
-        pthread_mutex_unlock(&m->mutex);
-        pthread_join(m->loader, NULL);
-        return ash_err_nomem(err, "the keeper thread");
-    }
+    if (pthread_create(&m->loader, NULL, ash_loader_main, m)) return give_up(m, 0, err);
+    if (pthread_create(&m->fetcher, NULL, ash_fetcher_main, m)) return give_up(m, 1, err);
+    if (pthread_create(&m->keeper, NULL, ash_keeper_main, m)) return give_up(m, 2, err);
     m->started = true;
     return 0;
 }
@@ -235,13 +288,11 @@ void ash_manager_close(ash_manager *m)
     ash_waiters_take(m, everyone, NULL, &left);
     pthread_cond_broadcast(&m->load_cond);
     pthread_cond_broadcast(&m->keep_cond);
+    pthread_cond_broadcast(&m->fetch_cond);
     pthread_mutex_unlock(&m->mutex);
     ash_waiters_fail(left, ASH_ECANCELED, "the server is shutting down");
     ash_waiters_answer(left);
-    if (m->started) {
-        pthread_join(m->loader, NULL);
-        pthread_join(m->keeper, NULL);
-    }
+    if (m->started) join(m, 3);
     for (size_t i = 0; i < m->n; i++) {
         ash_engine_close(m->entries[i].engine);
         ash_spec_free(&m->entries[i].spec);
@@ -255,6 +306,7 @@ void ash_manager_close(ash_manager *m)
     ash_ledger_close(m->ledger);
     pthread_cond_destroy(&m->load_cond);
     pthread_cond_destroy(&m->keep_cond);
+    pthread_cond_destroy(&m->fetch_cond);
     pthread_mutex_destroy(&m->mutex);
     free(m);
 }
@@ -281,9 +333,10 @@ ash_model_state ash_manager_state(const ash_manager *m, const char *id)
     ash_manager *w = (ash_manager *)m; /* the lock is not part of the state */
     pthread_mutex_lock(&w->mutex);
     ash_entry *e = ash_entry_find(m, id);
-    ash_model_state s = !e                                          ? ASH_MODEL_FAILED
-                        : e->queued && e->state != ASH_MODEL_LOADED ? ASH_MODEL_LOADING
-                                                                    : e->state;
+    ash_model_state s = !e                                           ? ASH_MODEL_FAILED
+                        : !e->queued || e->state == ASH_MODEL_LOADED ? e->state
+                        : e->spec.path                               ? ASH_MODEL_LOADING
+                                                                     : ASH_MODEL_DOWNLOADING;
     pthread_mutex_unlock(&w->mutex);
     return s;
 }
@@ -295,10 +348,11 @@ static int unknown(const char *id, ash_err *err)
 
 /* Why a failed entry is not tried again now; 0 if it may be. Whether there is room can have
  * changed, and costs little to ask. */
-static int still_failed(const ash_entry *e, ash_err *err)
+static int still_failed(const ash_manager *m, const ash_entry *e, ash_err *err)
 {
     if (e->state != ASH_MODEL_FAILED || e->queued) return 0;
-    bool again = e->spec.path && (e->error.code == ASH_ENOSPC || ash_clock_ns() >= e->retry_ns);
+    bool room = e->spec.path && e->error.code == ASH_ENOSPC;
+    bool again = ash_entry_can_load(m, e) && (room || ash_clock_ns() >= e->retry_ns);
     return again ? 0 : ash_err_set(err, e->error.code, "%s", e->error.msg);
 }
 
@@ -311,7 +365,7 @@ int ash_manager_acquire(ash_manager *m, const char *id, int64_t load_ms, ash_lea
     ash_entry *e = ash_entry_find(m, id);
     int rc = !e            ? unknown(id, err)
              : m->stopping ? ash_err_set(err, ASH_ECANCELED, "the server is shutting down")
-                           : still_failed(e, err);
+                           : still_failed(m, e, err);
     ash_engine *engine = NULL;
     if (!rc) {
         *ticket = m->next_ticket++;
@@ -370,7 +424,7 @@ int ash_manager_load(ash_manager *m, const char *id, ash_err *err)
     pthread_mutex_lock(&m->mutex);
     ash_entry *e = ash_entry_find(m, id);
     int rc = e ? 0 : unknown(id, err);
-    if (!rc && !e->spec.path) rc = ash_err_set(err, e->error.code, "%s", e->error.msg);
+    if (!rc && !ash_entry_can_load(m, e)) rc = ash_err_set(err, e->error.code, "%s", e->error.msg);
     if (!rc) {
         e->unload_pending = false;
         ash_entry_queue(m, e, true);
@@ -388,7 +442,8 @@ int ash_manager_unload(ash_manager *m, const char *id, ash_err *err)
     if (!rc && e->state == ASH_MODEL_LOADED) {
         e->unload_pending = true;
         ash_entry_changed(m, e);
-    } else if (!rc && (e->queued || e->state == ASH_MODEL_LOADING)) {
+    } else if (!rc && (e->queued || e->state == ASH_MODEL_LOADING ||
+                       e->state == ASH_MODEL_DOWNLOADING)) {
         rc = ash_err_set(err, ASH_EINVAL, "'%s' is loading; cancel it instead", id);
     }
     pthread_mutex_unlock(&m->mutex);
@@ -401,11 +456,11 @@ int ash_manager_cancel(ash_manager *m, const char *id, ash_err *err)
     pthread_mutex_lock(&m->mutex);
     ash_entry *e = ash_entry_find(m, id);
     int rc = e ? 0 : unknown(id, err);
-    if (!rc && e->state == ASH_MODEL_LOADING) {
+    if (!rc && (e->state == ASH_MODEL_LOADING || e->state == ASH_MODEL_DOWNLOADING)) {
         atomic_store(&e->cancel, true);
     } else if (!rc && e->queued) {
         e->queued = false;
-        e->comes_back = false;
+        e->comes_back = e->fetched = false;
         e->waits = NULL;
         e->boot_state = -1;
         ash_waiters_take(m, ash_waiter_of, e, &done);

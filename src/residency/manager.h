@@ -5,14 +5,17 @@
  * goes on when they leave), and lends engines. All models together stay within a budget of bytes: who goes
  * for whom, who waits and who is refused is residency/policy.h. A preload that had to go comes back when
  * there is room; a failed one is tried again, after 10 s and then twice as long each time, at most 10 min,
- * where trying again can help (memory, disk, network). Any thread may call any function; callbacks come on
- * the manager's or the caller's thread, never with its lock held, and must be quick. */
+ * where trying again can help (memory, disk, network). A model that is not on this machine is fetched first,
+ * where the caller says how: on a thread of its own, one at a time, while others load. Any thread may call
+ * any function; callbacks come on the manager's or the caller's thread, never with its lock held, and must
+ * be quick. */
 #ifndef ASHLEY_RESIDENCY_MANAGER_H
 #define ASHLEY_RESIDENCY_MANAGER_H
 
 #include "base/json.h"
 #include "base/policy.h"
 #include "engine/engine.h"
+#include "hub/hub.h"
 
 typedef struct ash_manager ash_manager;
 
@@ -36,6 +39,7 @@ typedef struct ash_model_spec {
     const char
         *absent_code; /* path NULL: "not_downloaded", "unsupported_format", "consent_needed" */
     const char *absent_hint;                                  /* path NULL: what to do, or NULL */
+    bool fetch; /* path NULL: opts.fetch can bring it, and may */
     const char *template_text;                                /* override or NULL */
     const char *repo, *format, *size, *description, *warning; /* shown, may be NULL */
     uint32_t ctx;                                             /* 0 = the model's own */
@@ -59,6 +63,11 @@ typedef struct ash_manager_opts {
     uint64_t memory_budget;  /* bytes for all models together (residency/budget.h); 0: left to the machine */
     const char *memory_root; /* as in ash_memory_read; NULL: this machine's; copied */
     ash_ready ready_policy; /* when ash_manager_ready says true */
+    /* Brings the model of a spec with `fetch`: *path is where it is, to be freed. Blocks the fetching
+     * thread; must heed the watch's cancel within a second. Errors as in ash_hub_fetch. NULL: nothing is
+     * fetched. */
+    int (*fetch)(void *user, const char *id, const ash_hub_watch *watch, char **path, ash_err *err);
+    void *fetch_user;
 } ash_manager_opts;
 
 int ash_manager_open(const ash_manager_opts *opts, ash_manager **out, ash_err *err) ASH_MUST_CHECK;
@@ -87,7 +96,8 @@ void ash_manager_release(ash_manager *m, ash_engine *e);
  * its last lease ends; new requests load it again. */
 int ash_manager_load(ash_manager *m, const char *id, ash_err *err) ASH_MUST_CHECK;
 int ash_manager_unload(ash_manager *m, const char *id, ash_err *err) ASH_MUST_CHECK;
-/* Ends a running load (state becomes unloaded) in under a second. */
+/* Ends a running load or fetch (state becomes unloaded) in under a second; what is proved of a fetch
+ * stays. */
 int ash_manager_cancel(ash_manager *m, const char *id, ash_err *err) ASH_MUST_CHECK;
 
 /* The progress object of one model (new reference, NULL without memory or for an unknown id) and of

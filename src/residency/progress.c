@@ -12,6 +12,9 @@ const char *const ash_stage_names[ASH_N_STAGES] = {"fetch", "verify", "map",
 /* Share of a load's time each stage usually takes; fetch has no share when the file is there. */
 static const double stage_share[ASH_N_STAGES] = {0.0, 0.02, 0.02, 0.76, 0.10, 0.10};
 
+/* Of a load that begins with a fetch; the other stages share the rest. */
+static const double FETCH_SHARE = 0.8;
+
 static const double STALL_SECONDS = 5.0; /* without bytes, then the speed is 0 */
 
 static const char *const state_names[] = {"unloaded", "downloading", "downloaded", "loading",
@@ -22,9 +25,9 @@ const char *ash_model_state_name(ash_model_state s)
     return state_names[s];
 }
 
-void ash_entry_begin_load(ash_entry *e)
+static void begin(ash_entry *e, int stage)
 {
-    atomic_store(&e->progress.stage, 1);
+    atomic_store(&e->progress.stage, stage);
     atomic_store(&e->progress.done, 0);
     atomic_store(&e->progress.total, 0);
     atomic_store(&e->progress.bytes_done, 0);
@@ -32,8 +35,31 @@ void ash_entry_begin_load(ash_entry *e)
     e->started_at = ash_clock_wall();
     e->load_begin_ns = e->last_bytes_ns = ash_clock_ns();
     e->last_bytes = 0;
-    e->rate = e->stalled_since = e->shown_progress = 0.0;
+    e->rate = e->stalled_since = 0.0;
+    e->shown_progress = e->fetched ? FETCH_SHARE : 0.0;
     memset(e->stage_ms, 0, sizeof e->stage_ms);
+}
+
+void ash_entry_begin_load(ash_entry *e)
+{
+    begin(e, 1);
+}
+
+void ash_entry_begin_fetch(ash_entry *e)
+{
+    e->fetched = false;
+    atomic_store(&e->progress.fetch_rate, 0);
+    begin(e, 0);
+}
+
+void ash_entry_fetch_progress(void *entry, const ash_hub_progress *p)
+{
+    ash_entry *e = entry;
+    uint64_t before = atomic_load(&e->progress.bytes_done);
+    atomic_store(&e->progress.bytes_total, p->bytes_total);
+    if (p->bytes_done > before) atomic_store(&e->progress.bytes_done, p->bytes_done);
+    atomic_store(&e->progress.fetch_rate, p->bytes_per_second);
+    if (p->stage == ASH_HUB_VERIFYING) atomic_store(&e->progress.stage, 1);
 }
 
 void ash_entry_progress(void *entry, ash_load_stage stage, uint64_t done, uint64_t total)
@@ -56,11 +82,17 @@ void ash_entry_progress(void *entry, ash_load_stage stage, uint64_t done, uint64
 
 static double overall(ash_entry *e)
 {
+    if (e->state == ASH_MODEL_DOWNLOADING) {
+        double all = (double)atomic_load(&e->progress.bytes_total);
+        double got = (double)atomic_load(&e->progress.bytes_done);
+        return all > 0.0 ? FETCH_SHARE * fmin(got / all, 1.0) : 0.0;
+    }
     int stage = atomic_load(&e->progress.stage);
     double total = (double)atomic_load(&e->progress.total), sum = 0.0;
     double part = total > 0.0 ? (double)atomic_load(&e->progress.done) / total : 0.0;
     for (int i = 0; i < stage; i++) sum += stage_share[i];
     sum += stage_share[stage] * fmin(part, 1.0);
+    if (e->fetched) sum = FETCH_SHARE + (1.0 - FETCH_SHARE) * sum;
     return fmin(sum, 0.999);
 }
 
@@ -79,26 +111,28 @@ bool ash_entry_sample(ash_entry *e, int64_t now_ns)
         e->rate = 0.0;
         if (!stalled) e->stalled_since = ash_clock_wall() - elapsed;
     }
+    if (e->state == ASH_MODEL_DOWNLOADING && !(e->stalled_since > 0.0))
+        e->rate = (double)atomic_load(&e->progress.fetch_rate);
     e->shown_progress = fmax(e->shown_progress, overall(e));
     return e->shown_progress != before || stalled != (e->stalled_since > 0.0);
 }
 
-static json_t *stages_json(void)
+static json_t *stages_json(bool fetched)
 {
     json_t *a = json_array();
-    for (int i = 1; i < ASH_N_STAGES; i++)
+    for (int i = fetched ? 0 : 1; i < ASH_N_STAGES; i++)
         json_array_append_new(a, json_string(ash_stage_names[i]));
     return a;
 }
 
-static json_t *can_json(const ash_entry *e)
+static json_t *can_json(const ash_manager *m, const ash_entry *e)
 {
     json_t *a = json_array();
-    if (e->queued || e->state == ASH_MODEL_LOADING)
+    if (e->queued || e->state == ASH_MODEL_LOADING || e->state == ASH_MODEL_DOWNLOADING)
         json_array_append_new(a, json_string("cancel"));
     else if (e->state == ASH_MODEL_LOADED)
         json_array_append_new(a, json_string("unload"));
-    else if (e->spec.path)
+    else if (ash_entry_can_load(m, e))
         json_array_append_new(a, json_string(e->state == ASH_MODEL_FAILED ? "retry" : "load"));
     return a;
 }
@@ -122,9 +156,10 @@ static json_t *queue_position(const ash_manager *m, const ash_entry *e)
 /* Seconds left by the measured rate, for the bytes that are still to be read. */
 static void add_eta(json_t *o, const ash_entry *e, uint64_t done, uint64_t total)
 {
-    bool known = e->state == ASH_MODEL_LOADING && e->rate > 0.0 && total > 0;
+    bool loading = e->state == ASH_MODEL_LOADING;
+    bool known = (loading || e->state == ASH_MODEL_DOWNLOADING) && e->rate > 0.0 && total > 0;
     double left = known ? (double)(total - (done < total ? done : total)) / e->rate : 0.0;
-    if (known && e->shown_progress > 0.05) /* what follows the reading, at its usual share */
+    if (known && loading && e->shown_progress > 0.05) /* what follows the reading, at its usual share */
         left += (1.0 - fmax(e->shown_progress, 0.8)) * (double)(ash_clock_ns() - e->load_begin_ns) *
                 1e-9 / e->shown_progress;
     json_object_set_new(o, "eta_seconds",
@@ -156,17 +191,22 @@ static json_t *memory_json(const ash_entry *e)
 
 json_t *ash_entry_json(const ash_manager *m, ash_entry *e)
 {
-    bool loading = e->state == ASH_MODEL_LOADING, loaded = e->state == ASH_MODEL_LOADED;
+    bool fetching = e->state == ASH_MODEL_DOWNLOADING, loaded = e->state == ASH_MODEL_LOADED;
+    bool loading = e->state == ASH_MODEL_LOADING || fetching;
+    bool to_fetch = fetching || e->fetched || !e->spec.path;
     uint64_t done = atomic_load(&e->progress.bytes_done);
     uint64_t total = atomic_load(&e->progress.bytes_total);
     json_t *o = json_object();
     if (!o) return NULL;
     if (loading) ash_entry_sample(e, ash_clock_ns());
     set_text(o, "model", e->spec.id);
-    set_text(o, "state", e->queued && !loading ? "loading" : ash_model_state_name(e->state));
+    set_text(o, "state",
+             !e->queued || loading ? ash_model_state_name(e->state)
+             : e->spec.path        ? "loading"
+                                   : "downloading");
     set_text(o, "stage", loading ? ash_stage_names[atomic_load(&e->progress.stage)] : NULL);
-    json_object_set_new(o, "stages", stages_json());
-    set_number(o, "progress", true, loaded ? 1.0 : loading ? e->shown_progress : 0.0);
+    json_object_set_new(o, "stages", stages_json(to_fetch));
+    set_number(o, "progress", true, loaded ? 1.0 : loading || e->fetched ? e->shown_progress : 0.0);
     json_object_set_new(o, "bytes_done", json_integer((json_int_t)done));
     json_object_set_new(o, "bytes_total", json_integer((json_int_t)total));
     set_number(o, "bytes_per_second", true, loading ? floor(e->rate) : 0.0);
@@ -175,7 +215,7 @@ json_t *ash_entry_json(const ash_manager *m, ash_entry *e)
     json_object_set_new(o, "queue_position", queue_position(m, e));
     set_number(o, "started_at", e->started_at > 0.0, e->started_at);
     json_object_set_new(o, "error", error_json(e));
-    json_object_set_new(o, "can", can_json(e));
+    json_object_set_new(o, "can", can_json(m, e));
     json_object_set_new(o, "required", json_boolean(e->spec.preload && e->spec.required));
     json_object_set_new(o, "preload", json_boolean(e->spec.preload));
     json_object_set_new(o, "pin", json_boolean(e->spec.pin));

@@ -16,7 +16,8 @@ enum { ASH_N_STAGES = 6 }; /* fetch verify map pack warm prefill, as interfaces 
 typedef struct ash_load_progress {
     atomic_int stage;                      /* index into the stage names */
     atomic_ullong done, total;             /* of the stage */
-    atomic_ullong bytes_done, bytes_total; /* source bytes read over the whole load */
+    atomic_ullong bytes_done, bytes_total; /* of the fetch; then source bytes read over the whole load */
+    atomic_ullong fetch_rate;              /* bytes per second, as the hub's client says */
 } ash_load_progress;
 
 typedef struct ash_entry {
@@ -29,6 +30,7 @@ typedef struct ash_entry {
     bool queued;         /* waits for the loader */
     bool demand;         /* of the queued load: somebody waits or asked for it */
     bool planned;        /* `plan` is of the queued load */
+    bool fetched;        /* the load follows a fetch, which has its share of the progress */
     bool unload_pending;
     bool closing;        /* its engine is being closed: the bytes are not free yet */
     bool draining;       /* LOADED: lends no more, another waits for the room */
@@ -85,7 +87,8 @@ enum { ASH_MAX_BOOT_STEPS = 32 };
 struct ash_manager {
     pthread_mutex_t mutex;
     pthread_cond_t load_cond, keep_cond; /* the loader, the keeper has something to look at */
-    pthread_t loader, keeper;
+    pthread_cond_t fetch_cond;           /* and the fetcher */
+    pthread_t loader, keeper, fetcher;
     bool started, stopping;
     ash_entry *entries;
     size_t n;
@@ -104,6 +107,8 @@ struct ash_manager {
     int64_t looked_ns, brought_ns; /* when the keeper looked at pressure, and for what may come back */
     uint64_t wakes;           /* counts what the loader was woken for */
     ash_ready ready_policy;
+    int (*fetch)(void *, const char *, const ash_hub_watch *, char **, ash_err *); /* or NULL */
+    void *fetch_user;
     ash_waiter *waiters;
     uint64_t next_ticket, next_seq;
     atomic_ullong version;
@@ -122,6 +127,8 @@ struct ash_manager {
 ash_entry *ash_entry_find(const ash_manager *m, const char *id);
 /* Watchers are told. */
 void ash_entry_changed(ash_manager *m, ash_entry *e);
+/* Whether a load can be tried: it is here, or can be fetched. */
+bool ash_entry_can_load(const ash_manager *m, const ash_entry *e);
 /* Queues a load, unless the model is there or on its way: on demand before those that nobody waits for. */
 void ash_entry_queue(ash_manager *m, ash_entry *e, bool demand);
 /* Takes the engine out of a loaded entry that nobody uses; the caller closes it without the lock, and then
@@ -170,8 +177,11 @@ void ash_measure_put(const ash_manager *m, const ash_entry *e, const ash_ledger_
  * KV pool is touched when it is used, so that it is not in it. */
 uint64_t ash_measure_grown(uint64_t before, uint64_t now, uint64_t weights, uint64_t others);
 
-/* ---- loader.c, keeper.c: the two threads ---- */
+/* ---- loader.c, keeper.c, fetcher.c: the threads ---- */
 void *ash_loader_main(void *manager);
+void *ash_fetcher_main(void *manager);
+/* Takes the result of a load or a failed fetch into the entry. Waiters to answer go to *done. */
+void ash_entry_finish(ash_manager *m, ash_entry *e, const ash_err *err, ash_waiter **done);
 void *ash_keeper_main(void *manager);
 
 /* ---- spec.c ---- */
@@ -183,6 +193,9 @@ json_t *ash_entry_json(const ash_manager *m, ash_entry *e);
 /* Takes the newest byte count into rate, stall and progress; true if what is shown changed. */
 bool ash_entry_sample(ash_entry *e, int64_t now_ns);
 void ash_entry_begin_load(ash_entry *e);
+void ash_entry_begin_fetch(ash_entry *e);
+/* As ash_entry_progress below, of a fetch: a progress callback of ash_hub_watch. */
+void ash_entry_fetch_progress(void *entry, const ash_hub_progress *p);
 /* Takes what the loading thread says into the entry's progress; without the lock. */
 void ash_entry_progress(void *entry, ash_load_stage stage, uint64_t done, uint64_t total);
 extern const char *const ash_stage_names[ASH_N_STAGES];

@@ -61,6 +61,7 @@ class Real(Server):
             "ASHLEY_STATE_DIR": os.path.join(self.home, "state"),
             "ASHLEY_PORT": "0",
             "DEFAULT_MODEL": MODEL,
+            "HF_HUB_OFFLINE": "1",  # "absent" stays so
         }
         # a busy machine is no failure
         base |= {f"ASHLEY_{name}_TIMEOUT": "5m" for name in ("QUEUE", "FIRST_TOKEN", "IDLE")}

@@ -1,0 +1,76 @@
+/* Owns the fetching thread: it brings, one after another, the models that loads are queued for and that are
+ * not on this machine, and hands them to the loader. A fetch goes on when those who wait leave. Lock rules:
+ * state.h. */
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "residency/state.h"
+
+/* The first in the queue's order, or NULL. */
+static ash_entry *next_absent(ash_manager *m)
+{
+    ash_entry *best = NULL;
+    for (size_t i = 0; i < m->n; i++) {
+        ash_entry *e = &m->entries[i];
+        if (e->queued && !e->spec.path && (!best || e->queue_seq < best->queue_seq)) best = e;
+    }
+    return best;
+}
+
+/* Its files are here: the load is queued as if they had always been. */
+static void fetched(ash_manager *m, ash_entry *e, char *path)
+{
+    e->spec.path = path;
+    e->state = ASH_MODEL_UNLOADED;
+    e->failures = 0;
+    ash_info("residency", "%s is fetched: %s", e->spec.id, path);
+    if (atomic_load(&e->cancel)) return;
+    e->fetched = true;
+    ash_entry_sample(e, e->last_bytes_ns);
+    ash_entry_queue(m, e, e->demand || ash_waiters_any(m, e));
+}
+
+/* The lock is held, but not while bytes come. */
+static void fetch(ash_manager *m, ash_entry *e)
+{
+    ash_err err = ASH_ERR_INIT;
+    ash_waiter *done = NULL;
+    char *path = NULL;
+    ash_hub_watch watch = {
+        .progress = ash_entry_fetch_progress, .user = e, .cancel = &e->cancel};
+    e->queued = false;
+    e->waits = NULL;
+    e->state = ASH_MODEL_DOWNLOADING;
+    ash_entry_begin_fetch(e);
+    ash_entry_changed(m, e);
+    pthread_mutex_unlock(&m->mutex);
+    ash_info("residency", "fetching %s", e->spec.id);
+    int rc = m->fetch(m->fetch_user, e->spec.id, &watch, &path, &err);
+    pthread_mutex_lock(&m->mutex);
+    if (rc && !err.code) ash_err_set(&err, rc, "%s", ash_err_name(rc));
+    if (err.code == ASH_ETIMEDOUT) err.code = ASH_ENET; /* to those who wait it means: it goes on */
+    if (!rc) {
+        err = ASH_ERR_INIT;
+        fetched(m, e, path);
+        if (atomic_load(&e->cancel)) ash_err_set(&err, ASH_ECANCELED, "the load was cancelled");
+    }
+    if (err.code) ash_entry_finish(m, e, &err, &done);
+    pthread_mutex_unlock(&m->mutex);
+    ash_waiters_answer(done);
+    pthread_mutex_lock(&m->mutex);
+}
+
+void *ash_fetcher_main(void *arg)
+{
+    ash_manager *m = arg;
+    pthread_mutex_lock(&m->mutex);
+    while (!m->stopping) {
+        ash_entry *e = next_absent(m);
+        if (e)
+            fetch(m, e);
+        else
+            pthread_cond_wait(&m->fetch_cond, &m->mutex);
+    }
+    pthread_mutex_unlock(&m->mutex);
+    return NULL;
+}

@@ -1,0 +1,120 @@
+"""`ashley serve` over the local hub: what it fetches by itself, at preload and on demand."""
+
+import contextlib
+import json
+import os
+import subprocess
+import threading
+import time
+
+import harness
+from harness import check, equal, error_of, test
+from server import File
+from world import ROOT, blobs, environment, fresh
+
+MODEL = os.path.join(ROOT, "models", "SmolLM2-135M-Instruct.Q4_1.gguf")
+
+
+def repository(hub, name="acme/small-GGUF"):
+    with open(MODEL, "rb") as f:
+        hub.repo(name).commit({"README.md": "# Small\n", "small.Q4_1.gguf": File("small", f.read(), "lfs")})
+
+
+@contextlib.contextmanager
+def serving(hub, cache, models=None, **env):
+    home = os.path.dirname(cache)
+    catalogue = os.path.join(home, "models.json")
+    with open(catalogue, "w", encoding="utf-8") as f:
+        entry = {"repo": "acme/small-GGUF", "format": "gguf", "size": "small", "description": "x",
+                 "context": 512}
+        json.dump(models or {"small": entry, "warned": entry | {"warning": "It is large."}}, f)
+    env = {"ASHLEY_MODELS_FILE": catalogue, "ASHLEY_PORT": "0", "DEFAULT_MODEL": "small",
+           "ASHLEY_STATE_DIR": os.path.join(home, "state")} | env
+    s = harness.Server(harness.ARGS.binary, "serve", cwd=home, env=environment(hub, cache, **env),
+                       stdin=subprocess.DEVNULL)
+    try:
+        yield s
+    finally:
+        s.stop()
+
+
+def until(what, value, seconds=60):
+    end = time.monotonic() + seconds
+    while (got := what()) != value and time.monotonic() < end:
+        time.sleep(0.02)
+    equal(got, value)
+
+
+def entry_of(s, model="small"):
+    return next(m for m in json.loads(s.get("/models").body)["data"] if m["id"] == model)["status"]
+
+
+def answers(s, model="small"):
+    r = s.chat(model=model, max_tokens=4)
+    equal(r.status, 200, r.body)
+    check(json.loads(r.body)["choices"][0]["message"]["content"], r.body)
+
+
+@test
+def a_preload_that_is_not_here_is_fetched_and_loaded():
+    with fresh() as (hub, cache):
+        repository(hub)
+        with serving(hub, cache, PRELOAD_MODELS="small,acme/small-GGUF:Q4_1") as s:
+            until(lambda: s.get("/readyz").status, 200)
+            answers(s)
+            answers(s, "acme/small-GGUF:Q4_1")
+        hub.forget()
+        with serving(hub, cache, PRELOAD_MODELS="small", HF_HUB_OFFLINE="1") as s:
+            until(lambda: s.get("/readyz").status, 200)
+        equal(hub.requests(), [], "requests for what is here")
+
+
+@test
+def the_first_request_fetches_and_its_progress_is_shown():
+    with fresh() as (hub, cache):
+        repository(hub)
+        hub.faults.add(side="cdn", rate=4_000_000)
+        with serving(hub, cache) as s:
+            equal(s.get("/readyz").status, 200)
+            equal((entry_of(s)["value"], hub.requests()), ("unloaded", []))
+            got = []
+            asked = [threading.Thread(target=lambda: got.append(s.chat(model="small"))) for _ in range(2)]
+            for t in asked:
+                t.start()
+            until(lambda: entry_of(s)["value"], "downloading")
+            # far enough for whole chunks on every connection
+            until(lambda: entry_of(s)["bytes_done"] > 48 << 20, True)
+            e = entry_of(s)
+            equal((e["stage"], e["bytes_total"]), ("fetch", os.path.getsize(MODEL)))
+            # cancelled: the waiting requests end at once, what is proved stays
+            equal(s.post("/models/cancel", {"model": "small"}).status, 200)
+            until(lambda: entry_of(s)["value"], "unloaded", 2)
+            for t in asked:
+                t.join()
+            for reply in got:
+                error_of(reply, 503, "load_canceled")
+            check(any(b.endswith(".journal") for b in blobs(cache, "acme/small-GGUF")), "no journal")
+            hub.forget()
+            answers(s)
+            check(hub.sent["cdn"] < os.path.getsize(MODEL), "what was proved was fetched again")
+
+
+@test
+def what_cannot_be_fetched_says_why():
+    with fresh() as (hub, cache):
+        repository(hub)
+        hub.repo("acme/gated").commit({"m.gguf": File("m", b"GGUF", "lfs")})
+        hub.repos["acme/gated"].gated = "manual"
+        entry = {"repo": "acme/small-GGUF", "format": "gguf", "size": "small", "description": "x"}
+        models = {"small": entry | {"context": 512}, "warned": entry | {"warning": "It is large."},
+                  "gated": entry | {"repo": "acme/gated"}, "lost": entry | {"files": ["none.gguf"]}}
+        with serving(hub, cache, models) as s:
+            for model, code in (("warned", "consent_needed"), ("gated", "gated"), ("lost", "not_downloaded")):
+                error_of(s.chat(model=model), 503, code)
+                equal(entry_of(s, model)["error"]["code"], code)
+            answers(s)
+        with serving(hub, cache, models, HF_HUB_OFFLINE="1", HF_HUB_CACHE=cache + "2") as s:
+            error_of(s.chat(model="small"), 503, "not_downloaded")
+        preload = json.dumps([{"model": "warned", "confirm": True}])
+        with serving(hub, cache, models, PRELOAD_MODELS=preload, HF_HUB_CACHE=cache + "3") as s:
+            until(lambda: s.get("/readyz").status, 200)
