@@ -73,7 +73,7 @@ def a_preload_that_is_not_here_is_fetched_and_loaded():
 def the_first_request_fetches_and_its_progress_is_shown():
     with fresh() as (hub, cache):
         repository(hub)
-        hub.faults.add(side="cdn", rate=4_000_000)
+        hub.faults.add(side="cdn", rate=2_000_000)
         with serving(hub, cache) as s:
             equal(s.get("/readyz").status, 200)
             equal((entry_of(s)["value"], hub.requests()), ("unloaded", []))
@@ -88,7 +88,7 @@ def the_first_request_fetches_and_its_progress_is_shown():
             equal((e["stage"], e["bytes_total"]), ("fetch", os.path.getsize(MODEL)))
             # cancelled: the waiting requests end at once, what is proved stays
             equal(s.post("/models/cancel", {"model": "small"}).status, 200)
-            until(lambda: entry_of(s)["value"], "unloaded", 2)
+            until(lambda: entry_of(s)["value"], "unloaded")
             for t in asked:
                 t.join()
             for reply in got:
