@@ -80,6 +80,8 @@ static int run_once(ash_engine *e, ash_rng *rng, long n_prompt, long n_tokens, l
                        .on_event = on_event,
                        .user = j};
         job.sampling.temperature = heat;
+        job.sampling.top_k = 0;
+        job.sampling.min_p = 0;
         rc = ash_engine_submit(e, &job, &id, err);
         submitted += !rc;
     }
@@ -95,7 +97,7 @@ static int run_once(ash_engine *e, ash_rng *rng, long n_prompt, long n_tokens, l
 typedef struct bench_test {
     char name[40];
     long prompt, tokens, sequences;
-    double heat; /* of sampling. 0: greedy, which goes in circles and asks for the same experts again */
+    double heat; /* temperature. 0: greedy, which goes in circles and asks for the same experts again */
     double speed[MAX_RUNS]; /* tokens a second */
     ash_engine_stats before, after; /* of all runs */
     double computed;                /* tokens in them, with the prompts */
@@ -249,7 +251,7 @@ int ash_cmd_bench(ash_cli *cli)
         most = need > most ? need : most;
         sequences = tests[i].sequences > sequences ? tests[i].sequences : sequences;
     }
-    for (int i = 0; i < n && ash_cli_get(cli, "weights"); i++) tests[i].heat = 2;
+    for (int i = 0; i < n && ash_cli_get(cli, "weights"); i++) tests[i].heat = 100;
     ash_engine_opts o = {.max_sequences = (uint32_t)sequences,
                          .ctx = (uint32_t)(most < 64 ? 64 : most),
                          .bare = true,
