@@ -281,6 +281,7 @@ static int deepseek2_bind(ash_net *net, void *region, ash_err *err)
         m->layers[i].moe.layer = i;
         m->layers[i].moe.next = i + 1 < net->hp.n_layers ? &m->layers[i + 1].moe : NULL;
     }
+    ash_rope_release(&m->rope); /* of an earlier binding */
     return rc ? rc : ash_rope_init(&m->rope, &net->hp.rope, err);
 }
 

@@ -276,6 +276,7 @@ static int llama_bind(ash_net *net, void *region, ash_err *err)
     }
     refine(m);
     net->hp.rope.freq_factors = m->rope_freqs;
+    ash_rope_release(&m->rope); /* of an earlier binding */
     return ash_rope_init(&m->rope, &net->hp.rope, err);
 }
 

@@ -55,7 +55,7 @@ struct ash_expert_cache {
     ash_reads *reads;
     ash_rng rng;
     atomic_bool lost;
-    atomic_ullong chosen, found, read_bytes, foreseen, right, wait_ns, resident_shown;
+    atomic_ullong chosen, reads_begun, read_bytes, foreseen, right, wait_ns, resident_shown;
 };
 
 /* ---- sizes ---------------------------------------------------------------------------------- */
@@ -166,6 +166,7 @@ static void come(ash_expert_cache *c, expert *e)
         ash_reads_begin(c->reads, c->fd, c->region + x->offset, x->bytes, c->at + x->offset,
                         &x->state);
     }
+    atomic_fetch_add_explicit(&c->reads_begun, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&c->read_bytes, e->bytes, memory_order_relaxed);
 }
 
@@ -181,7 +182,6 @@ static void note(ash_expert_cache *c, expert *e)
     e->heat = heat_now(c, e) + 1;
     e->touched = c->step;
     atomic_fetch_add_explicit(&c->chosen, 1, memory_order_relaxed);
-    if (e->presence != ABSENT) atomic_fetch_add_explicit(&c->found, 1, memory_order_relaxed);
     if (e->foreseen == c->step) atomic_fetch_add_explicit(&c->right, 1, memory_order_relaxed);
 }
 
@@ -363,7 +363,8 @@ void ash_expert_cache_counts(const ash_expert_cache *c, ash_expert_counts *out)
     *out = (ash_expert_counts){0};
     if (!c) return;
     out->chosen = atomic_load_explicit(&c->chosen, memory_order_relaxed);
-    out->found = atomic_load_explicit(&c->found, memory_order_relaxed);
+    uint64_t reads = atomic_load_explicit(&c->reads_begun, memory_order_relaxed);
+    out->found = out->chosen > reads ? out->chosen - reads : 0;
     out->read_bytes = atomic_load_explicit(&c->read_bytes, memory_order_relaxed);
     out->foreseen = atomic_load_explicit(&c->foreseen, memory_order_relaxed);
     out->right = atomic_load_explicit(&c->right, memory_order_relaxed);

@@ -32,8 +32,7 @@ void ash_expert_sizes_of(const ash_binding *b, ash_expert_sizes *out);
 uint64_t ash_expert_least(const ash_expert_sizes *s);
 
 typedef struct ash_expert_counts {
-    uint64_t chosen,
-        found; /* experts asked for; of those, in memory already (or coming in, asked for ahead) */
+    uint64_t chosen, found;   /* experts asked for; those less what was read, ahead or not */
     uint64_t read_bytes;
     uint64_t foreseen, right; /* choices foreseen a layer ahead; of those, made */
     uint64_t wait_ns;         /* forwards waited for the disk */

@@ -339,7 +339,7 @@ static void hold(void *user, int layer, const int32_t *experts, int n)
 {
     holder *h = user;
     assert_int_equal(layer, 5);
-    assert_in_range(n, 1, h->f->supply->most);
+    assert_true(1 <= n && n <= h->f->supply->most);
     for (int e = 0; e < h->f->shape.router.experts; e++) guard(h->f, e, PROT_NONE);
     for (int i = 0; i < n; i++) {
         assert_true(i == 0 || experts[i - 1] < experts[i]);
