@@ -10,8 +10,8 @@ target: 70 % of that rate, within the limit
 
 Without --model a checkpoint of DeepSeek-V2-Lite's shape is written (9 GB, random weights, numpy); tokens are
 drawn almost evenly. The control group allows a --times-th part of the file, page cache and all, and no swap.
-Permitted is what the slower of two needs: direct reads of the same pack file (O_DIRECT, large, several in flight;
-measured in turn) of the bytes that were read for a token, or the model with all weights in memory.
+Permitted is what the slower of two needs: direct reads of the same pack file (O_DIRECT, large, several in
+flight; measured in turn) of the bytes that were read for a token, or the model with all weights in memory.
 """
 import argparse
 import glob

@@ -157,7 +157,7 @@ static int run_test(ash_engine *e, bench_test *t, long repeat, ash_rng *rng, ash
     return 0;
 }
 
-/* Where experts come and go: the part that was found in memory, and what was read for each token. */
+/* Where experts come and go: the part that needed no read, and what was read for each token. */
 static void print_experts(const ash_cli *cli, const bench_test *t)
 {
     double chosen = (double)(t->after.experts_chosen - t->before.experts_chosen);
@@ -167,7 +167,7 @@ static void print_experts(const ash_cli *cli, const bench_test *t)
     if (cli->json)
         printf(",\"experts_found\":%.4f,\"read_bytes_per_token\":%.0f", found / chosen, bytes / t->computed);
     else
-        printf("%-16s %9.1f %% of the experts found in memory, %.1f MB read for a token\n", "",
+        printf("%-16s %9.1f %% of the experts needed no read, %.1f MB read for a token\n", "",
                100.0 * found / chosen, bytes / t->computed * 1e-6);
 }
 
