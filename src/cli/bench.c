@@ -256,9 +256,10 @@ int ash_cmd_bench(ash_cli *cli)
                          .ctx = (uint32_t)(most < 64 ? 64 : most),
                          .bare = true,
                          .prediction = ASH_PREDICTION_NEVER}; /* random ids go on in circles */
+    int rc = ash_limits_measure(0, &limits, &err); /* before the model: it takes memory of its own */
+    if (rc) return ash_cli_fail(&err);
     int status = open_model(cli, o, &e);
     if (status) return status;
-    int rc = ash_limits_measure(0, &limits, &err);
     ash_rng_init(&rng, 42);
     if (cli->json && !rc)
         printf("{\"model\":\"%s\",\"threads\":%d,\"limits\":{\"read_gbs\":%.2f,\"int8_gops\":%.1f,"
