@@ -88,6 +88,8 @@ void ash_pace_note(ash_pace *p, const ash_pace_step *s, int64_t ns)
     p->steps++;
     if (s->decoding && !s->prompt_rows)
         note_decoding(p, s->decoding, s->guesses, (double)ns);
+    if (s->prompt_rows && s->decoding)
+        p->beside_rows = s->prompt_rows > p->beside_rows / 2 ? s->prompt_rows : p->beside_rows / 2;
     if (s->prompt_rows < LEAST_ROWS)
         return;
     /* Who decodes may be thought slower than he is: some part of the time is the prompts' in any case, or
@@ -174,6 +176,8 @@ int ash_pace_rows(const ash_pace *p, int decoding, int64_t ns, int prompts, int6
 {
     double left = (double)(ns - ash_pace_plain_ns(p, decoding));
     int n = 0;
+    if (decoding && p->beside_rows && most > 2 * p->beside_rows)
+        most = 2 * p->beside_rows > unit ? 2 * p->beside_rows / unit * unit : unit;
     while (n < most) {
         double rows = n + unit, mean = (double)place + rows / (2 * prompts);
         if (rows * (p->row_ns + p->place_ns * mean / PLACE_UNIT) > left)

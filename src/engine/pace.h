@@ -30,6 +30,7 @@ typedef struct ash_pace {
     double row_ns, place_ns;   /* a prompt's row; more for every 1,024 positions before it */
     double least_row_ns;       /* less is noise */
     double rr, rp, pp, rt, pt; /* fading sums of rows, positions and time that the two are fitted to */
+    int beside_rows;           /* of prompts in the last steps that sequences decoded in; 0 before the first */
 } ash_pace;
 
 /* What a step consists of. */
@@ -54,7 +55,8 @@ double ash_pace_cost(const ash_pace *p, int decoding, int guesses, bool beside_p
  * or as this one of `ns` did where that is not known yet. */
 double ash_pace_paid(const ash_pace *p, const ash_pace_step *step, int64_t ns);
 /* Rows of `prompts` prompts, which go on at a mean position of `place`, that a step of `ns` has time for
- * beside so many that decode: a multiple of `unit`, also 0, or `most`. */
+ * beside so many that decode: a multiple of `unit`, also 0, or `most`. Beside others no more than twice what
+ * such steps had: what a row costs at one position says little of another far from it. */
 int ash_pace_rows(const ash_pace *p, int decoding, int64_t ns, int prompts, int64_t place, int unit,
                   int most);
 /* The same of a step that nobody decodes in, which only a cancel or another request waits for: what a

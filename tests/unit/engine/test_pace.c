@@ -105,7 +105,33 @@ static void a_bad_estimate_mends_itself(void **state)
     for (int i = 0; i < 60; i++)
         ash_pace_note(&p, &(ash_pace_step){.decoding = 1, .prompt_rows = 4, .places = 4 * 4 * i + 6},
                       5 * MS + 4 * MS / 2);
-    assert_true(ash_pace_rows(&p, 1, 45 * MS, 1, 0, 16, 512) >= 48);
+    int rows = 0;
+    for (int i = 0; i < 3; i++) { /* step by step */
+        rows = ash_pace_rows(&p, 1, 45 * MS, 1, 0, 16, 512);
+        ash_pace_note(&p, &(ash_pace_step){.decoding = 1, .prompt_rows = rows, .places = rows * rows / 2},
+                      5 * MS + rows * MS / 2);
+    }
+    assert_true(rows >= 48);
+}
+
+/* After a long prompt the fit may give all its cost to the positions: the next one, at its start, does not
+ * get all the rows that this promises. */
+static void rows_beside_others_grow_step_by_step(void **state)
+{
+    ash_pace p;
+    ash_pace_init(&p, MS);
+    for (int i = 0; i < 2; i++) decode(&p, 1, 0, 4 * MS);
+    for (int i = 0; i < 100; i++) {
+        const ash_pace_step far = {.decoding = 1, .prompt_rows = 16, .places = 16 * 4000};
+        ash_pace_note(&p, &far, 36 * MS);
+    }
+    p.row_ns = p.least_row_ns; /* as noise may fit it */
+    assert_int_equal(ash_pace_rows(&p, 1, 34 * MS, 1, 0, 8, 512), 32);
+    assert_int_equal(ash_pace_rows(&p, 1, 34 * MS, 1, 0, 24, 512), 24);
+    assert_true(ash_pace_rows(&p, 0, 34 * MS, 1, 0, 8, 512) > 64); /* nobody waits */
+    const ash_pace_step start = {.decoding = 1, .prompt_rows = 32, .places = 32 * 16};
+    ash_pace_note(&p, &start, 20 * MS);
+    assert_true(ash_pace_rows(&p, 1, 1000 * MS, 1, 0, 8, 512) <= 64);
 }
 
 /* Steps of prompts alone, by what a row takes. */
@@ -130,6 +156,7 @@ int main(void)
         cmocka_unit_test(one_slow_step_counts_little_and_all_is_measured_again),
         cmocka_unit_test(prompts_at_far_positions_get_fewer_rows),
         cmocka_unit_test(a_bad_estimate_mends_itself),
+        cmocka_unit_test(rows_beside_others_grow_step_by_step),
         cmocka_unit_test(alone_few_rows_may_take_longer)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
