@@ -30,7 +30,7 @@ typedef struct ash_pace {
     double row_ns, place_ns;   /* a prompt's row; more for every 1,024 positions before it */
     double least_row_ns;       /* less is noise */
     double rr, rp, pp, rt, pt; /* fading sums of rows, positions and time that the two are fitted to */
-    int beside_rows;           /* of prompts in the last steps that sequences decoded in; 0 before the first */
+    int beside_rows;           /* of prompts in the last steps beside sequences that decoded; 0: none yet */
 } ash_pace;
 
 /* What a step consists of. */
