@@ -135,7 +135,8 @@ def ik(o, path):
     several = [n for n in o.sequences if n > 1]
     if several and os.path.exists(batched):
         room = max(several) * (8 + o.decode) + 64
-        text = run([batched] + o.ik[1:] + ["-m", path, "-c", str(room), "-npp", "8", "-ntg", str(o.decode),
+        switches = [w for w in o.ik[1:] if w != "1"]  # llama-bench's "-rtr 1" is "-rtr" here
+        text = run([batched] + switches + ["-m", path, "-c", str(room), "-npp", "8", "-ntg", str(o.decode),
                                            "-npl", ",".join(map(str, several))] + threads).decode()
         for line in text.splitlines():  # | PP | TG | B | N_KV | T_PP | S_PP | T_TG | S_TG | ...
             cells = [c.strip() for c in line.strip("|").split("|")]
