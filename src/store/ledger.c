@@ -46,9 +46,6 @@ static const char PUT[] =
 
 static const char PRUNE[] = "DELETE FROM model WHERE seq <= (SELECT max(seq) FROM model) - ?1";
 
-static const char RATE[] =
-    "SELECT file, load_ms FROM model WHERE file > 0 AND load_ms > 0 ORDER BY seq DESC LIMIT 16";
-
 struct ash_ledger {
     pthread_mutex_t mutex;
     char *dir, *path;
@@ -319,24 +316,4 @@ bool ash_ledger_put(ash_ledger *l, const ash_ledger_key *key, const ash_ledger_r
     }
     pthread_mutex_unlock(&l->mutex);
     return rc == SQLITE_DONE;
-}
-
-double ash_ledger_load_rate(ash_ledger *l)
-{
-    double bytes = 0.0, ms = 0.0;
-    int rc;
-    pthread_mutex_lock(&l->mutex);
-    if (ready(l)) {
-        sqlite3_stmt *s = prepare(l, RATE, &rc);
-        while (s && (rc = l->sql.step(s)) == SQLITE_ROW) {
-            uint64_t b;
-            double t;
-            if (!bytes_at(l, s, 0, &b) || !ms_at(l, s, 1, &t)) continue;
-            bytes += (double)b;
-            ms += t;
-        }
-        done(l, s, rc);
-    }
-    pthread_mutex_unlock(&l->mutex);
-    return ms > 0.0 ? bytes / ms * 1e3 : 0.0;
 }

@@ -45,7 +45,5 @@ bool ash_ledger_find(ash_ledger *l, const ash_ledger_key *key, ash_ledger_row *o
 /* Writes the row in the place of the one before; grown_bytes 0 keeps what was known. False if it could not
  * be written: said in the log, once. */
 bool ash_ledger_put(ash_ledger *l, const ash_ledger_key *key, const ash_ledger_row *row);
-/* Mean bytes a second of the files of the last loads (at most 16), 0 if none was seen. */
-double ash_ledger_load_rate(ash_ledger *l);
 
 #endif

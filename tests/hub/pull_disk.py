@@ -67,7 +67,7 @@ def killed_at_a_hundred_instants():
             asked = len(hub.requests("cdn", "GET")) - before[1]
             lost = hub.sent["cdn"] - before[0] - (len(now) - len(known)) * CHUNK
             check(
-                lost <= asked * (CHUNK + 8 * MIB) or file.etag in blobs(cache),
+                lost <= asked * (CHUNK + MIB) or file.etag in blobs(cache),
                 "kill",
                 n,
                 lost,
