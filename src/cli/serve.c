@@ -367,10 +367,13 @@ static void drain(serving *s, int fd)
 
 static void run(serving *s, int fd)
 {
+    enum { SOON_MS = 20, LATER_MS = 200 };
+    const int64_t quick_ns = 5000000000ll, began = ash_clock_ns(); /* a start; what takes longer fetches */
     bool reported = false, told_ready = false;
     if (!s->config->notify_ready) ash_notify("READY=1");
     for (;;) {
-        int sig = wait_signal(fd, reported && told_ready ? -1 : 20);
+        int ms = !reported && ash_clock_ns() - began < quick_ns ? SOON_MS : LATER_MS;
+        int sig = wait_signal(fd, reported && told_ready ? -1 : ms);
         if (sig) break;
         if (!told_ready && ash_manager_ready(s->manager)) {
             told_ready = true;
@@ -384,8 +387,6 @@ static void run(serving *s, int fd)
             }
             json_decref(report);
         }
-        if (reported && !told_ready && !ash_manager_ready(s->manager))
-            usleep(200000); /* a required entry failed; it may be retried by hand */
     }
     ash_notify("STOPPING=1");
     drain(s, fd);
