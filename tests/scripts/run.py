@@ -34,7 +34,7 @@ case "$*" in *install*) for p in "$@"; do echo "$p"; done >>"$M/installed" ;; es
     "meson": '''mkdir -p "$2"; touch "$2/build.ninja"''',
     "ninja": '''[ ! -e "$M/broken-source" ] || { echo "FAILED: x.c.o"; echo "x.c:1: error: no"; exit 1; }
 if [ -e "$2/ashley" ]; then echo "ninja: no work to do."; exit; fi
-case "$*" in *-n*) echo "[1/1] Linking"; exit ;; esac
+case " $* " in *" -n "*) echo "[1/1] Linking"; exit ;; esac
 printf '%s\\n' '#!/bin/bash' 'echo "served $* in $PWD"' >"$2/ashley"; chmod +x "$2/ashley"''',
     "npm": '''[ ! -e "$M/no-network" ] || { echo "npm ERR! network"; exit 1; }
 rm -rf node_modules; mkdir node_modules''',
@@ -258,7 +258,7 @@ def main(args):
     failed = 0
     chosen = [t for t in tests if not args or t[0] in args]
     for name, test in chosen:
-        with tempfile.TemporaryDirectory(prefix="ashley-run-") as folder:
+        with tempfile.TemporaryDirectory(prefix="ashley run-n") as folder:
             try:
                 test(Machine(os.path.realpath(folder)))
                 print("ok  ", name)
