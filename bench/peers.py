@@ -55,9 +55,9 @@ def python(peer):
     return os.path.join(installed(name, version, install), "bin", "python")
 
 
-def run(argv, limit=None):
-    """(output, peak resident bytes) of one process; its messages are shown only if it fails."""
-    p = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+def run(argv, limit=None, messages=subprocess.PIPE):
+    """The output of one process; its messages are shown only if it fails, or belong to the output (STDOUT)."""
+    p = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=messages, stdin=subprocess.DEVNULL)
     try:
         out, log = p.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
@@ -66,7 +66,7 @@ def run(argv, limit=None):
         raise Failed(f"longer than {limit} s") from None
     if p.returncode:
         raise Failed(f"{os.path.basename(argv[0])} ended with {p.returncode}: "
-                     f"{log.decode(errors='replace').strip()[-300:]}")
+                     f"{(log or out).decode(errors='replace').strip()[-300:]}")
     return out
 
 
@@ -137,7 +137,8 @@ def ik(o, path):
         room = max(several) * (8 + o.decode) + 64
         switches = [w for w in o.ik[1:] if w != "1"]  # llama-bench's "-rtr 1" is "-rtr" here
         text = run([batched] + switches + ["-m", path, "-c", str(room), "-npp", "8", "-ntg", str(o.decode),
-                                           "-npl", ",".join(map(str, several))] + threads).decode()
+                                           "-npl", ",".join(map(str, several))] + threads,
+                   messages=subprocess.STDOUT).decode()  # its table is among its messages
         for line in text.splitlines():  # | PP | TG | B | N_KV | T_PP | S_PP | T_TG | S_TG | ...
             cells = [c.strip() for c in line.strip("|").split("|")]
             if len(cells) > 7 and cells[0].isdigit():
