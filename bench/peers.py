@@ -56,7 +56,7 @@ def python(peer):
 
 
 def run(argv, limit=None, messages=subprocess.PIPE):
-    """The output of one process; its messages are shown only if it fails, or belong to the output (STDOUT)."""
+    """The output of one process; its messages, shown only if it fails, or part of it (STDOUT)."""
     p = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=messages, stdin=subprocess.DEVNULL)
     try:
         out, log = p.communicate(timeout=limit)
