@@ -135,6 +135,17 @@ void ash_models_one(ash_call *c)
 
 typedef int (*manage_fn)(ash_manager *m, const char *id, ash_err *err);
 
+/* What a load's body says of how long the model stays after it. */
+static int keep(ash_manager *m, const char *id, const json_t *body, ash_err *err)
+{
+    bool has;
+    int64_t ms;
+    int rc = ash_params_keep_alive(body, &has, &ms, err);
+    if (!rc && has && !ms)
+        rc = ash_err_set(err, ASH_EINVAL, "'keep_alive' of a load must not be 0; see /models/unload");
+    return rc || !has ? rc : ash_manager_keep(m, id, ms, err);
+}
+
 static int manage_one(ash_call *c, manage_fn fn, ash_arena *a, json_t **body, ash_api_error *e)
 {
     const ash_server_opts *o = &c->server->opts;
@@ -152,6 +163,10 @@ static int manage_one(ash_call *c, manage_fn fn, ash_arena *a, json_t **body, as
     if (route.upstream)
         return ash_errors_set(e, 400, NULL, "model", "'%.128s' is answered by an upstream provider",
                               model);
+    if (fn == ash_manager_load && keep(o->manager, route.model, *body, &err)) {
+        ash_errors_from(e, &err, a);
+        return e->status;
+    }
     if (!fn(o->manager, route.model, &err)) return 0;
     ash_errors_from(e, &err, a);
     return e->status;

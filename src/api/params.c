@@ -358,6 +358,11 @@ static int read_switches(reader *r)
     return 0;
 }
 
+static int read_keep_alive(reader *r)
+{
+    return ash_params_keep_alive(r->body, &r->req->has_keep_alive, &r->req->keep_alive_ms, &r->err);
+}
+
 static int unsupported(reader *r, const char *key, const char *what)
 {
     return ash_err_set(&r->err, ASH_EUNSUPPORTED, "'%s' %s is not supported", key, what);
@@ -409,7 +414,7 @@ int ash_params_read(const json_t *body, ash_request_kind kind, ash_arena *a, ash
 {
     static int (*const steps[])(reader *) = {
         read_integers, read_numbers, read_logit_bias, read_logprobs, read_stop,
-        read_switches, read_tools,   refuse_unbuilt,  read_input,
+        read_switches, read_tools,   refuse_unbuilt,  read_keep_alive, read_input,
     };
     reader r = {.body = body, .arena = a, .req = req, .err = ASH_ERR_INIT};
     req->kind = kind;
@@ -425,19 +430,67 @@ int ash_params_read(const json_t *body, ash_request_kind kind, ash_arena *a, ash
     return e->status;
 }
 
-bool ash_params_time(const char *text, int64_t *ms)
+/* A year. */
+static const double MOST_MS = 366.0 * 24 * 3600e3;
+
+/* The number at *text with the unit that follows it, in milliseconds; negative if there is none. *text moves
+ * behind it. */
+static double take_time(const char **text)
 {
     static const struct {
         const char *unit;
         double ms;
     } units[] = {{"", 1000}, {"ms", 1}, {"s", 1000}, {"m", 60e3}, {"h", 3600e3}};
-    if (!isdigit((unsigned char)text[0]) || text[strspn(text, "0123456789.msh")]) return false;
+    if (!isdigit((unsigned char)**text)) return -1.0;
     char *end;
-    double x = strtod(text, &end);
+    double x = strtod(*text, &end);
+    size_t n = strspn(end, "msh");
+    *text = end + n;
     for (size_t i = 0; i < sizeof units / sizeof *units; i++)
-        if (!strcmp(end, units[i].unit) && x * units[i].ms <= 366.0 * 24 * 3600e3) {
-            *ms = (int64_t)(x * units[i].ms);
-            return true;
-        }
-    return false;
+        if (strlen(units[i].unit) == n && !strncmp(end, units[i].unit, n)) return x * units[i].ms;
+    return -1.0;
+}
+
+bool ash_params_time(const char *text, int64_t *ms)
+{
+    if (text[strspn(text, "0123456789.msh")]) return false;
+    double x = take_time(&text);
+    if (*text || x < 0.0 || x > MOST_MS) return false;
+    *ms = (int64_t)x;
+    return true;
+}
+
+/* Several in a row, as Go writes durations, or a negative one: for ever. */
+static bool keep_alive_text(const char *text, int64_t *ms)
+{
+    double sum = 0.0;
+    bool negative = *text == '-';
+    text += negative;
+    if (!*text || text[strspn(text, "0123456789.msh")]) return false;
+    while (*text) {
+        double x = take_time(&text);
+        if (x < 0.0) return false;
+        sum += x;
+    }
+    *ms = negative || sum > MOST_MS ? -1 : (int64_t)sum;
+    return true;
+}
+
+int ash_params_keep_alive(const json_t *body, bool *has, int64_t *ms, ash_err *err)
+{
+    static const char *const names[] = {"keep_alive", "ttl"};
+    *has = false;
+    for (size_t i = 0; i < sizeof names / sizeof *names && !*has; i++) {
+        const json_t *v = json_object_get(body, names[i]);
+        double seconds = json_number_value(v);
+        if (!v || json_is_null(v)) continue;
+        *has = json_is_number(v) || (json_is_string(v) && keep_alive_text(json_string_value(v), ms));
+        if (!*has)
+            return ash_err_set(err, ASH_EINVAL,
+                               "'%s' must be a number of seconds or a time like \"10m\", negative for ever",
+                               names[i]);
+        if (json_is_number(v))
+            *ms = seconds < 0.0 || seconds * 1e3 > MOST_MS ? -1 : (int64_t)(seconds * 1e3);
+    }
+    return 0;
 }

@@ -18,6 +18,10 @@ int ash_params_read(const json_t *body, ash_request_kind kind, ash_arena *a, ash
 /* Reads a time as the configuration writes it: "500ms", "30s", "10m", "1h", bare seconds. false if it
  * is none or over a year. */
 bool ash_params_time(const char *text, int64_t *ms);
+/* How long a model stays after its last use: `keep_alive` as Ollama reads it, a number of seconds or a time
+ * as text ("10m", "1h30m"), negative for ever; else `ttl` (LM Studio's word), the same. *has says whether
+ * the body has one; *ms is then its value, -1: for ever. ASH_EINVAL names the field. */
+int ash_params_keep_alive(const json_t *body, bool *has, int64_t *ms, ash_err *err) ASH_MUST_CHECK;
 
 /* How many choices an answer to req has: n times its prompts. */
 int ash_params_choices(const ash_request *req);

@@ -34,6 +34,8 @@ typedef struct ash_catalogue_entry {
     uint64_t memory, disk;     /* declared bytes, 0: not said */
     ash_fallback fallback;     /* UNSET: the server's */
     int64_t queue_ms, load_ms, first_token_ms, idle_ms; /* time budgets: 0: the server's, -1: none */
+    bool has_keep_alive;
+    int64_t keep_alive_ms; /* -1: for ever; without has_keep_alive ASHLEY_KEEP_ALIVE */
     const ash_catalogue_hash *sha256;
     size_t n_sha256;
     const char *path;          /* "path": a file or folder; relative ones start at the catalogue's

@@ -256,6 +256,7 @@ int ash_catalogue_read_entry(ash_catalogue *c, ash_catalogue_entry *e, ash_err *
     if (!rc) rc = get_bytes(e->json, "memory", &e->memory, err);
     if (!rc) rc = get_bytes(e->json, "disk", &e->disk, err);
     if (!rc) rc = get_times(e, err);
+    if (!rc) rc = ash_value_keep_alive(e->json, &e->has_keep_alive, &e->keep_alive_ms, err);
     if (!rc) rc = get_files(c, e, err);
     if (!rc) rc = get_hashes(c, e, err);
     if (!rc) rc = get_path(c, e, err);

@@ -21,28 +21,6 @@ static int check_id(const char *id, ash_err *err)
     return 0;
 }
 
-/* "keep_alive": a time as text, or a number of seconds, or -1. */
-static int read_keep_alive(const json_t *v, ash_preload *p, ash_err *err)
-{
-    char text[32];
-    const char *s = json_string_value(v);
-    if (json_is_integer(v)) {
-        snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
-        s = text;
-    } else if (json_is_real(v)) {
-        snprintf(text, sizeof text, "%.3f", json_real_value(v));
-        s = text;
-    }
-    if (!s)
-        return ash_err_set(err, ASH_EINVAL, "'keep_alive' must be a time, not %s",
-                           ash_json_type_name(v));
-    int rc = ash_value_time(s, true, &p->keep_alive_ms, err);
-    if (rc) return ash_err_prefix(err, "'keep_alive'");
-    p->has_keep_alive = true;
-    p->pin = false;
-    return 0;
-}
-
 static int check_members(const json_t *v, ash_err *err)
 {
     static const char *const known[] = {"model", "required", "ctx", "keep_alive", "pin", "confirm",
@@ -79,8 +57,8 @@ static int read_object(const json_t *v, ash_preload *p, ash_err *err)
     if (!rc && p->kv)
         p->kv = !strcmp(p->kv, "q8") ? "q8" : "f16"; /* the JSON goes */
     if (!rc) rc = ash_json_get_str(v, "draft", &p->draft, err);
-    const json_t *keep = json_object_get(v, "keep_alive");
-    if (!rc && keep && !json_is_null(keep)) rc = read_keep_alive(keep, p, err);
+    if (!rc) rc = ash_value_keep_alive(v, &p->has_keep_alive, &p->keep_alive_ms, err);
+    if (p->has_keep_alive) p->pin = false;
     if (!rc) rc = ash_json_get_bool(v, "pin", &p->pin, err);
     p->ctx = (uint32_t)ctx;
     return rc;

@@ -105,6 +105,27 @@ int ash_value_time(const char *text, bool for_ever, int64_t *out, ash_err *err)
     return 0;
 }
 
+int ash_value_keep_alive(const json_t *object, bool *has, int64_t *out, ash_err *err)
+{
+    char text[32];
+    const json_t *v = json_object_get(object, "keep_alive");
+    const char *s = json_string_value(v);
+    *has = false;
+    if (!v || json_is_null(v)) return 0;
+    if (json_is_number(v)) {
+        double seconds = json_number_value(v);
+        snprintf(text, sizeof text, seconds == floor(seconds) ? "%.0f" : "%.3f", seconds);
+        s = text;
+    }
+    if (!s)
+        return ash_err_set(err, ASH_EINVAL, "'keep_alive' must be a time, not %s",
+                           ash_json_type_name(v));
+    int rc = ash_value_time(s, true, out, err);
+    if (rc) return ash_err_prefix(err, "'keep_alive'");
+    *has = true;
+    return 0;
+}
+
 int ash_value_bool(const char *text, bool *out, ash_err *err)
 {
     static const char *const words[] = {"0", "1", "false", "true", "no", "yes", "off", "on"};

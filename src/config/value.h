@@ -4,6 +4,7 @@
 #define ASHLEY_CONFIG_VALUE_H
 
 #include "base/arena.h"
+#include "base/json.h"
 
 /* "512", "4G", "1.5GiB", "700 MB": K M G T are powers of 1000, Ki Mi Gi Ti of 1024, an optional B,
  * case ignored; a fraction needs a suffix. ASH_EINVAL for other text, ASH_ELIMIT beyond 2^63-1. */
@@ -11,6 +12,9 @@ int ash_value_bytes(const char *text, uint64_t *out, ash_err *err) ASH_MUST_CHEC
 /* "90", "1.5s", "250ms", "10m", "2h" in milliseconds; bare numbers are seconds; "-1" gives -1 where
  * for_ever is allowed. ASH_EINVAL, ASH_ELIMIT beyond 10 years. */
 int ash_value_time(const char *text, bool for_ever, int64_t *out, ash_err *err) ASH_MUST_CHECK;
+/* The member "keep_alive" of an object: a time as text, a number of seconds, or -1. *has: it is there, and
+ * *out its milliseconds. Errors name it. */
+int ash_value_keep_alive(const json_t *object, bool *has, int64_t *out, ash_err *err) ASH_MUST_CHECK;
 /* 1 0 true false yes no on off, case ignored. */
 int ash_value_bool(const char *text, bool *out, ash_err *err) ASH_MUST_CHECK;
 /* "a, b,c" to trimmed strings in the arena; empty items are dropped. *n 0 gives *out NULL. */

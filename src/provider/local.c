@@ -422,6 +422,9 @@ static void on_lease(void *user, ash_engine *engine, const ash_err *err)
     a->engine_uses = engine != NULL;
     local_due(a, 0);
     pthread_mutex_unlock(&a->lock);
+    if (engine && !gone && a->req.has_keep_alive &&
+        ash_manager_keep(a->owner->manager, a->req.model, a->req.keep_alive_ms, NULL))
+        ash_warn("local", "request %s: '%s' is gone", a->req.id, a->req.model);
     if (!engine && !gone)
         fail_lease(a, err);
     else if (engine && !gone)

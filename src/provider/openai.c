@@ -70,7 +70,8 @@ static void free_request(ash_answering *a)
  * words (known, and not OpenAI's): it refuses a request over a name that it does not know. */
 static int make_body(ash_answering *a, const ash_request *req)
 {
-    static const char *const ours[] = {"return_progress", "truncate", "cache_prompt"};
+    static const char *const ours[] = {"return_progress", "truncate", "cache_prompt", "keep_alive",
+                                       "ttl"};
     json_t *body = json_copy((json_t *)req->body);
     for (size_t i = 0; i < sizeof ours / sizeof *ours; i++) json_object_del(body, ours[i]);
     ash_buf text;

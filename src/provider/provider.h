@@ -33,6 +33,8 @@ typedef struct ash_request {
     bool continue_final_message, add_generation_prompt;
     bool ignore_eos;
     bool background;
+    bool has_keep_alive;    /* how long the model stays after its last use, as the request says: */
+    int64_t keep_alive_ms;  /* -1: for ever (residency/manager.h, ash_manager_keep) */
     ash_budgets budgets;
 } ash_request;
 

@@ -7,18 +7,13 @@
 static const int64_t SECOND = 1000000000,
                      TICK_NS = 250ll * 1000000; /* listener's pace during a load */
 
-static bool is_idle(const ash_entry *e, int64_t now)
-{
-    return !e->spec.pin && e->spec.keep_alive_ms >= 0 &&
-           now - e->last_use_ns >= e->spec.keep_alive_ms * 1000000;
-}
-
 /* One entry that should be closed now, or NULL. */
 static ash_entry *find_idle(ash_manager *m, int64_t now)
 {
     for (size_t i = 0; i < m->n; i++) {
         ash_entry *e = &m->entries[i];
-        if (e->state != ASH_MODEL_LOADED || e->leases || !(e->unload_pending || is_idle(e, now)))
+        if (e->state != ASH_MODEL_LOADED || e->leases ||
+            !(e->unload_pending || now >= ash_entry_expires(e)))
             continue;
         ash_info("residency", "unloading %s (%s)", e->spec.id,
                  e->unload_pending ? "asked for" : "idle for its keep-alive");
@@ -107,9 +102,7 @@ static int64_t next_deadline(const ash_manager *m, int64_t now)
         if (e->comes_back && !e->queued && e->state == ASH_MODEL_UNLOADED)
             at = least(at, now + 5 * SECOND);
         if (retries(m, e)) at = least(at, e->retry_ns);
-        if (e->state == ASH_MODEL_LOADED && !e->leases && !e->spec.pin &&
-            e->spec.keep_alive_ms >= 0)
-            at = least(at, e->last_use_ns + e->spec.keep_alive_ms * 1000000);
+        at = least(at, ash_entry_expires(e));
     }
     return at;
 }

@@ -80,6 +80,7 @@ ash_engine *ash_entry_take(ash_manager *m, ash_entry *e)
     ash_engine *engine = e->engine;
     e->engine = NULL;
     e->state = ASH_MODEL_UNLOADED;
+    e->keep_alive_ms = e->spec.keep_alive_ms;
     e->unload_pending = e->draining = false;
     e->closing = true;
     m->changes++;
@@ -95,6 +96,13 @@ void ash_entry_closed(ash_manager *m, ash_entry *e)
     if (ash_waiters_any(m, e)) ash_entry_queue(m, e, true); /* they came while it drained */
     ash_entry_changed(m, e);
     ash_loader_wake(m);
+}
+
+int64_t ash_entry_expires(const ash_entry *e)
+{
+    bool stays = e->state != ASH_MODEL_LOADED || e->leases || e->spec.pin || e->keep_alive_ms < 0;
+    if (stays || e->keep_alive_ms > (INT64_MAX - e->last_use_ns) / 1000000) return INT64_MAX;
+    return e->last_use_ns + e->keep_alive_ms * 1000000;
 }
 
 typedef struct reason {
@@ -173,6 +181,7 @@ void ash_boot_note(ash_manager *m)
 static void init_state(const ash_manager *m, ash_entry *e)
 {
     e->error = ASH_ERR_INIT;
+    e->keep_alive_ms = e->spec.keep_alive_ms;
     if (ash_entry_can_load(m, e)) return;
     e->state = ASH_MODEL_FAILED;
     ash_err_set(&e->error, ASH_ENOENT, "%s",
@@ -428,6 +437,19 @@ int ash_manager_load(ash_manager *m, const char *id, ash_err *err)
     if (!rc) {
         e->unload_pending = false;
         ash_entry_queue(m, e, true);
+    }
+    pthread_mutex_unlock(&m->mutex);
+    return rc;
+}
+
+int ash_manager_keep(ash_manager *m, const char *id, int64_t keep_alive_ms, ash_err *err)
+{
+    pthread_mutex_lock(&m->mutex);
+    ash_entry *e = ash_entry_find(m, id);
+    int rc = e ? 0 : unknown(id, err);
+    if (!rc) {
+        e->keep_alive_ms = keep_alive_ms < 0 ? -1 : keep_alive_ms;
+        ash_entry_changed(m, e);
     }
     pthread_mutex_unlock(&m->mutex);
     return rc;

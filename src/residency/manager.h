@@ -100,13 +100,20 @@ int ash_manager_unload(ash_manager *m, const char *id, ash_err *err) ASH_MUST_CH
  * stays. */
 int ash_manager_cancel(ash_manager *m, const char *id, ash_err *err) ASH_MUST_CHECK;
 
+/* From now on, and until the model goes, it goes after so long without use (-1: for ever) instead of its
+ * spec's keep_alive_ms; of a model that is not there it counts from its next load. Room for others is made
+ * all the same, and what is pinned stays pinned. ASH_ENOENT. */
+int ash_manager_keep(ash_manager *m, const char *id, int64_t keep_alive_ms, ash_err *err) ASH_MUST_CHECK;
+
 /* The progress object of one model (new reference, NULL without memory or for an unknown id) and of
  * all, in catalogue order: members model,state,stage,stages,progress,bytes_done,bytes_total,
  * bytes_per_second,stalled_since,eta_seconds,eta_basis,queue_position,started_at,error,can, and
  * beside them required, pin, repo, format, size, description, warning, n_ctx, resident_bytes, draft (its id
  * or null), draft_refused (why it does not guess, or null), waits (what a queued load waits for beside
  * its turn, or null), memory {charged: bytes of the budget that it has now; estimated: by the headers;
- * measured: by which the process grew, with the whole KV pool; null where unknown}. */
+ * measured: by which the process grew, with the whole KV pool; null where unknown}, expires_at (Unix
+ * seconds at which it goes if nobody uses it; null where it is not loaded, in use, pinned or kept for
+ * ever). */
 json_t *ash_manager_progress(const ash_manager *m, const char *id);
 json_t *ash_manager_list(const ash_manager *m);
 /* Changes whenever any model's progress changed; for watchers that poll or wait. */

@@ -189,6 +189,14 @@ static json_t *memory_json(const ash_entry *e)
                      bytes_or_null(e->estimate), "measured", bytes_or_null(e->measured));
 }
 
+static json_t *expires_json(const ash_entry *e)
+{
+    int64_t at = ash_entry_expires(e);
+    return at == INT64_MAX
+               ? json_null()
+               : json_real(floor((ash_clock_wall() + (double)(at - ash_clock_ns()) * 1e-9) * 1e3) * 1e-3);
+}
+
 json_t *ash_entry_json(const ash_manager *m, ash_entry *e)
 {
     bool fetching = e->state == ASH_MODEL_DOWNLOADING, loaded = e->state == ASH_MODEL_LOADED;
@@ -232,6 +240,7 @@ json_t *ash_entry_json(const ash_manager *m, ash_entry *e)
                         json_integer(loaded ? (json_int_t)e->resident_bytes : 0));
     set_text(o, "waits", e->waits);
     json_object_set_new(o, "memory", memory_json(e));
+    json_object_set_new(o, "expires_at", expires_json(e));
     set_number(o, "load_ms", loaded, e->load_ms);
     json_object_set_new(o, "warmed", loaded ? json_boolean(ash_engine_info(e->engine)->warmed) : json_null());
     set_text(o, "draft", e->spec.draft);

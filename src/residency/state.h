@@ -37,6 +37,7 @@ typedef struct ash_entry {
     bool comes_back;     /* a preload that was evicted, or had no room: loaded again when there is some */
     uint64_t queue_seq;
     int64_t last_use_ns, loaded_ns;
+    int64_t keep_alive_ms; /* the spec's, or what was asked for since it was last not there; -1: for ever */
     int64_t retry_ns;  /* FAILED: not before; 0: whenever asked */
     int failures;      /* in a row */
     ash_policy_uses uses;
@@ -138,6 +139,8 @@ void ash_entry_closed(ash_manager *m, ash_entry *e);
 /* The entry failed for now; e->error says why. */
 void ash_entry_fail(ash_manager *m, ash_entry *e);
 void ash_loader_wake(ash_manager *m);
+/* When it goes if nobody uses it, in monotonic ns; INT64_MAX: never by itself. */
+int64_t ash_entry_expires(const ash_entry *e);
 /* Notes the time when all preloads are decided. */
 void ash_boot_note(ash_manager *m);
 

@@ -12,6 +12,7 @@ static const char *const ids[N_MODELS] = {"tiny", "other", "cold", "org/split", 
 
 struct ash_manager {
     _Atomic int64_t load_began[N_MODELS]; /* 0: not; -1: loaded for ever */
+    _Atomic int64_t kept[N_MODELS];       /* what ash_manager_keep was told last; shown as "kept" */
 };
 
 ash_manager *fake_manager_open(void)
@@ -69,13 +70,19 @@ int ash_manager_cancel(ash_manager *m, const char *id, ash_err *err)
     return ash_manager_unload(m, id, err);
 }
 
+int ash_manager_keep(ash_manager *m, const char *id, int64_t keep_alive_ms, ash_err *err)
+{
+    m->kept[find(id)] = keep_alive_ms;
+    return 0;
+}
+
 json_t *ash_manager_progress(const ash_manager *m, const char *id)
 {
     ash_model_state s = ash_manager_state(m, id);
-    return json_pack("{s:s, s:s, s:s?, s:f, s:b, s:i}", "model", id, "state",
+    return json_pack("{s:s, s:s, s:s?, s:f, s:b, s:i, s:I}", "model", id, "state",
                      ash_model_state_name(s), "stage", s == ASH_MODEL_LOADING ? "pack" : NULL,
                      "progress", s == ASH_MODEL_LOADED ? 1.0 : 0.0, "required", find(id) == 0,
-                     "n_ctx", 2048);
+                     "n_ctx", 2048, "kept", (json_int_t)m->kept[find(id)]);
 }
 
 json_t *ash_manager_list(const ash_manager *m)

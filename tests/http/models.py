@@ -129,6 +129,12 @@ def load_and_unload():
         equal(state(), "loaded")
         equal(s.post("/v1/models/unload", {"model": "cold"}).status, 200)
         equal(state(), "unloaded")
+        for fields, kept in (({"keep_alive": "10m"}, 600000), ({"ttl": 60}, 60000), ({"keep_alive": -1}, -1)):
+            equal(s.post("/models/load", {"model": "org/split"} | fields).status, 200)
+            equal(json.loads(s.get("/v1/models/org/split").body)["status"]["kept"], kept, fields)
+        for wrong in (0, "soon", True):
+            r = s.post("/models/load", {"model": "org/split", "keep_alive": wrong})
+            error_of(r, 400, param="keep_alive")
         equal(s.post("/models/retry", {"model": "cold:latest"}).status, 200)
         equal(s.post("/models/cancel", {"model": "cold"}).status, 200)
         equal(state(), "unloaded")

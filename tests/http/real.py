@@ -80,6 +80,13 @@ class Real(Server):
     def state(self, model):
         return json.loads(self.get(f"/v1/models/{model}").body)["status"]
 
+    def wait_for(self, value, seconds=20):
+        """The first value of `value()` that is not None."""
+        end = time.monotonic() + seconds
+        while value() is None and time.monotonic() < end:
+            time.sleep(0.01)
+        return value()
+
     def wait_state(self, model, value, seconds=60):
         end = time.monotonic() + seconds
         while self.state(model)["value"] != value and time.monotonic() < end:
@@ -304,6 +311,13 @@ def nothing_preloaded():
         equal(s.post("/models/unload", {"model": MODEL}).status, 200)
         s.wait_state(MODEL, "unloaded")  # once the last answer has let go of it
         equal(content(say(s, max_tokens=4)), texts[0], "after loading again")
+        end = s.wait_for(lambda: s.state(MODEL)["expires_at"])  # not while it is in use
+        check(200 < end - time.time() < 301, "the usual five minutes", end)
+        equal(content(say(s, max_tokens=4, keep_alive="30s")), texts[0])
+        end = s.wait_for(lambda: s.state(MODEL)["expires_at"])
+        check(20 < end - time.time() < 31, "as asked for", end)
+        equal(content(say(s, max_tokens=4, keep_alive="0")), texts[0])
+        s.wait_state(MODEL, "unloaded")  # once it has answered
     finally:
         equal(s.stop(), 0)
 

@@ -143,6 +143,49 @@ static void test_times(void **state)
         assert_false(ash_params_time(bad[i], &ms));
 }
 
+static void test_keep_alive(void **state)
+{
+    const struct {
+        const char *body;
+        bool has;
+        int64_t ms;
+    } good[] = {
+        {"{}", false, 0},
+        {"{\"keep_alive\":null}", false, 0},
+        {"{\"keep_alive\":0}", true, 0},
+        {"{\"keep_alive\":\"0\"}", true, 0},
+        {"{\"keep_alive\":1.5}", true, 1500},
+        {"{\"keep_alive\":\"10m\"}", true, 600000},
+        {"{\"keep_alive\":\"1h30m5s\"}", true, 5405000},
+        {"{\"keep_alive\":-1}", true, -1},
+        {"{\"keep_alive\":\"-1m\"}", true, -1},
+        {"{\"keep_alive\":1e300}", true, -1},
+        {"{\"keep_alive\":\"99999999h\"}", true, -1},
+        {"{\"ttl\":60}", true, 60000},
+        {"{\"ttl\":60,\"keep_alive\":5}", true, 5000},
+        {"{\"ttl\":60,\"keep_alive\":null}", true, 60000},
+    };
+    const char *bad[] = {"true",      "[]",       "\"\"",  "\"-\"",   "\"soon\"",
+                         "\"1 s\"",   "\"1d\"",   "\"m\"", "\"1mm\"", "\"1s-1s\""};
+    char text[128];
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        json_t *body = json_loads(good[i].body, 0, NULL);
+        bool has = !good[i].has;
+        int64_t ms = 7;
+        assert_int_equal(ash_params_keep_alive(body, &has, &ms, NULL), 0);
+        assert_int_equal(has, good[i].has);
+        if (has) assert_int_equal(ms, good[i].ms);
+        json_decref(body);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        snprintf(text, sizeof text, "{" HI ",\"keep_alive\":%s}", bad[i]);
+        parsed p = parse(ASH_REQUEST_CHAT, text);
+        assert_int_equal(p.rc, 400);
+        assert_string_equal(p.e.param, "keep_alive");
+        drop(&p);
+    }
+}
+
 /* Every allocation of ours fails once: an error, no crash and no leak (ASan looks). Jansson keeps its
  * own allocator: 2.14 frees twice when its lexer gets no memory. */
 static void test_out_of_memory(void **state)
@@ -202,6 +245,7 @@ int main(void)
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_completion_logprobs),
         cmocka_unit_test(test_times),
+        cmocka_unit_test(test_keep_alive),
         cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_out_of_memory_in_an_answer),
     };

@@ -71,8 +71,8 @@ static void a_whole_entry(void **state)
                "4096,\"memory\":\"5GB\","
                "\"disk\":123,\"warning\":\"w\",\"sha256\":{\"f\":\"00112233445566778899aabbccddeeff"
                "00112233445566778899aabbccddeeff\"},\"fallback\":\"on-not-ready\",\"draft\":\"b\","
-               "\"queue_timeout\":\"1.5s\",\"load_timeout\":20,\"idle_timeout\":0,\"extra\":[1]},"
-               "\"b\":{}}");
+               "\"queue_timeout\":\"1.5s\",\"load_timeout\":20,\"idle_timeout\":0,\"extra\":[1],"
+               "\"keep_alive\":\"2m\"},\"b\":{}}");
     assert_int_equal(ash_catalogue_count(c), 2);
     const ash_catalogue_entry *e = ash_catalogue_find(c, "a");
     assert_null(e->bad);
@@ -94,9 +94,12 @@ static void a_whole_entry(void **state)
     assert_int_equal(e->load_ms, 20000);
     assert_int_equal(e->first_token_ms, 0);
     assert_int_equal(e->idle_ms, -1);
+    assert_true(e->has_keep_alive);
+    assert_int_equal(e->keep_alive_ms, 120000);
     assert_non_null(json_object_get(e->json, "extra"));
     const ash_catalogue_entry *b = ash_catalogue_at(c, 1);
     assert_string_equal(b->id, "b");
+    assert_false(b->has_keep_alive);
     assert_null(b->bad);
     assert_string_equal(b->format, "auto");
     assert_null(b->draft);
@@ -167,6 +170,8 @@ static void bad_entries(void **state)
         {"\"x\":{\"memory\":\"much\"}", "'memory': expected a size"},
         {"\"x\":{\"disk\":-1}", "'disk' must be from 0"},
         {"\"x\":{\"load_timeout\":\"soon\"}", "'load_timeout': expected a time"},
+        {"\"x\":{\"keep_alive\":\"long\"}", "'keep_alive': expected a time"},
+        {"\"x\":{\"keep_alive\":-2}", "'keep_alive': expected a time"},
         {"\"x\":{\"idle_timeout\":-1}", "'idle_timeout' must be from 0"},
         {"\"x\":{\"queue_timeout\":true}", "'queue_timeout' must be an integer"},
         {"\"x\":{\"files\":\"f\"}", "'files' must be an array"},

@@ -189,6 +189,15 @@ int ash_manager_acquire(ash_manager *m, const char *id, int64_t load_ms, ash_lea
     return 0;
 }
 
+int ash_manager_keep(ash_manager *m, const char *id, int64_t keep_alive_ms, ash_err *err)
+{
+    pthread_mutex_lock(&world.lock);
+    world.seen.kept_ms = keep_alive_ms;
+    world.seen.kept++;
+    pthread_mutex_unlock(&world.lock);
+    return 0;
+}
+
 void ash_manager_abandon(ash_manager *m, uint64_t ticket)
 {
     pthread_mutex_lock(&world.lock);

@@ -21,9 +21,9 @@ typedef struct pretend_play {
 typedef struct pretend_log {
     int32_t ids[4096];
     size_t n_ids;
-    int64_t seeds[PRETEND_MAX], max_tokens;
+    int64_t seeds[PRETEND_MAX], max_tokens, kept_ms;
     char stop[64];
-    int submitted, canceled, released, leases, abandoned;
+    int submitted, canceled, released, leases, abandoned, kept;
 } pretend_log;
 
 /* template_text NULL: none. n_ctx of the model. */

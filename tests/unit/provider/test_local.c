@@ -379,6 +379,19 @@ static void loading(void **state)
     assert_string_not_equal(r.text, "");
     assert_memory_equal(r.text, HEAD "0 'Hel'", strlen(HEAD) + 7);
 
+    assert_int_equal(pretend_seen().kept, 0);
+
+    pretend_manager(true, 0, "");
+    q = CHAT(HI);
+    q.has_keep_alive = true;
+    q.keep_alive_ms = 5000;
+    a = ask(&q, &r);
+    wait_last(&r);
+    provider->close_request(provider, a);
+    assert_int_equal(pretend_seen().kept, 1);
+    assert_int_equal(pretend_seen().kept_ms, 5000);
+    pretend_manager(false, 0, "");
+
     q = CHAT(HI); /* left while it loads */
     a = ask(&q, &r);
     wait_count(&r, &r.waiting, 1);

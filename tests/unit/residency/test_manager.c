@@ -339,6 +339,54 @@ static void test_idle_model_goes_after_its_keep_alive(void **state)
     ash_manager_close(m);
 }
 
+static bool has_end(ash_manager *m, const char *id)
+{
+    json_t *p = ash_manager_progress(m, id);
+    bool has = json_is_number(json_object_get(p, "expires_at"));
+    json_decref(p);
+    return has;
+}
+
+/* A lease, given back at once. */
+static void use(ash_manager *m, const char *id)
+{
+    waited w = {0};
+    assert_int_equal(ash_manager_acquire(m, id, 0, on_lease, &w, &w.ticket, NULL), 0);
+    until_called(&w);
+    assert_non_null(w.engine);
+    ash_manager_release(m, w.engine);
+}
+
+static void test_a_keep_alive_that_is_asked_for(void **state)
+{
+    ash_model_spec specs[] = {{.id = "a", .path = "a", .keep_alive_ms = 3600000}, SPEC("p", "p", true)};
+    ash_manager *m = open_manager(specs, 2, ASH_READY_REQUIRED);
+    until_state(m, "p", ASH_MODEL_LOADED);
+    waited w = {0};
+    assert_int_equal(ash_manager_acquire(m, "a", 0, on_lease, &w, &w.ticket, NULL), 0);
+    until_called(&w);
+    assert_int_equal(ash_manager_keep(m, "a", 0, NULL), 0);
+    assert_int_equal(ash_manager_keep(m, "p", 0, NULL), 0); /* pinned */
+    assert_int_equal(ash_manager_keep(m, "x", 0, NULL), ASH_ENOENT);
+    usleep(50000);
+    assert_int_equal(ash_manager_state(m, "a"), ASH_MODEL_LOADED); /* in use */
+    ash_manager_release(m, w.engine);
+    until_state(m, "a", ASH_MODEL_UNLOADED);
+    use(m, "a"); /* the spec's own again */
+    assert_true(has_end(m, "a"));
+    assert_int_equal(ash_manager_keep(m, "a", -1, NULL), 0);
+    assert_false(has_end(m, "a"));
+    assert_int_equal(ash_manager_keep(m, "a", INT64_MAX, NULL), 0);
+    assert_false(has_end(m, "a"));
+    assert_int_equal(ash_manager_unload(m, "a", NULL), 0);
+    until_state(m, "a", ASH_MODEL_UNLOADED);
+    assert_int_equal(ash_manager_keep(m, "a", 30, NULL), 0); /* of the load to come */
+    use(m, "a");
+    until_state(m, "a", ASH_MODEL_UNLOADED);
+    assert_int_equal(ash_manager_state(m, "p"), ASH_MODEL_LOADED);
+    ash_manager_close(m);
+}
+
 static void test_cancel_and_shutdown_end_a_load(void **state)
 {
     ash_model_spec specs[] = {SPEC("s", "slow", false), SPEC("t", "t", false)};
@@ -421,6 +469,7 @@ int main(void)
         cmocka_unit_test(test_nearest_name),
         cmocka_unit_test(test_unload_waits_for_the_last_lease),
         cmocka_unit_test(test_idle_model_goes_after_its_keep_alive),
+        cmocka_unit_test(test_a_keep_alive_that_is_asked_for),
         cmocka_unit_test(test_cancel_and_shutdown_end_a_load),
         cmocka_unit_test(test_progress_never_goes_back),
         cmocka_unit_test(test_listener_hears_every_change),
