@@ -336,10 +336,11 @@ static void add_cost(bind_plan *p, const ash_bind_rule *r, size_t first)
 {
     ash_binding *b = p->b;
     size_t n = b->n_items - first;
-    if (r->kind == ASH_BIND_STACK && r->count == ASH_DIM_EXPERTS && n > (size_t)p->t->n_used)
-        n = (size_t)p->t->n_used;
+    bool experts = r->kind == ASH_BIND_STACK && r->count == ASH_DIM_EXPERTS;
+    if (experts && n > (size_t)p->t->n_used) n = (size_t)p->t->n_used;
     for (const ash_bind_item *it = b->items + first, *end = it + n; it < end; it++) {
         b->step_bytes += it->bytes;
+        b->step_expert_bytes += experts ? it->bytes : 0;
         if (r->kind == ASH_BIND_VECTOR) continue;
         if (r->out != ASH_DIM_VOCAB) {
             b->token_params += (uint64_t)it->rows * (uint64_t)it->cols;

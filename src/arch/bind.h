@@ -125,6 +125,7 @@ typedef struct ash_binding {
                               vocabulary's matrices, and of routed experts as many as it goes through */
     uint64_t step_bytes;   /* of the region, what decoding one token reads: not the embedding beside a head
                               of its own, and of routed experts as many as it goes through */
+    uint64_t step_expert_bytes; /* of those, of routed experts */
     uint64_t head_bytes;   /* of the matrix that gives the logits */
     int64_t max_in;    /* columns of the widest matrix */
     bool restored;     /* the region holds all that placing and packing write, of the same plan (a pack file):

@@ -75,7 +75,8 @@ typedef struct ash_engine_plan {
     uint64_t weight_bytes;  /* packed, in memory at once */
     uint64_t weights_least; /* the same with the fewest experts; weight_bytes where none come and go. With
                                fewer than all (weights_max) the pack file is needed beside */
-    uint64_t kv_bytes;      /* pool */
+    uint64_t kv_bytes;      /* pool, */
+    uint64_t kv_least;      /* and the smallest one that serves: a context */
     uint64_t scratch_bytes; /* activations, logits, sampler state */
     uint64_t draft_bytes;   /* all of the draft model; 0 without one, or if its headers refuse it */
     uint32_t n_ctx;         /* as it will be served */

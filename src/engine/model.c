@@ -71,6 +71,7 @@ static int size_kv(const ash_net *net, const ash_engine_opts *opts, ash_sizes *s
                            (unsigned long long)blocks, (unsigned long long)block);
     s->kv_blocks = (int32_t)blocks;
     s->plan.kv_bytes = blocks * block;
+    s->plan.kv_least = least * block;
     return 0;
 }
 

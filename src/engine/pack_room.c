@@ -15,7 +15,6 @@
 #include "base/limits.h"
 #include "base/log.h"
 
-enum { SHARE = 4 };             /* of the free disk, one of so many */
 #define RESERVE ((uint64_t)4 << 30)
 
 typedef struct candidate {
@@ -82,16 +81,19 @@ static bool remove_unused(const folder *f, const candidate *c)
     return gone;
 }
 
+uint64_t ash_pack_budget(uint64_t budget, uint64_t disk_free, uint64_t held)
+{
+    uint64_t disk = disk_free < UINT64_MAX - held ? disk_free + held : UINT64_MAX;
+    if (budget) return budget;
+    return disk > RESERVE ? (disk - RESERVE) / ASH_PACK_SHARE : 0;
+}
+
 static int make_room(folder *f, uint64_t budget, uint64_t need, ash_err *err)
 {
     struct statvfs fs;
     uint64_t packs = 0;
-    if (!budget) {
-        if (fstatvfs(f->fd, &fs))
-            return ash_err_set(err, ASH_EIO, "cannot ask the disk: %s", strerror(errno));
-        uint64_t disk = (uint64_t)fs.f_bavail * fs.f_frsize + f->total;
-        budget = disk > RESERVE ? (disk - RESERVE) / SHARE : 0;
-    }
+    if (fstatvfs(f->fd, &fs)) return ash_err_set(err, ASH_EIO, "cannot ask the disk: %s", strerror(errno));
+    budget = ash_pack_budget(budget, (uint64_t)fs.f_bavail * fs.f_frsize, f->total);
     for (size_t i = 0; i < f->n_packs; i++) packs += f->packs[i].bytes;
     if (need > budget || f->total - packs > budget - need)
         return ash_err_set(err, ASH_ENOSPC, "%.2f GB do not fit the budget of %.2f GB (ASHLEY_DISK_BUDGET)",

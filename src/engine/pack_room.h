@@ -11,4 +11,8 @@
 int ash_pack_room(const char *dir, uint64_t budget, uint64_t need, const ash_known_list *known,
                   ash_err *err) ASH_MUST_CHECK;
 
+enum { ASH_PACK_SHARE = 4 }; /* of what the disk has beyond the reserve, one in so many bytes */
+/* The budget of the folder: as it is given or, for 0, by what its disk has free and its files take. */
+uint64_t ash_pack_budget(uint64_t budget, uint64_t disk_free, uint64_t held);
+
 #endif

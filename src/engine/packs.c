@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -208,6 +209,17 @@ void *ash_packs_map(ash_packs *p, ash_pool *pool, const atomic_bool *cancel)
     if (rc && rc != ASH_ENOENT && rc != ASH_ECANCELED)
         ash_warn("packs", "packed again: %s", err.msg);
     return rc ? NULL : p->file.map;
+}
+
+bool ash_packs_present(const ash_packs *p)
+{
+    struct stat st;
+    uint64_t bytes;
+    if (!ash_packs_key(p) || !ash_pack_file_size(p->bytes, &bytes)) return false;
+    char *path = file_path(p);
+    bool there = path && !stat(path, &st) && S_ISREG(st.st_mode) && (uint64_t)st.st_size == bytes;
+    free(path);
+    return there;
 }
 
 bool ash_packs_lost(const ash_packs *p)

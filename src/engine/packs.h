@@ -39,6 +39,8 @@ void ash_packs_reject(ash_packs *p, const char *why);
  * written), what fill returns; ASH_ENOENT without p. */
 int ash_packs_need(ash_packs *p, ash_pool *pool, ash_pack_fill fill, void *user, const atomic_bool *cancel,
                    int *direct, ash_err *err) ASH_MUST_CHECK;
+/* Whether a file of the key and size lies there; false also while the key is not known. It is not read. */
+bool ash_packs_present(const ash_packs *p); /* NULL is fine */
 /* Begins the work in the background: learns what is not known and writes the pack, if there is none and
  * they take ASH_PACK_LEAST bytes. region: the packed weights, borrowed until close. */
 void ash_packs_start(ash_packs *p, const void *region); /* NULL is fine */

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "residency/fit.h"
 #include "residency/state.h"
 
 /* ---- one load ---- */
@@ -41,37 +42,39 @@ static uint64_t with(uint64_t bytes, int64_t beyond)
     return beyond < 0 && bytes < (uint64_t)-beyond ? 0 : bytes + (uint64_t)beyond;
 }
 
-/* Of a mixture that is larger than the room as many experts as fit beside the usual KV pool; the others come
- * and go (engine/expert_cache.h). */
-static int fit_weights(ash_engine_opts *o, ash_engine_plan *plan, int64_t beyond, uint64_t room,
-                       ash_err *err)
+/* Of a model that is larger than the room what fits: experts that come and go, a smaller KV pool. */
+static int fit(ash_engine_opts *o, ash_engine_plan *plan, int64_t beyond, uint64_t room, ash_err *err)
 {
-    uint64_t all = plan->weight_bytes, others = with(bytes_of(plan) - all, beyond);
-    if (others > room || all <= room - others || plan->weights_least > room - others ||
-        plan->weights_least == all)
-        return 0;
-    o->weights_max = room - others;
+    const ash_engine_plan usual = *plan;
+    ash_fit f = {.weights = usual.weight_bytes,
+                 .weights_least = usual.weights_least,
+                 .kv = usual.kv_bytes,
+                 .kv_least = usual.kv_least,
+                 .others = with(usual.scratch_bytes + usual.draft_bytes, beyond)};
+    bool fits = ash_fit_room(&f, room);
+    if (f.weights == usual.weight_bytes && f.kv == usual.kv_bytes) return 0;
+    if (f.weights < usual.weight_bytes) o->weights_max = f.weights;
+    if (f.kv < usual.kv_bytes) o->kv_bytes = f.kv;
     int rc = ash_engine_plan_read(o, plan, err);
-    if (!rc)
+    if (!rc && fits && plan->weight_bytes < usual.weight_bytes)
         ash_info("residency", "%s: %.2f of %.2f GB of weights are in memory at once, experts come and go",
-                 o->path, (double)plan->weight_bytes * 1e-9, (double)all * 1e-9);
+                 o->path, (double)plan->weight_bytes * 1e-9, (double)usual.weight_bytes * 1e-9);
+    if (!rc && fits && plan->kv_bytes < usual.kv_bytes)
+        ash_info("residency",
+                 "%s: a KV pool of %.2f GB instead of %.2f, which the memory has room for", o->path,
+                 (double)plan->kv_bytes * 1e-9, (double)usual.kv_bytes * 1e-9);
     return rc;
 }
 
-/* A KV pool for which there can be room, if the usual one does not fit: of the engine's least size,
- * one context, at least. */
-static int fit_pool(ash_engine_opts *o, ash_engine_plan *plan, int64_t beyond, uint64_t room,
-                    ash_err *err)
+/* As the ledger knows it. */
+static ash_measure_of measured_as(const ash_manager *m, const ash_entry *e)
 {
-    uint64_t usual = plan->kv_bytes, fixed = with(bytes_of(plan) - usual, beyond);
-    if (fixed >= room || usual <= room - fixed) return 0;
-    o->kv_bytes = room - fixed;
-    int rc = ash_engine_plan_read(o, plan, err);
-    if (!rc && plan->kv_bytes < usual)
-        ash_info("residency",
-                 "%s: a KV pool of %.2f GB instead of %.2f, which the memory has room for", o->path,
-                 (double)plan->kv_bytes * 1e-9, (double)usual * 1e-9);
-    return rc;
+    return (ash_measure_of){.id = e->spec.id,
+                            .path = e->spec.path,
+                            .cpu = m->cpu,
+                            .threads = m->threads,
+                            .kv_q8 = e->spec.kv_q8,
+                            .draft_path = m->prediction != ASH_PREDICTION_NEVER ? e->spec.draft_path : NULL};
 }
 
 /* Leaves the draft model out, with the reason, where it is not there or the memory has no room for
@@ -111,15 +114,15 @@ static int size_load(ash_manager *m, ash_entry *e, ash_engine_opts *o, char *ref
         return 0;
     }
     ash_engine_plan plan;
-    int64_t beyond = 0;
-    double seconds = 0.0;
+    ash_measured known = {0};
     pthread_mutex_unlock(&m->mutex);
     int rc = ash_engine_plan_read(o, &plan, err);
-    if (!rc) ash_measure_find(m, e, &plan, &beyond, &seconds);
+    const ash_measure_of of = measured_as(m, e);
+    if (!rc) ash_measure_find(m->ledger, &of, &plan, &known);
+    int64_t beyond = known.beyond;
     uint64_t usual = rc ? 0 : with(bytes_of(&plan), beyond);
     rc = rc ? rc : fit_draft(e, o, &plan, room, refused, size, err);
-    rc = rc ? rc : fit_weights(o, &plan, beyond, room, err);
-    rc = rc ? rc : fit_pool(o, &plan, beyond, room, err);
+    rc = rc ? rc : fit(o, &plan, beyond, room, err);
     pthread_mutex_lock(&m->mutex);
     if (rc) return rc;
     e->planned = true;
@@ -128,7 +131,7 @@ static int size_load(ash_manager *m, ash_entry *e, ash_engine_opts *o, char *ref
     e->estimate = bytes_of(&plan);
     e->need = with(e->estimate, beyond);
     e->measured = beyond ? e->need : e->measured;
-    if (!(e->bring_back_s > 0.0)) e->bring_back_s = seconds;
+    if (!(e->bring_back_s > 0.0)) e->bring_back_s = known.seconds;
     return 0;
 }
 
@@ -250,7 +253,10 @@ static void load(ash_manager *m, ash_entry *e, ash_engine_opts *o, const char *d
     ash_entry_finish(m, e, &err, &done);
     pthread_mutex_unlock(&m->mutex);
     ash_waiters_answer(done);
-    if (!rc) ash_measure_put(m, e, &row);
+    if (!rc) {
+        const ash_measure_of of = measured_as(m, e);
+        ash_measure_put(m->ledger, &of, e->plan.n_ctx, &row);
+    }
     pthread_mutex_lock(&m->mutex);
 }
 

@@ -36,11 +36,17 @@ typedef struct ash_plan_facts {
     bool needs_consent;   /* and has none; counts only if something has to be fetched */
     bool pin, required;   /* as the manager is told: required ones come first */
     uint64_t fetch_bytes; /* to be fetched; 0: all is here; may be unknown */
-    uint64_t fixed_bytes; /* weights, scratch and draft model; may be unknown */
+    uint64_t fixed_bytes; /* weights, scratch and draft model, and what was measured beyond; may be unknown */
     uint64_t kv_bytes;    /* the usual KV pool, */
     uint64_t kv_least;    /* and the smallest one that serves: a context */
     uint64_t load_bytes;  /* taken only while it loads */
     uint64_t read_bytes;  /* read from disk by the load */
+    double load_seconds;  /* the last load took; 0: not measured */
+    uint64_t expert_bytes;       /* of fixed_bytes, of experts that may come and go; 0: none do */
+    uint64_t expert_least;       /* of those, in memory at least */
+    uint64_t pack_bytes;         /* of disk for the pack file that they come from; 0: it is there */
+    uint64_t token_bytes;        /* of the weights, what decoding a token reads; 0: not known */
+    uint64_t token_expert_bytes; /* of those, of experts that may come and go */
 } ash_plan_facts;
 
 /* What there is. Rates in bytes a second; 0: not measured. */
@@ -48,7 +54,10 @@ typedef struct ash_plan_machine {
     uint64_t memory;       /* that models may take */
     uint64_t disk_free;
     uint64_t disk_reserve; /* of it stays free */
-    double fetch_rate, read_rate;
+    uint64_t state_free;   /* that pack files may take more (engine/pack_room.h) */
+    bool one_disk;         /* they lie on the disk of the models, */
+    uint64_t fetch_share;  /* and one in so many bytes that are fetched is taken from state_free; 0: none */
+    double fetch_rate, read_rate, memory_rate;
 } ash_plan_machine;
 
 typedef struct ash_plan_entry {
@@ -56,10 +65,15 @@ typedef struct ash_plan_entry {
     uint64_t fetch_bytes;    /* as in the facts */
     uint64_t disk_after;     /* free once this and all before it were fetched */
     uint64_t kv_bytes;       /* the pool that it gets */
+    uint64_t pack_bytes;     /* of disk for its pack file: experts come and go, and it is not there */
+    bool streams;            /* experts come and go (engine/expert_cache.h) */
+    double experts_found;    /* the share that would be in memory if all were chosen alike; 1: all are */
+    double tokens_per_second; /* decoding one sequence, at most; 0: not known */
     uint64_t resident_bytes; /* of it alone, loaded; may be unknown */
     uint64_t peak_bytes;     /* of it alone, while it loads; may be unknown */
     uint64_t short_bytes;    /* what is missing, of memory or disk, where it does not fit */
     double fetch_seconds, load_seconds; /* negative: not known */
+    bool load_measured;      /* load_seconds is what the last load took; else the disk's rate says it */
 } ash_plan_entry;
 
 typedef struct ash_plan_total {
@@ -76,8 +90,10 @@ typedef struct ash_plan_total {
  *
  * An entry that does not fit, waits for consent, or cannot be used takes nothing. Disk is admitted over all
  * fetches together. Memory: all are preloads, and a preload has the room that those before it leave
- * (ash_policy_room): none of them goes for it. With the usual KV pool if a sixteenth stays free, with a
- * smaller one else. */
+ * (ash_policy_room): none of them goes for it. What it gets of that is residency/fit.h.
+ *
+ * Rates: a token takes what its weights take to be read from memory, and beside that, where experts come and
+ * go, what the disk takes for those not in memory. */
 void ash_plan_make(const ash_plan_machine *m, const ash_plan_facts *facts, size_t n, ash_plan_entry *out,
                    ash_plan_total *total);
 

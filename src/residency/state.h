@@ -7,8 +7,8 @@
 
 #include "residency/budget.h"
 #include "residency/manager.h"
+#include "residency/measure.h"
 #include "residency/policy.h"
-#include "store/ledger.h"
 
 enum { ASH_N_STAGES = 6 }; /* fetch verify map pack warm prefill, as interfaces name them */
 
@@ -169,16 +169,6 @@ ash_policy_decision ash_admission_ask(ash_manager *m, const ash_entry *e, bool d
 /* Says in *err what a refused or background load lacks. */
 void ash_admission_explain(const ash_manager *m, const ash_entry *e, const ash_policy_decision *d,
                            ash_err *err);
-
-/* ---- measure.c; without the lock, on the loader's thread ---- */
-/* What the ledger says of a load as planned: how much more it takes than `plan` says, and how long it
- * took. */
-void ash_measure_find(const ash_manager *m, const ash_entry *e, const ash_engine_plan *plan,
-                      int64_t *beyond, double *seconds);
-void ash_measure_put(const ash_manager *m, const ash_entry *e, const ash_ledger_row *row);
-/* The process grew by this from `before` to `now` bytes, if that is plausible of the model; else 0. The
- * KV pool is touched when it is used, so that it is not in it. */
-uint64_t ash_measure_grown(uint64_t before, uint64_t now, uint64_t weights, uint64_t others);
 
 /* ---- loader.c, keeper.c, fetcher.c: the threads ---- */
 void *ash_loader_main(void *manager);

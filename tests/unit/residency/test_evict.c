@@ -1,5 +1,6 @@
 /* The manager within its budget, over engines that are only pretended: a path "60:name" is a model
- * of 60 bytes. The functions of engine/engine.h that it calls are below. */
+ * of 60 bytes; of "90+:name" experts may come and go, ten bytes of weights are in memory at least. The
+ * functions of engine/engine.h that it calls are below. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,6 +20,8 @@
 
 /* ---- the pretended engine ---- */
 
+enum { EXPERT_LEAST = 10 };
+
 struct ash_engine {
     ash_model_info info;
 };
@@ -32,7 +35,15 @@ static pthread_mutex_t order_mutex = PTHREAD_MUTEX_INITIALIZER;
 int ash_engine_plan_read(const ash_engine_opts *opts, ash_engine_plan *out, ash_err *err)
 {
     uint64_t bytes = strtoull(opts->path, NULL, 10);
-    *out = (ash_engine_plan){.file_bytes = bytes, .weight_bytes = bytes - 2, .kv_bytes = 2};
+    *out = (ash_engine_plan){.file_bytes = bytes,
+                             .weight_bytes = bytes - 2,
+                             .weights_least = bytes - 2,
+                             .kv_bytes = 2,
+                             .kv_least = 1};
+    if (strchr(opts->path, '+')) {
+        out->weights_least = EXPERT_LEAST;
+        if (opts->weights_max && opts->weights_max < bytes - 2) out->weight_bytes = opts->weights_max;
+    }
     if (opts->kv_bytes && opts->kv_bytes < 2) out->kv_bytes = 1;
     return 0;
 }
@@ -173,7 +184,7 @@ static void test_makes_room_and_stays_within_the_budget(void **state)
 static void test_what_can_never_fit_is_refused(void **state)
 {
     ash_model_spec specs[] = {PRELOAD("pinned", "60:p"), DEMAND("mid", "50:m"),
-                              DEMAND("huge", "101:h"), DEMAND("fits", "40:f")};
+                              DEMAND("huge", "102:h"), DEMAND("fits", "40:f")};
     specs[0].pin = true;
     ash_manager *m = open_manager(specs, 4, 100);
     until_state(m, "pinned", ASH_MODEL_LOADED);
@@ -266,12 +277,20 @@ static void test_a_preload_evicts_no_preload(void **state)
     ash_manager_close(m);
 }
 
+static void expect_charge(ash_manager *m, const char *id, uint64_t bytes)
+{
+    json_t *p = ash_manager_progress(m, id);
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(p, "memory"), "charged")), bytes);
+    json_decref(p);
+}
+
 /* What `ashley plan` says of a list, and what becomes of it. */
 static void test_the_plan_says_what_becomes_of_a_list(void **state)
 {
-    static const char *const lists[][3] = {{"50:a", "40:b", "10:c"},  {"60:a", "41:b", "10:c"},
-                                           {"60:a", "42:b", "30:c"}, {"101:a", "50:b", "51:c"},
-                                           {"102:a", "60:b", "60:c"}};
+    static const char *const lists[][3] = {
+        {"50:a", "40:b", "10:c"},   {"60:a", "41:b", "10:c"},    {"60:a", "42:b", "30:c"},
+        {"101:a", "50:b", "51:c"},  {"102:a", "60:b", "60:c"},   {"90:a", "300+:b", "60:c"},
+        {"60:a", "300+:b", "10:c"}, {"300+:a", "300+:b", "2:c"}, {"50:a", "30:b", "90+:c"}};
     size_t refused = 0;
     for (size_t k = 0; k < sizeof lists / sizeof *lists; k++) {
         ash_model_spec specs[3];
@@ -286,6 +305,8 @@ static void test_the_plan_says_what_becomes_of_a_list(void **state)
                                         .fixed_bytes = strtoull(lists[k][i], NULL, 10) - 2,
                                         .kv_bytes = 2,
                                         .kv_least = 1};
+            if (strchr(lists[k][i], '+')) facts[i].expert_bytes = facts[i].fixed_bytes;
+            facts[i].expert_least = EXPERT_LEAST;
         }
         ash_plan_machine room = {.memory = 100};
         ash_plan_make(&room, facts, 3, said, &total);
@@ -294,11 +315,12 @@ static void test_the_plan_says_what_becomes_of_a_list(void **state)
             bool fits = said[i].verdict == ASH_PLAN_READY;
             until_state(m, specs[i].id, fits ? ASH_MODEL_LOADED : ASH_MODEL_FAILED);
             if (!fits) expect_text(m, specs[i].id, "error", "code", "does_not_fit");
+            if (fits) expect_charge(m, specs[i].id, said[i].resident_bytes);
             refused += !fits;
         }
         ash_manager_close(m);
     }
-    assert_int_equal(refused, 6);
+    assert_int_equal(refused, 13);
 }
 
 static void test_pressure_evicts_what_is_idle(void **state)

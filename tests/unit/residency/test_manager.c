@@ -32,6 +32,7 @@ int ash_engine_plan_read(const ash_engine_opts *opts, ash_engine_plan *out, ash_
 {
     *out = (ash_engine_plan){.weight_bytes = 1000, .kv_bytes = 100, .scratch_bytes = 10};
     if (strstr(opts->path, "huge")) out->weight_bytes = (uint64_t)1 << 60;
+    out->weights_least = out->weight_bytes;
     if (opts->draft_path && opts->prediction != ASH_PREDICTION_NEVER)
         out->draft_bytes = strstr(opts->draft_path, "huge") ? (uint64_t)1 << 60 : 7;
     if (strstr(opts->path, "wide")) out->kv_bytes = opts->kv_bytes ? opts->kv_bytes : (uint64_t)1 << 60;

@@ -1,5 +1,6 @@
 /* A plan adds up: verdicts, sums, and whatever the facts are, never more memory or disk
  * than there is. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -91,14 +92,100 @@ static void test_pool_shrinks(void **state)
     f.kv_bytes = 8 * GB;
     ash_plan_make(&roomy, &f, 1, &e, &t);
     assert_int_equal(e.verdict, ASH_PLAN_READY);
-    assert_int_equal(e.kv_bytes, GB);
-    f.fixed_bytes = 31 * GB + 600000000;
+    assert_int_equal(e.kv_bytes, 3 * GB - (32 << 20)); /* as the loader has it */
+    f.fixed_bytes = 32 * GB - (32 << 20) - GB / 4;
     ash_plan_make(&roomy, &f, 1, &e, &t);
     assert_int_equal(e.verdict, ASH_PLAN_READY);
     assert_int_equal(e.kv_bytes, GB / 4);
     f.fixed_bytes = 31 * GB + 800000000;
     ash_plan_make(&roomy, &f, 1, &e, &t);
     assert_int_equal(e.verdict, ASH_PLAN_NO_MEMORY);
+}
+
+/* A mixture of 60 GB, 3 of them always in memory, 6 of 57 chosen for a token. */
+static ash_plan_facts mixture(uint64_t fetch)
+{
+    ash_plan_facts f = model(fetch, 60 * GB);
+    f.expert_bytes = 57 * GB;
+    f.expert_least = 2 * GB;
+    f.pack_bytes = 60 * GB;
+    f.token_bytes = 9 * GB;
+    f.token_expert_bytes = 6 * GB;
+    return f;
+}
+
+static void test_experts_come_and_go(void **state)
+{
+    ash_plan_machine m = roomy;
+    ash_plan_facts f[] = {mixture(0), model(0, GB)};
+    ash_plan_entry e[2];
+    ash_plan_total t;
+    m.memory_rate = 3e10;
+    m.state_free = 60 * GB;
+    m.one_disk = true;
+    ash_plan_make(&m, f, 2, e, &t);
+    assert_int_equal(e[0].verdict, ASH_PLAN_READY);
+    assert_true(e[0].streams && e[0].resident_bytes == m.memory - (32 << 20));
+    assert_int_equal(e[0].kv_bytes, GB);
+    assert_int_equal(e[0].pack_bytes, 60 * GB);
+    assert_int_equal(e[0].disk_after, 40 * GB);
+    assert_true(e[0].load_seconds == 180.0); /* twice read, once written */
+    double found = (32e9 - (32 << 20) - 1e9 - 3e9) / 57e9, read = 6e9 * (1.0 - found) / 1e9;
+    assert_true(fabs(e[0].experts_found - found) < 1e-9);
+    assert_true(fabs(e[0].tokens_per_second - 1.0 / (9.0 / 30.0 + read)) < 1e-9);
+    assert_int_equal(e[1].verdict, ASH_PLAN_NO_MEMORY); /* it has taken all */
+    f[0].pack_bytes = 0; /* it is there */
+    m.state_free = 0;
+    ash_plan_make(&m, f, 1, e, &t);
+    assert_true(e[0].verdict == ASH_PLAN_READY && e[0].disk_after == 100 * GB);
+    assert_true(e[0].load_seconds == 3.0);
+    m.memory = 70 * GB; /* all are in memory */
+    ash_plan_make(&m, f, 1, e, &t);
+    assert_true(!e[0].streams && e[0].experts_found == 1.0 && e[0].load_seconds == 60.0);
+    assert_true(fabs(e[0].tokens_per_second - 30.0 / 9.0) < 1e-9);
+    m.memory_rate = 0.0;
+    ash_plan_make(&m, f, 1, e, &t);
+    assert_true(e[0].tokens_per_second == 0.0);
+}
+
+/* Without room for its pack file it is not loaded, and what it would have had is the next one's. */
+static void test_a_pack_file_takes_disk(void **state)
+{
+    ash_plan_machine m = roomy;
+    ash_plan_facts f[] = {mixture(20 * GB), model(0, GB)};
+    ash_plan_entry e[2];
+    ash_plan_total t;
+    m.one_disk = true;
+    m.state_free = 64 * GB;
+    m.fetch_share = 4;
+    ash_plan_make(&m, f, 2, e, &t);
+    assert_int_equal(e[0].verdict, ASH_PLAN_NO_DISK);
+    assert_int_equal(e[0].short_bytes, GB); /* a quarter of 20 is gone from 64 */
+    assert_int_equal(e[1].verdict, ASH_PLAN_READY);
+    assert_true(!t.fits && t.fetch_bytes == 0 && t.disk_after == 100 * GB);
+    m.state_free = 65 * GB;
+    ash_plan_make(&m, f, 2, e, &t);
+    assert_true(e[0].verdict == ASH_PLAN_FITS && e[0].disk_after == 20 * GB);
+    m.state_free = 200 * GB;
+    m.disk_free = 83 * GB; /* of which four stay free */
+    ash_plan_make(&m, f, 2, e, &t);
+    assert_true(e[0].verdict == ASH_PLAN_NO_DISK && e[0].short_bytes == GB);
+    m.one_disk = false;
+    m.fetch_share = 0;
+    ash_plan_make(&m, f, 2, e, &t);
+    assert_true(e[0].verdict == ASH_PLAN_FITS && e[0].disk_after == 63 * GB);
+}
+
+static void test_what_was_measured_counts(void **state)
+{
+    ash_plan_facts f = model(0, 4 * GB);
+    ash_plan_entry e;
+    ash_plan_total t;
+    ash_plan_make(&roomy, &f, 1, &e, &t);
+    assert_false(e.load_measured);
+    f.load_seconds = 2.5;
+    ash_plan_make(&roomy, &f, 1, &e, &t);
+    assert_true(e.load_measured && e.load_seconds == 2.5 && t.seconds == 2.5);
 }
 
 /* It is not pinned, and stays all the same, and what is small enough comes behind. */
@@ -169,7 +256,10 @@ static void test_never_over(void **state)
     for (int round = 0; round < 20000; round++) {
         ash_plan_machine m = {.memory = ash_rng_u64(&r) % 60000,
                               .disk_free = ash_rng_u64(&r) % 60000,
-                              .disk_reserve = ash_rng_u64(&r) % 20000};
+                              .disk_reserve = ash_rng_u64(&r) % 20000,
+                              .state_free = ash_rng_u64(&r) % 60000,
+                              .one_disk = round % 2,
+                              .fetch_share = round % 4 > 1 ? 4 : 0};
         ash_plan_facts f[N] = {0};
         ash_plan_entry e[N];
         ash_plan_total t;
@@ -182,17 +272,22 @@ static void test_never_over(void **state)
                                     .fixed_bytes = some_bytes(&r),
                                     .kv_bytes = some_bytes(&r),
                                     .kv_least = some_bytes(&r),
+                                    .expert_bytes = some_bytes(&r),
+                                    .expert_least = some_bytes(&r),
+                                    .pack_bytes = some_bytes(&r),
                                     .load_bytes = some_bytes(&r) % 1000};
         }
         ash_plan_make(&m, f, N, e, &t);
-        uint64_t fetched = 0, used = 0;
+        uint64_t fetched = 0, used = 0, packs = 0;
         for (int k = 0; k < 2 * N; k++) { /* required ones first */
             int i = k % N;
             if (f[i].required != (k < N)) continue;
             if (e[i].verdict != ASH_PLAN_READY && e[i].verdict != ASH_PLAN_FITS) continue;
             loaded++;
             used += e[i].resident_bytes;
-            fetched += e[i].fetch_bytes;
+            fetched += e[i].fetch_bytes + (m.one_disk ? e[i].pack_bytes : 0);
+            packs += e[i].pack_bytes;
+            assert_true(packs <= m.state_free);
             assert_true(used + f[i].load_bytes <= m.memory);
             assert_true(e[i].disk_after == m.disk_free - fetched);
             assert_true(!fetched || e[i].disk_after >= m.disk_reserve);
@@ -210,6 +305,9 @@ int main(void)
                                        cmocka_unit_test(test_disk_is_admitted_together),
                                        cmocka_unit_test(test_memory),
                                        cmocka_unit_test(test_pool_shrinks),
+                                       cmocka_unit_test(test_experts_come_and_go),
+                                       cmocka_unit_test(test_a_pack_file_takes_disk),
+                                       cmocka_unit_test(test_what_was_measured_counts),
                                        cmocka_unit_test(test_no_entry_goes_for_another),
                                        cmocka_unit_test(test_verdicts_without_sizes),
                                        cmocka_unit_test(test_huge_sizes),
