@@ -20,7 +20,8 @@ struct ash_engine {
 
 int ash_engine_plan_read(const ash_engine_opts *opts, ash_engine_plan *out, ash_err *err)
 {
-    *out = (ash_engine_plan){.weight_bytes = 1000, .weights_least = 1000, .kv_bytes = 100, .scratch_bytes = 10};
+    *out = (ash_engine_plan){
+        .weight_bytes = 1000, .weights_least = 1000, .kv_bytes = 100, .scratch_bytes = 10};
     return 0;
 }
 
