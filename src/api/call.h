@@ -66,7 +66,12 @@ void ash_models_watch(ash_call *c);
 void ash_models_load(ash_call *c);
 void ash_models_unload(ash_call *c);
 void ash_models_cancel(ash_call *c);
+void ash_models_pause(ash_call *c);
 void ash_models_tick(ash_call *c, int64_t now_ms);
+
+/* downloads.c */
+void ash_models_download(ash_call *c);
+void ash_models_remove(ash_call *c); /* blocks its connection's thread while files are unlinked */
 
 /* health.c */
 void ash_health_live(ash_call *c);

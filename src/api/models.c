@@ -201,6 +201,11 @@ void ash_models_cancel(ash_call *c)
     manage(c, ash_manager_cancel);
 }
 
+void ash_models_pause(ash_call *c)
+{
+    manage(c, ash_manager_pause);
+}
+
 /* ---- changes ---- */
 
 /* The last text of every model, with the number of the change that brought it. */
@@ -214,7 +219,7 @@ struct ash_feed {
     bool filled;
     uint64_t version; /* of the manager when it was last asked */
     uint64_t seq;
-    feed_item *items; /* in the order of ash_manager_list, which never changes */
+    feed_item *items; /* in the order of ash_manager_list, which grows only */
     size_t n;
 };
 
@@ -270,9 +275,13 @@ static void refresh_locked(ash_feed *f, ash_manager *m)
     json_t *list = ash_manager_list(m);
     size_t n = json_array_size(list), i;
     const json_t *p;
-    if (!f->items && n) {
-        f->items = calloc(n, sizeof *f->items);
-        f->n = f->items ? n : 0;
+    if (n > f->n) { /* models that were added come last */
+        feed_item *items = realloc(f->items, n * sizeof *items);
+        if (items) {
+            memset(items + f->n, 0, (n - f->n) * sizeof *items);
+            f->items = items;
+            f->n = n;
+        }
     }
     json_array_foreach(list, i, p) if (i < f->n) update_item(f, i, p);
     f->filled = list != NULL;

@@ -31,6 +31,9 @@ typedef struct ash_server_opts {
     ash_fallback (*model_fallback)(void *user, const char *id); /* per catalogue entry; may be NULL */
     /* Changes the budgets of a request to what its model's catalogue entry says; may be NULL. */
     void (*model_budgets)(void *user, const char *id, ash_budgets *budgets);
+    /* Makes a model known to the manager that a client names for the first time (org/repo[:QUANT]); may be
+     * NULL. ASH_ENOENT for what is no such name, ASH_EINVAL, ASH_ELIMIT. Any thread, also several. */
+    int (*add_model)(void *user, const char *name, ash_err *err);
     void *user;
     const ash_api_persona *personas;
     size_t n_personas;

@@ -13,6 +13,8 @@
 #define ASH_MAX_PERSONAS 1024
 #define ASH_MAX_PRELOAD 64
 #define ASH_MAX_MODEL_ID 256               /* bytes of a model id as a client names it */
+#define ASH_MAX_DOWNLOADS 256              /* models that are paused, or that were added by name */
+#define ASH_MAX_DOWNLOADS_FILE (1u << 20)  /* bytes of downloads.json */
 
 /* JSON */
 #define ASH_MAX_JSON_DEPTH 64

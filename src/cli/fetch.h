@@ -5,7 +5,7 @@
 #include "cli/cli.h"
 #include "hub/hub.h"
 
-/* As ash_manager_opts.fetch; user is the ash_cli, whose catalogue does not change any more. Opens a client
+/* As ash_manager_opts.fetch; user is the ash_cli. Opens a client
  * of its own each time, so that a token that was set since is used. */
 int ash_cli_fetch(void *user, const char *id, const ash_hub_watch *watch, char **path, ash_err *err)
     ASH_MUST_CHECK;

@@ -19,10 +19,12 @@
 #include "cli/engine_open.h"
 #include "cli/fetch.h"
 #include "cli/notify.h"
+#include "cli/removal.h"
 #include "cli/report.h"
 #include "cli/term.h"
 #include "provider/local.h"
 #include "provider/openai.h"
+#include "store/downloads.h"
 
 typedef struct serving {
     ash_cli *cli;
@@ -35,6 +37,9 @@ typedef struct serving {
     char **paths;       /* of the specs; owned */
     ash_cli_draft *drafts; /* of the specs */
     char (*texts)[820]; /* absent reasons and hints of the specs */
+    size_t most_specs;
+    pthread_mutex_t adding; /* of specs, once the server answers */
+    json_t *paused;         /* ids whose downloads were paused when the program last ended */
     ash_manager *manager;
     ash_provider *local, *upstream;
     ash_server *server;
@@ -80,12 +85,19 @@ static void set_preload(ash_model_spec *spec, const ash_preload *p)
     if (p->has_keep_alive) spec->keep_alive_ms = p->keep_alive_ms;
 }
 
-/* Whether the server fetches what is not here: from a repository, with consent where it is needed. */
-static bool may_fetch(const ash_config *c, const ash_catalogue_entry *e,
-                      const ash_catalogue_place *place)
+/* Whether the server can fetch it where it is not here: from a repository. */
+static bool can_fetch(const ash_config *c, const ash_catalogue_entry *e, const ash_catalogue_place *place)
 {
-    return !place->path && e->repo && !e->bad && !c->hf_hub_offline &&
-           !strcmp(place->code, "not_downloaded");
+    return e->repo && !e->bad && !c->hf_hub_offline &&
+           (place->path || !strcmp(place->code, "not_downloaded") || !strcmp(place->code, "consent_needed"));
+}
+
+static bool is_paused(const serving *s, const char *id)
+{
+    const json_t *v;
+    size_t i;
+    json_array_foreach(s->paused, i, v) if (!strcmp(json_string_value(v), id)) return true;
+    return false;
 }
 
 /* One spec from a catalogue entry, or, e NULL, from a name that nothing knows. */
@@ -110,8 +122,8 @@ static int add_spec(serving *s, const ash_catalogue_entry *e, const ash_preload 
     }
     ash_catalogue_place place;
     ash_err err = ASH_ERR_INIT;
-    int rc =
-        ash_catalogue_locate(s->cli->catalogue, e, s->cli->yes || (p && p->confirm), &place, &err);
+    bool confirmed = s->cli->yes || (p && p->confirm);
+    int rc = ash_catalogue_locate(s->cli->catalogue, e, confirmed, &place, &err);
     if (rc) {
         ash_catalogue_place_release(&place);
         snprintf(reason, 410, "%.409s", err.msg);
@@ -124,7 +136,11 @@ static int add_spec(serving *s, const ash_catalogue_entry *e, const ash_preload 
     s->paths[i] = place.path;
     spec->path = place.path;
     spec->absent_code = place.code;
-    spec->fetch = may_fetch(s->config, e, &place);
+    spec->paused = is_paused(s, e->id); /* it was confirmed then */
+    spec->confirm = can_fetch(s->config, e, &place) && e->warning && !confirmed && !spec->paused;
+    spec->fetch = can_fetch(s->config, e, &place) && !spec->confirm;
+    if (place.path) spec->absent_code = spec->confirm ? "consent_needed" : "not_downloaded";
+    if (place.path) snprintf(reason, 410, "%.400s", spec->confirm ? e->warning : "it was removed");
     spec->template_text = e->template_text;
     spec->repo = e->repo;
     spec->format = e->format;
@@ -146,7 +162,8 @@ static int make_specs(serving *s, ash_err *err)
 {
     const ash_config *c = s->config;
     ash_catalogue *cat = s->cli->catalogue;
-    size_t most = ash_catalogue_count(cat) + 2 * c->preload.n + 1;
+    size_t most = ash_catalogue_count(cat) + 2 * c->preload.n + 1 + ASH_MAX_DOWNLOADS + ASH_MANAGER_ADDED;
+    s->most_specs = most;
     s->specs = calloc(most, sizeof *s->specs);
     s->paths = calloc(most, sizeof *s->paths);
     s->texts = calloc(most, sizeof *s->texts);
@@ -164,6 +181,53 @@ static int make_specs(serving *s, ash_err *err)
         for (size_t k = 0; k < s->n_specs && !known; k++) known = !strcmp(s->specs[k].id, e->id);
         rc = known ? 0 : add_spec(s, e, NULL, NULL);
     }
+    return rc;
+}
+
+/* Names that clients had downloaded get their entries again; pauses are read. What of it cannot be read is
+ * forgotten, and said. */
+static int recall_downloads(serving *s, ash_err *err)
+{
+    const char *dir = s->config->state_dir;
+    ash_err why = ASH_ERR_INIT;
+    json_t *added = NULL;
+    const json_t *v;
+    size_t i;
+    if (!dir) return 0;
+    int rc = ash_downloads_read(dir, ASH_DOWNLOADS_PAUSED, &s->paused, &why);
+    if (rc != ASH_ENOMEM) rc = ash_downloads_read(dir, ASH_DOWNLOADS_ADDED, &added, &why);
+    if (rc == ASH_ENOMEM) return ash_err_nomem(err, "downloads");
+    if (rc) ash_warn("serve", "paused downloads and models added by name are forgotten: %s", why.msg);
+    json_array_foreach(added, i, v)
+    {
+        const ash_catalogue_entry *e;
+        if (ash_catalogue_reference(s->cli->catalogue, json_string_value(v), &e, &why))
+            ash_warn("serve", "%.200s, which was added by name: %s", json_string_value(v), why.msg);
+    }
+    json_decref(added);
+    return 0;
+}
+
+/* As ash_server_opts.add_model. */
+static int add_model(void *user, const char *name, ash_err *err)
+{
+    serving *s = user;
+    const ash_catalogue_entry *e;
+    int rc = ash_catalogue_reference(s->cli->catalogue, name, &e, err);
+    if (rc) return rc;
+    pthread_mutex_lock(&s->adding);
+    size_t i = s->n_specs;
+    if (ash_manager_knows(s->manager, e->id, NULL))
+        rc = 0;
+    else if (i == s->most_specs)
+        rc = ash_err_set(err, ASH_ELIMIT, "too many models were added by name");
+    else
+        rc = add_spec(s, e, NULL, NULL);
+    if (!rc && s->n_specs > i) {
+        s->specs[i].added = true;
+        rc = ash_manager_add(s->manager, &s->specs[i], err);
+    }
+    pthread_mutex_unlock(&s->adding);
     return rc;
 }
 
@@ -213,13 +277,15 @@ static int open_upstream(serving *s, ash_err *err)
 
 static ash_fallback entry_fallback(void *user, const char *id)
 {
-    const ash_catalogue_entry *e = ash_catalogue_find(user, id);
+    const serving *s = user;
+    const ash_catalogue_entry *e = ash_catalogue_find(s->cli->catalogue, id);
     return e ? e->fallback : ASH_FALLBACK_UNSET;
 }
 
 static void entry_budgets(void *user, const char *id, ash_budgets *b)
 {
-    const ash_catalogue_entry *e = ash_catalogue_find(user, id);
+    const serving *s = user;
+    const ash_catalogue_entry *e = ash_catalogue_find(s->cli->catalogue, id);
     if (!e) return;
     const struct {
         int64_t said, *to;
@@ -252,7 +318,8 @@ static int open_server(serving *s, ash_err *err)
         .fallback = c->fallback,
         .model_fallback = entry_fallback,
         .model_budgets = entry_budgets,
-        .user = s->cli->catalogue,
+        .add_model = add_model,
+        .user = s,
         .personas = s->api_personas,
         .n_personas = s->n_personas,
         .budgets = {c->queue_ms, c->load_ms, c->first_token_ms, c->idle_ms},
@@ -267,12 +334,14 @@ static int open_all(serving *s, ash_err *err)
     const ash_config *c = s->config;
     int64_t t0 = ash_clock_ns();
     int rc = make_personas(s, err);
+    rc = rc ? rc : recall_downloads(s, err);
     rc = rc ? rc : make_specs(s, err);
     if (rc) return rc;
     ash_manager_opts mo = ash_cli_manager_opts(c);
     mo.specs = s->specs;
     mo.n_specs = s->n_specs;
     mo.fetch = ash_cli_fetch;
+    mo.remove = ash_cli_remove;
     mo.fetch_user = s->cli;
     rc = ash_manager_open(&mo, &s->manager, err);
     rc = rc ? rc : ash_local_open(s->manager, &s->local, err);
@@ -296,6 +365,8 @@ static void close_all(serving *s)
         free(s->paths[i]);
         ash_cli_draft_release(&s->drafts[i]);
     }
+    json_decref(s->paused);
+    pthread_mutex_destroy(&s->adding);
     free(s->drafts);
     free(s->specs);
     free(s->paths);
@@ -423,7 +494,7 @@ int ash_cmd_serve(ash_cli *cli)
                              c->host);
     for (size_t i = 0; i < c->n_notices; i++) ash_warn("config", "%s", c->notices[i]);
     raise_file_limit();
-    serving s = {.cli = cli, .config = c};
+    serving s = {.cli = cli, .config = c, .adding = PTHREAD_MUTEX_INITIALIZER};
     double config_ms = (double)(ash_clock_ns() - t0) * 1e-6;
     int fd = signalfd(-1, &signals, SFD_CLOEXEC);
     if (fd < 0 || open_all(&s, &err)) {

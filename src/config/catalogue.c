@@ -1,5 +1,5 @@
 /* Owns the list of named models. Refuses a file that is no JSON object; quarantines entries that
- * are wrong. Built by one thread, constant afterwards except for ash_catalogue_resolve. */
+ * are wrong. Names are added under a lock; an entry is constant once it is in the list. */
 #include "config/catalogue.h"
 
 #include <stdlib.h>
@@ -41,13 +41,20 @@ const char *ash_catalogue_nearest(const ash_catalogue *c, const char *id)
     return best;
 }
 
-/* A new last entry, cleared but for its id; NULL without memory or room. */
-static ash_catalogue_entry *add_entry(ash_catalogue *c, const char *id)
+/* A new entry, cleared but for its id, that is not in the list yet; NULL without memory or room. */
+static ash_catalogue_entry *new_entry(ash_catalogue *c, const char *id)
 {
     if (c->n == c->cap) return NULL;
     ash_catalogue_entry *e = ash_arena_calloc(&c->arena, 1, sizeof *e);
     if (!e || !(e->id = ash_arena_strdup(&c->arena, id))) return NULL;
-    return c->entries[c->n++] = e;
+    return e;
+}
+
+/* The last one from now on. */
+static void list_entry(ash_catalogue *c, ash_catalogue_entry *e)
+{
+    c->entries[c->n] = e;
+    c->n++;
 }
 
 static int nomem(const ash_catalogue *c, ash_err *err)
@@ -69,8 +76,9 @@ static int read_entries(ash_catalogue *c, ash_err *err)
     json_t *v;
     json_object_foreach(c->root, id, v)
     {
-        ash_catalogue_entry *e = add_entry(c, id);
+        ash_catalogue_entry *e = new_entry(c, id);
         if (!e) return nomem(c, err);
+        list_entry(c, e);
         e->json = v;
         ash_err why = ASH_ERR_INIT;
         int rc = ash_catalogue_read_entry(c, e, &why);
@@ -126,6 +134,7 @@ int ash_catalogue_open(const ash_catalogue_opts *opts, ash_catalogue **out, ash_
     *out = NULL;
     ash_catalogue *c = calloc(1, sizeof *c);
     if (!c) return ash_err_nomem(err, "catalogue");
+    pthread_mutex_init(&c->adding, NULL);
     int rc = init(c, opts, err);
     if (!rc) rc = read_file(c, opts->optional, err);
     if (!rc) rc = read_entries(c, err);
@@ -141,6 +150,7 @@ void ash_catalogue_close(ash_catalogue *c)
     if (!c) return;
     json_decref(c->root);
     ash_arena_release(&c->arena);
+    pthread_mutex_destroy(&c->adding);
     free(c);
 }
 
@@ -191,7 +201,7 @@ static int resolve_path(ash_catalogue *c, const char *name, ash_catalogue_entry 
     }
     if (file && !path && !strchr(name, '/') && !named_as_checkpoint(name)) return ASH_ENOTMINE;
     char *full_path = absolute(name);
-    ash_catalogue_entry *e = full_path ? add_entry(c, name) : NULL;
+    ash_catalogue_entry *e = full_path ? new_entry(c, name) : NULL;
     int rc = e && (e->path = ash_arena_strdup(&c->arena, full_path)) ? 0 : full(c, err);
     free(full_path);
     if (!rc) {
@@ -226,7 +236,7 @@ static int resolve_repo(ash_catalogue *c, const char *name, ash_catalogue_entry 
              strlen(quant)))
         return ash_err_set(err, ASH_EINVAL,
                            "'%.200s': expected a quantization after ':', such as Q4_0", name);
-    ash_catalogue_entry *e = add_entry(c, name);
+    ash_catalogue_entry *e = new_entry(c, name);
     const char **files = ash_arena_calloc(&c->arena, 1, sizeof *files);
     ash_buf pattern;
     ash_buf_init(&pattern, 1024);
@@ -245,25 +255,52 @@ static int resolve_repo(ash_catalogue *c, const char *name, ash_catalogue_entry 
     return 0;
 }
 
+static int unknown(const ash_catalogue *c, const char *name, ash_err *err)
+{
+    const char *near = ash_catalogue_nearest(c, name);
+    return ash_err_set(err, ASH_ENOENT, "no model '%.100s' in %s%s%s%s", name, c->file,
+                       near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+}
+
+/* `paths`: a file or folder of this machine may be meant. */
+static int resolve(ash_catalogue *c, const char *name, bool paths, const ash_catalogue_entry **out,
+                   ash_err *err)
+{
+    ash_catalogue_entry *e = NULL;
+    *out = ash_catalogue_find(c, name);
+    if (*out) return 0;
+    int rc = paths ? resolve_path(c, name, &e, err) : ASH_ENOTMINE;
+    if (rc == ASH_ENOTMINE) rc = resolve_repo(c, name, &e, err);
+    if (rc == ASH_ENOTMINE) return unknown(c, name, err);
+    if (!rc) {
+        e->resolved = true;
+        list_entry(c, e);
+        *out = e;
+    }
+    return rc;
+}
+
 int ash_catalogue_resolve(ash_catalogue *c, const char *name, const ash_catalogue_entry **out,
                           ash_err *err)
 {
-    *out = ash_catalogue_find(c, name);
-    if (*out) return 0;
+    *out = NULL;
     if (!*name || strlen(name) > ASH_MAX_MODEL_ID * 16)
         return ash_err_set(err, ASH_EINVAL,
                            "expected a model: an id, a folder, a file, org/repo or org/repo:QUANT");
-    ash_catalogue_entry *e = NULL;
-    int rc = resolve_path(c, name, &e, err);
-    if (rc == ASH_ENOTMINE) rc = resolve_repo(c, name, &e, err);
-    if (rc == ASH_ENOTMINE) {
-        const char *near = ash_catalogue_nearest(c, name);
-        return ash_err_set(err, ASH_ENOENT, "no model '%.100s' in %s%s%s%s", name, c->file,
-                           near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
-    }
-    if (!rc) {
-        e->resolved = true;
-        *out = e;
-    }
+    pthread_mutex_lock(&c->adding);
+    int rc = resolve(c, name, true, out, err);
+    pthread_mutex_unlock(&c->adding);
+    return rc;
+}
+
+int ash_catalogue_reference(ash_catalogue *c, const char *name, const ash_catalogue_entry **out,
+                            ash_err *err)
+{
+    *out = NULL;
+    if (!*name || strlen(name) > ASH_MAX_MODEL_ID)
+        return ash_err_set(err, ASH_EINVAL, "expected a model: an id, org/repo or org/repo:QUANT");
+    pthread_mutex_lock(&c->adding);
+    int rc = resolve(c, name, false, out, err);
+    pthread_mutex_unlock(&c->adding);
     return rc;
 }

@@ -2,8 +2,8 @@
  * files are on this machine or why they are not.
  *
  * One bad entry never stops the rest: it stays in the list with `bad` saying why. A file that is no
- * JSON at all is an error naming file, line and column. The catalogue is built by one thread and
- * constant afterwards, except ash_catalogue_resolve, which adds entries: call that before sharing. */
+ * JSON at all is an error naming file, line and column. Entries are constant; names may be added
+ * (resolve, reference) while other threads read. Any thread. */
 #ifndef ASHLEY_CONFIG_CATALOGUE_H
 #define ASHLEY_CONFIG_CATALOGUE_H
 
@@ -66,6 +66,9 @@ const char *ash_catalogue_nearest(const ash_catalogue *c, const char *id);
  * on. ASH_ENOENT names the nearest id. What a file or folder holds is not looked at here. */
 int ash_catalogue_resolve(ash_catalogue *c, const char *name, const ash_catalogue_entry **out,
                           ash_err *err) ASH_MUST_CHECK;
+/* The same of a name from the network: an id, org/repo or org/repo:QUANT, never a path. */
+int ash_catalogue_reference(ash_catalogue *c, const char *name, const ash_catalogue_entry **out,
+                            ash_err *err) ASH_MUST_CHECK;
 
 /* Where an entry's checkpoint is, as ash_checkpoint_open takes it. `path` NULL: code and reason say
  * why ("not_downloaded", also if files are missing; "unsupported_format", "consent_needed",

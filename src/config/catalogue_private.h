@@ -2,6 +2,9 @@
 #ifndef ASHLEY_CONFIG_CATALOGUE_PRIVATE_H
 #define ASHLEY_CONFIG_CATALOGUE_PRIVATE_H
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "base/arena.h"
 #include "config/catalogue.h"
 
@@ -11,7 +14,9 @@ struct ash_catalogue {
     const char *file, *folder;     /* its path and the folder it is in */
     const char *hub_dir;           /* or NULL */
     ash_catalogue_entry **entries; /* n of at most `cap`; each stays where it is */
-    size_t n, cap;
+    atomic_size_t n; /* counts an entry when it is whole: others may be reading */
+    size_t cap;
+    pthread_mutex_t adding; /* of the arena and the last entry */
 };
 
 /* Fills *e from one member of the file; the entry's id, json are set. Errors: ASH_EINVAL says which field. */

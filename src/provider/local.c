@@ -384,8 +384,7 @@ static void describe_failure(ash_answering *a, const ash_err *err, const json_t 
     const char *code = json_string_value(json_object_get(why, "code"));
     const char *hint = json_string_value(json_object_get(why, "hint"));
     const char *state = json_string_value(json_object_get(progress, "state"));
-    if (err->code ==
-        ASH_ECANCELED) /* after a cancel by somebody the model is unloaded, not loading */
+    if (err->code == ASH_ECANCELED && !code) /* after a cancel by somebody the model is unloaded */
         code = state && !strcmp(state, "unloaded") ? "load_canceled" : "shutting_down";
     local_error(e, 503, "unavailable_error", code ? code : "load_failed",
                 "the model '%.100s' is not ready: %.300s%s%.100s%s", a->req.model, err->msg,

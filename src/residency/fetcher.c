@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "residency/state.h"
+#include "store/downloads.h"
 
 /* The first in the queue's order, or NULL. */
 static ash_entry *next_absent(ash_manager *m)
@@ -25,9 +26,30 @@ static void fetched(ash_manager *m, ash_entry *e, char *path)
     e->failures = 0;
     ash_info("residency", "%s is fetched: %s", e->spec.id, path);
     if (atomic_load(&e->cancel)) return;
+    if (e->only_fetch && !ash_waiters_any(m, e)) {
+        e->only_fetch = false;
+        e->state = ASH_MODEL_DOWNLOADED;
+        ash_entry_changed(m, e);
+        return;
+    }
     e->fetched = true;
     ash_entry_sample(e, e->last_bytes_ns);
     ash_entry_queue(m, e, e->demand || ash_waiters_any(m, e));
+}
+
+/* It failed, or somebody ended it. */
+static void ended(ash_manager *m, ash_entry *e, const ash_err *err, ash_waiter **done)
+{
+    bool pause = e->pausing && !e->again && !e->spec.path && err->code == ASH_ECANCELED;
+    bool again = e->again && err->code == ASH_ECANCELED && !m->stopping, only = e->only_fetch;
+    e->pausing = e->again = e->only_fetch = false;
+    if (pause)
+        ash_entry_pause(m, e, done);
+    else
+        ash_entry_finish(m, e, err, done);
+    if (!again) return;
+    ash_entry_queue(m, e, true);
+    e->only_fetch = only;
 }
 
 /* The lock is held, but not while bytes come. */
@@ -54,9 +76,11 @@ static void fetch(ash_manager *m, ash_entry *e)
         fetched(m, e, path);
         if (atomic_load(&e->cancel)) ash_err_set(&err, ASH_ECANCELED, "the load was cancelled");
     }
-    if (err.code) ash_entry_finish(m, e, &err, &done);
+    bool added = !rc && e->spec.added;
+    if (err.code) ended(m, e, &err, &done);
     pthread_mutex_unlock(&m->mutex);
     ash_waiters_answer(done);
+    if (added) ash_downloads_note(m, ASH_DOWNLOADS_ADDED, e->spec.id, true);
     pthread_mutex_lock(&m->mutex);
 }
 

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/nearest.h"
 #include "residency/state.h"
+#include "store/downloads.h"
 
 /* A failed load is tried again after this, and after twice as long each time it fails again. */
 static const int64_t RETRY_NS = 10ll * 1000000000, MOST_RETRY_NS = 600ll * 1000000000;
@@ -52,7 +53,8 @@ bool ash_entry_can_load(const ash_manager *m, const ash_entry *e)
 
 void ash_entry_queue(ash_manager *m, ash_entry *e, bool demand)
 {
-    if (e->state == ASH_MODEL_LOADING || e->state == ASH_MODEL_LOADED) return;
+    if (e->state == ASH_MODEL_LOADING || e->state == ASH_MODEL_LOADED || e->removing) return;
+    e->only_fetch = false;
     if (e->state == ASH_MODEL_DOWNLOADING) {
         e->demand |= demand;
         return;
@@ -68,6 +70,7 @@ void ash_entry_queue(ash_manager *m, ash_entry *e, bool demand)
     e->demand = demand;
     e->planned = false;
     e->waits = NULL;
+    e->paused = false;
     e->queue_seq = m->next_seq++ + (demand ? 0 : UNWAITED);
     e->state = ASH_MODEL_UNLOADED;
     atomic_store(&e->cancel, false);
@@ -177,18 +180,26 @@ void ash_boot_note(ash_manager *m)
 
 /* ---- open and close ---- */
 
-/* An entry that is neither here nor can be fetched is failed from the start, with its reason. */
-static void init_state(const ash_manager *m, ash_entry *e)
+void ash_entry_reset(const ash_manager *m, ash_entry *e)
 {
     e->error = ASH_ERR_INIT;
     e->keep_alive_ms = e->spec.keep_alive_ms;
-    if (ash_entry_can_load(m, e)) return;
+    e->state = ASH_MODEL_UNLOADED;
+    e->planned = e->fetched = false;
+    e->paused = e->spec.paused && !e->spec.path && ash_entry_can_load(m, e);
+    if (!e->paused && ash_entry_can_load(m, e)) return;
     e->state = ASH_MODEL_FAILED;
+    e->boot_state = -1;
+    if (e->paused) {
+        ash_err_set(&e->error, ASH_ECANCELED, "its download is paused");
+        e->error_code = "download_paused";
+        e->error_hint = "POST /models/retry goes on with it";
+        return;
+    }
     ash_err_set(&e->error, ASH_ENOENT, "%s",
                 e->spec.absent_reason ? e->spec.absent_reason : "not on this machine");
     e->error_code = e->spec.absent_code ? e->spec.absent_code : "not_downloaded";
     e->error_hint = e->spec.absent_hint;
-    e->boot_state = -1;
 }
 
 int ash_manager_open(const ash_manager_opts *opts, ash_manager **out, ash_err *err)
@@ -214,22 +225,23 @@ int ash_manager_open(const ash_manager_opts *opts, ash_manager **out, ash_err *e
     if (opts->state_dir && ash_ledger_open(opts->state_dir, &m->ledger, NULL)) m->ledger = NULL;
     m->ready_policy = opts->ready_policy;
     m->fetch = opts->fetch;
+    m->remove = opts->remove;
     m->fetch_user = opts->fetch_user;
     m->opened_at = ash_clock_wall();
     m->opened_ns = ash_clock_ns();
     m->next_ticket = 1;
-    size_t n = opts->n_specs ? opts->n_specs : 1;
-    m->entries = calloc(n, sizeof *m->entries);
-    m->figures = calloc(n, sizeof *m->figures);
-    m->list = calloc(n, sizeof *m->list);
-    m->keeper_list = calloc(n, sizeof *m->keeper_list);
+    m->cap = opts->n_specs + ASH_MANAGER_ADDED;
+    m->entries = calloc(m->cap, sizeof *m->entries);
+    m->figures = calloc(m->cap, sizeof *m->figures);
+    m->list = calloc(m->cap, sizeof *m->list);
+    m->keeper_list = calloc(m->cap, sizeof *m->keeper_list);
     for (size_t i = 0; m->entries && i < opts->n_specs; i++) {
         m->n = i + 1;
         if (!ash_spec_copy(&m->entries[i].spec, &opts->specs[i])) {
             ash_manager_close(m);
             return ash_err_nomem(err, "residency");
         }
-        init_state(m, &m->entries[i]);
+        ash_entry_reset(m, &m->entries[i]);
     }
     if (!m->entries || !m->figures || !m->list || !m->keeper_list ||
         (opts->state_dir && !m->state_dir) || (opts->memory_root && !m->memory_root)) {
@@ -269,7 +281,7 @@ int ash_manager_start(ash_manager *m, ash_err *err)
         for (size_t i = 0; i < m->n; i++) {
             ash_entry *e = &m->entries[i];
             if (!e->spec.preload || e->spec.required != required) continue;
-            if (ash_entry_can_load(m, e))
+            if (ash_entry_can_load(m, e) && !e->paused)
                 ash_entry_queue(m, e, false);
             else
                 ash_error("residency", "%s cannot be preloaded: %s", e->spec.id, e->error.msg);
@@ -324,17 +336,20 @@ void ash_manager_close(ash_manager *m)
 
 bool ash_manager_knows(const ash_manager *m, const char *id, const char **nearest)
 {
+    ash_manager *w = (ash_manager *)m; /* the lock is not part of the state */
     if (nearest) *nearest = NULL;
-    if (ash_entry_find(m, id)) return true;
+    pthread_mutex_lock(&w->mutex);
+    bool known = ash_entry_find(m, id) != NULL;
     int best = ASH_NEAREST_FAR;
-    for (size_t i = 0; nearest && i < m->n; i++) {
+    for (size_t i = 0; nearest && !known && i < m->n; i++) {
         int d = ash_nearest_distance(id, m->entries[i].spec.id);
         if (d < best) {
             best = d;
             *nearest = m->entries[i].spec.id;
         }
     }
-    return false;
+    pthread_mutex_unlock(&w->mutex);
+    return known;
 }
 
 ash_model_state ash_manager_state(const ash_manager *m, const char *id)
@@ -359,9 +374,10 @@ static int unknown(const char *id, ash_err *err)
  * changed, and costs little to ask. */
 static int still_failed(const ash_manager *m, const ash_entry *e, ash_err *err)
 {
+    if (e->removing) return ash_entry_removing(e, err);
     if (e->state != ASH_MODEL_FAILED || e->queued) return 0;
     bool room = e->spec.path && e->error.code == ASH_ENOSPC;
-    bool again = ash_entry_can_load(m, e) && (room || ash_clock_ns() >= e->retry_ns);
+    bool again = ash_entry_can_load(m, e) && !e->paused && (room || ash_clock_ns() >= e->retry_ns);
     return again ? 0 : ash_err_set(err, e->error.code, "%s", e->error.msg);
 }
 
@@ -433,12 +449,16 @@ int ash_manager_load(ash_manager *m, const char *id, ash_err *err)
     pthread_mutex_lock(&m->mutex);
     ash_entry *e = ash_entry_find(m, id);
     int rc = e ? 0 : unknown(id, err);
+    rc = rc ? rc : ash_entry_removing(e, err);
     if (!rc && !ash_entry_can_load(m, e)) rc = ash_err_set(err, e->error.code, "%s", e->error.msg);
+    bool paused = !rc && (e->paused || e->pausing);
     if (!rc) {
         e->unload_pending = false;
+        e->again = e->state == ASH_MODEL_DOWNLOADING && atomic_load(&e->cancel);
         ash_entry_queue(m, e, true);
     }
     pthread_mutex_unlock(&m->mutex);
+    if (paused) ash_downloads_note(m, ASH_DOWNLOADS_PAUSED, id, false);
     return rc;
 }
 
@@ -478,8 +498,14 @@ int ash_manager_cancel(ash_manager *m, const char *id, ash_err *err)
     pthread_mutex_lock(&m->mutex);
     ash_entry *e = ash_entry_find(m, id);
     int rc = e ? 0 : unknown(id, err);
+    bool paused = e && (e->paused || e->pausing);
     if (!rc && (e->state == ASH_MODEL_LOADING || e->state == ASH_MODEL_DOWNLOADING)) {
+        e->pausing = e->again = false;
         atomic_store(&e->cancel, true);
+    } else if (!rc && e->paused) {
+        e->spec.paused = false;
+        ash_entry_reset(m, e);
+        ash_entry_changed(m, e);
     } else if (!rc && e->queued) {
         e->queued = false;
         e->comes_back = e->fetched = false;
@@ -493,5 +519,6 @@ int ash_manager_cancel(ash_manager *m, const char *id, ash_err *err)
     pthread_mutex_unlock(&m->mutex);
     ash_waiters_fail(done, ASH_ECANCELED, "the load was cancelled");
     ash_waiters_answer(done);
+    if (paused) ash_downloads_note(m, ASH_DOWNLOADS_PAUSED, id, false);
     return rc;
 }

@@ -39,7 +39,10 @@ typedef struct ash_model_spec {
     const char
         *absent_code; /* path NULL: "not_downloaded", "unsupported_format", "consent_needed" */
     const char *absent_hint;                                  /* path NULL: what to do, or NULL */
-    bool fetch; /* path NULL: opts.fetch can bring it, and may */
+    bool fetch;   /* where it is not here: opts.fetch can bring it, and may, */
+    bool confirm; /* or may once its warning is accepted (ash_manager_download) */
+    bool paused;  /* path NULL: its download was paused before the restart */
+    bool added;   /* named by somebody who asked for its download, not by the catalogue */
     const char *template_text;                                /* override or NULL */
     const char *repo, *format, *size, *description, *warning; /* shown, may be NULL */
     uint32_t ctx;                                             /* 0 = the model's own */
@@ -67,8 +70,13 @@ typedef struct ash_manager_opts {
      * thread; must heed the watch's cancel within a second. Errors as in ash_hub_fetch. NULL: nothing is
      * fetched. */
     int (*fetch)(void *user, const char *id, const ash_hub_watch *watch, char **path, ash_err *err);
+    /* Takes a model off the disk, with what is kept for its next load; *bytes are free then. Blocks. Errors
+     * as in ash_hub_remove; ASH_EINVAL where the files are not ours to remove. NULL: nothing is removed. */
+    int (*remove)(void *user, const char *id, uint64_t *bytes, ash_err *err);
     void *fetch_user;
 } ash_manager_opts;
+
+enum { ASH_MANAGER_ADDED = 256 }; /* models that may be added to a manager */
 
 int ash_manager_open(const ash_manager_opts *opts, ash_manager **out, ash_err *err) ASH_MUST_CHECK;
 /* Starts preloading; returns at once. */
@@ -104,6 +112,23 @@ int ash_manager_cancel(ash_manager *m, const char *id, ash_err *err) ASH_MUST_CH
  * spec's keep_alive_ms; of a model that is not there it counts from its next load. Room for others is made
  * all the same, and what is pinned stays pinned. ASH_ENOENT. */
 int ash_manager_keep(ash_manager *m, const char *id, int64_t keep_alive_ms, ash_err *err) ASH_MUST_CHECK;
+
+/* ---- downloads.c: what is on the disk ---- */
+
+/* A model that the manager has not known so far; it is there when the id is known already. ASH_ELIMIT
+ * after ASH_MANAGER_ADDED. */
+int ash_manager_add(ash_manager *m, const ash_model_spec *spec, ash_err *err) ASH_MUST_CHECK;
+/* Fetches the model without loading it, as soon as its turn comes; goes on with a paused one. 0 also if it
+ * is here or on its way. confirm: the warning is accepted. ASH_EAUTH without that, if it has one; the
+ * reason of one that cannot be fetched. */
+int ash_manager_download(ash_manager *m, const char *id, bool confirm, ash_err *err) ASH_MUST_CHECK;
+/* Ends a fetch in under a second and keeps what is proved; requests for the model fail until a download,
+ * load or cancel ends the pause, also after a restart. ASH_EINVAL if nothing is being fetched. Writes to
+ * the state folder: its errors say that the pause will not survive a restart. */
+int ash_manager_pause(ash_manager *m, const char *id, ash_err *err) ASH_MUST_CHECK;
+/* opts.remove of a model that neither it nor another of its repository has in memory, loads, fetches or
+ * guesses with: else ASH_EAGAIN, naming that one. Blocks; requests for it fail meanwhile. */
+int ash_manager_remove(ash_manager *m, const char *id, uint64_t *bytes, ash_err *err) ASH_MUST_CHECK;
 
 /* The progress object of one model (new reference, NULL without memory or for an unknown id) and of
  * all, in catalogue order: members model,state,stage,stages,progress,bytes_done,bytes_total,

@@ -125,15 +125,28 @@ static json_t *stages_json(bool fetched)
     return a;
 }
 
+/* Whether its files may be removed: nothing is under way, and there is something. */
+static bool removable(const ash_manager *m, const ash_entry *e)
+{
+    bool idle = e->state == ASH_MODEL_UNLOADED || e->state == ASH_MODEL_DOWNLOADED ||
+                e->state == ASH_MODEL_FAILED;
+    return m->remove && e->spec.repo && idle && !e->queued && !e->removing &&
+           (e->spec.path || e->paused || atomic_load(&e->progress.bytes_done));
+}
+
 static json_t *can_json(const ash_manager *m, const ash_entry *e)
 {
     json_t *a = json_array();
-    if (e->queued || e->state == ASH_MODEL_LOADING || e->state == ASH_MODEL_DOWNLOADING)
+    bool fetching = e->state == ASH_MODEL_DOWNLOADING || (e->queued && !e->spec.path);
+    if (fetching) json_array_append_new(a, json_string("pause"));
+    if (e->queued || fetching || e->state == ASH_MODEL_LOADING)
         json_array_append_new(a, json_string("cancel"));
     else if (e->state == ASH_MODEL_LOADED)
         json_array_append_new(a, json_string("unload"));
-    else if (ash_entry_can_load(m, e))
+    else if (ash_entry_can_load(m, e) && !e->removing)
         json_array_append_new(a, json_string(e->state == ASH_MODEL_FAILED ? "retry" : "load"));
+    if (e->paused) json_array_append_new(a, json_string("cancel"));
+    if (removable(m, e)) json_array_append_new(a, json_string("delete"));
     return a;
 }
 

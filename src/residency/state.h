@@ -31,6 +31,11 @@ typedef struct ash_entry {
     bool demand;         /* of the queued load: somebody waits or asked for it */
     bool planned;        /* `plan` is of the queued load */
     bool fetched;        /* the load follows a fetch, which has its share of the progress */
+    bool only_fetch;     /* of the queued or running fetch: no load follows */
+    bool pausing;        /* of the running fetch: cancelled for a pause */
+    bool again;          /* of the running fetch: somebody asked for it after it was cancelled */
+    bool paused;         /* FAILED: its download waits for somebody to go on with it */
+    bool removing;       /* its files are being removed */
     bool unload_pending;
     bool closing;        /* its engine is being closed: the bytes are not free yet */
     bool draining;       /* LOADED: lends no more, another waits for the room */
@@ -91,8 +96,8 @@ struct ash_manager {
     pthread_cond_t fetch_cond;           /* and the fetcher */
     pthread_t loader, keeper, fetcher;
     bool started, stopping;
-    ash_entry *entries;
-    size_t n;
+    ash_entry *entries; /* n of at most cap; each stays where it is */
+    size_t n, cap;
     ash_cpu_level cpu;
     ash_prediction prediction;
     int threads;
@@ -101,14 +106,15 @@ struct ash_manager {
     char *memory_root;
     ash_ledger *ledger; /* or NULL */
     ash_budget budget;
-    ash_policy_model *figures; /* n; of whoever has the lock, until he gives it back */
-    size_t *list;             /* n; of the loader */
-    size_t *keeper_list;      /* n */
+    ash_policy_model *figures; /* cap; of whoever has the lock, until he gives it back */
+    size_t *list;             /* cap; of the loader */
+    size_t *keeper_list;      /* cap */
     uint64_t changes;         /* counts leases, loads and closes */
     int64_t looked_ns, brought_ns; /* when the keeper looked at pressure, and for what may come back */
     uint64_t wakes;           /* counts what the loader was woken for */
     ash_ready ready_policy;
     int (*fetch)(void *, const char *, const ash_hub_watch *, char **, ash_err *); /* or NULL */
+    int (*remove)(void *, const char *, uint64_t *, ash_err *); /* or NULL */
     void *fetch_user;
     ash_waiter *waiters;
     uint64_t next_ticket, next_seq;
@@ -141,6 +147,9 @@ void ash_entry_fail(ash_manager *m, ash_entry *e);
 void ash_loader_wake(ash_manager *m);
 /* When it goes if nobody uses it, in monotonic ns; INT64_MAX: never by itself. */
 int64_t ash_entry_expires(const ash_entry *e);
+/* An entry that is neither here nor can be fetched, or that is paused, is failed with its reason; else it
+ * is as if nothing had ever been asked of it. */
+void ash_entry_reset(const ash_manager *m, ash_entry *e);
 /* Notes the time when all preloads are decided. */
 void ash_boot_note(ash_manager *m);
 
@@ -169,6 +178,14 @@ ash_policy_decision ash_admission_ask(ash_manager *m, const ash_entry *e, bool d
 /* Says in *err what a refused or background load lacks. */
 void ash_admission_explain(const ash_manager *m, const ash_entry *e, const ash_policy_decision *d,
                            ash_err *err);
+
+/* ---- downloads.c ---- */
+/* Why nothing can be asked of it now: its files are being removed. */
+int ash_entry_removing(const ash_entry *e, ash_err *err) ASH_MUST_CHECK;
+/* Its fetch ended, or does not begin, for a pause. Waiters to answer go to *done. */
+void ash_entry_pause(ash_manager *m, ash_entry *e, ash_waiter **done);
+/* Without the lock: the start after a restart knows it too. A failure is only logged. */
+void ash_downloads_note(const ash_manager *m, int list, const char *id, bool in);
 
 /* ---- loader.c, keeper.c, fetcher.c: the threads ---- */
 void *ash_loader_main(void *manager);

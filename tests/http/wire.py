@@ -201,9 +201,6 @@ def unknown_paths_and_methods():
         ("POST", "/v1/responses"),
         ("POST", "/api/chat"),
         ("GET", "/api/tags"),
-        ("POST", "/models"),
-        ("DELETE", "/models"),
-        ("POST", "/models/pause"),
         ("POST", "/tokenize"),
         ("GET", "/props"),
     ):

@@ -301,6 +301,90 @@ static void test_what_may_not_be_fetched_stays_failed(void **state)
     ash_manager_close(m);
 }
 
+static void test_a_download_loads_only_for_who_asks(void **state)
+{
+    hub h = {0};
+    ash_model_spec specs[] = {ABSENT("a", false), ABSENT("b", false)};
+    ash_manager *m = open_manager(specs, 2, &h);
+    waited w = {0};
+    uint64_t t;
+    assert_int_equal(ash_manager_download(m, "a", false, NULL), 0);
+    assert_int_equal(ash_manager_download(m, "a", false, NULL), 0);
+    assert_int_equal(ash_manager_download(m, "b", false, NULL), 0);
+    assert_int_equal(ash_manager_acquire(m, "b", 0, on_lease, &w, &t, NULL), 0);
+    atomic_store(&h.go, true);
+    until_state(m, "a", ASH_MODEL_DOWNLOADED);
+    until_called(&w);
+    assert_non_null(w.engine);
+    ash_manager_release(m, w.engine);
+    assert_int_equal(atomic_load(&h.fetches), 2);
+    assert_int_equal(atomic_load(&loads), 1);
+    assert_int_equal(ash_manager_download(m, "a", false, NULL), 0);
+    assert_int_equal(ash_manager_load(m, "a", NULL), 0);
+    until_state(m, "a", ASH_MODEL_LOADED);
+    ash_manager_close(m);
+}
+
+static void test_a_pause_ends_when_somebody_goes_on(void **state)
+{
+    hub h = {0};
+    ash_model_spec specs[] = {ABSENT("a", true), ABSENT("b", true)};
+    ash_manager *m = open_manager(specs, 2, &h);
+    waited w = {0};
+    uint64_t t;
+    for (int i = 0; i < 10000 && !atomic_load(&h.fetches); i++) usleep(1000);
+    assert_int_equal(ash_manager_acquire(m, "b", 0, on_lease, &w, &t, NULL), 0);
+    assert_int_equal(ash_manager_pause(m, "b", NULL), 0); /* which waits for its turn */
+    until_called(&w);
+    assert_int_equal(w.err.code, ASH_ECANCELED);
+    assert_failed_with(m, "b", "download_paused");
+    assert_int_equal(ash_manager_pause(m, "a", NULL), 0);
+    until_state(m, "a", ASH_MODEL_FAILED);
+    assert_failed_with(m, "a", "download_paused");
+    assert_int_not_equal(ash_manager_acquire(m, "a", 0, on_lease, &w, &t, NULL), 0);
+    assert_int_equal(ash_manager_cancel(m, "b", NULL), 0);
+    assert_int_equal(ash_manager_state(m, "b"), ASH_MODEL_UNLOADED);
+    assert_int_equal(ash_manager_pause(m, "b", NULL), ASH_EINVAL);
+    atomic_store(&h.go, true);
+    assert_int_equal(ash_manager_load(m, "a", NULL), 0);
+    until_state(m, "a", ASH_MODEL_LOADED);
+    ash_manager_close(m);
+}
+
+static void test_who_goes_on_before_the_pause_is_there_is_served(void **state)
+{
+    hub h = {0};
+    ash_model_spec specs[] = {ABSENT("a", false)};
+    ash_manager *m = open_manager(specs, 1, &h);
+    assert_int_equal(ash_manager_load(m, "a", NULL), 0);
+    for (int i = 0; i < 10000 && !atomic_load(&h.fetches); i++) usleep(1000);
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(i % 2 ? ash_manager_cancel(m, "a", NULL) : ash_manager_pause(m, "a", NULL), 0);
+        assert_int_equal(ash_manager_load(m, "a", NULL), 0);
+        until_state(m, "a", ASH_MODEL_DOWNLOADING);
+    }
+    atomic_store(&h.go, true);
+    until_state(m, "a", ASH_MODEL_LOADED);
+    ash_manager_close(m);
+}
+
+static void test_models_may_be_added(void **state)
+{
+    hub h = {0};
+    char id[16];
+    ash_manager *m = open_manager(NULL, 0, &h);
+    atomic_store(&h.go, true);
+    for (int i = 0; i <= ASH_MANAGER_ADDED; i++) {
+        ash_model_spec s = ABSENT(id, false);
+        snprintf(id, sizeof id, "m%d", i);
+        assert_int_equal(ash_manager_add(m, &s, NULL), i < ASH_MANAGER_ADDED ? 0 : ASH_ELIMIT);
+        if (!i) assert_int_equal(ash_manager_load(m, id, NULL), 0);
+    }
+    until_state(m, "m0", ASH_MODEL_LOADED);
+    assert_true(ash_manager_knows(m, "m255", NULL));
+    ash_manager_close(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -311,6 +395,10 @@ int main(void)
         cmocka_unit_test(test_a_failed_fetch_says_why_and_may_be_retried),
         cmocka_unit_test(test_a_preload_whose_fetch_failed_is_fetched_again_by_itself),
         cmocka_unit_test(test_what_may_not_be_fetched_stays_failed),
+        cmocka_unit_test(test_a_download_loads_only_for_who_asks),
+        cmocka_unit_test(test_a_pause_ends_when_somebody_goes_on),
+        cmocka_unit_test(test_who_goes_on_before_the_pause_is_there_is_served),
+        cmocka_unit_test(test_models_may_be_added),
     };
     ash_log_set_level(ASH_LOG_NONE);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,223 @@
+"""What clients decide of downloads: POST and DELETE /models, pauses, and what a restart knows."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+from harness import check, equal, error_of, test
+from serve import MODEL, answers, entry_of, repository, serving, until
+from world import blobs, folder_of, fresh
+
+REPO, REF = "acme/small-GGUF", "acme/small-GGUF:Q4_1"
+SIZE = os.path.getsize(MODEL)
+
+
+def post(s, path="/models", model="small", **more):
+    r = s.post(path, {"model": model, **more})
+    equal(r.status, 200, r.body)
+    return json.loads(r.body)
+
+
+def delete(s, model="small"):
+    return s.request("DELETE", "/models", json.dumps({"model": model}).encode())
+
+
+def value(s, model="small"):
+    return entry_of(s, model)["value"]
+
+
+def some_way(s, model="small", far=48 << 20):
+    """Far enough for whole chunks on every connection."""
+    until(lambda: entry_of(s, model)["bytes_done"] > far, True)
+
+
+def kill(s):
+    s.stop(signal.SIGKILL)
+
+
+@test
+def a_download_does_not_load_and_one_serves_all():
+    with fresh() as (hub, cache):
+        repository(hub)
+        hub.faults.add(side="cdn", rate=20_000_000)
+        with serving(hub, cache) as s:
+            equal(post(s)["status"]["state"], "downloading")
+            equal(post(s)["status"]["state"], "downloading")
+            check({"pause", "cancel"} <= set(entry_of(s)["can"]), entry_of(s))
+            until(lambda: value(s), "downloaded")
+            equal(post(s)["status"]["state"], "downloaded")
+            check(hub.sent["cdn"] < SIZE * 5 // 4, f"{hub.sent['cdn']} bytes were sent for {SIZE}")
+            answers(s)
+            equal(value(s), "loaded")
+
+
+@test
+def a_request_makes_a_download_a_load():
+    with fresh() as (hub, cache):
+        repository(hub)
+        hub.faults.add(side="cdn", rate=30_000_000)
+        with serving(hub, cache) as s:
+            post(s)
+            answers(s)
+
+
+@test
+def a_model_by_its_hub_name_is_known_from_then_on():
+    with fresh() as (hub, cache):
+        repository(hub)
+        with serving(hub, cache) as s:
+            error_of(s.chat(model=REF), 404, "model_not_found")
+            odd = "../x", "/etc/passwd", "acme/../x", "acme/.git/x", "nobody", "acme/x:", "acme/x:a/b"
+            for name in odd:
+                check(s.post("/models", {"model": name}).status in (400, 404), name)
+            post(s, model=REF)
+            until(lambda: value(s, REF), "downloaded")
+            answers(s, REF)
+            post(s, model="acme/none")
+            until(lambda: value(s, "acme/none"), "failed")
+            # what the hub says of what it does not have
+            equal(entry_of(s, "acme/none")["error"]["code"], "gated")
+        hub.forget()
+        with serving(hub, cache) as s:
+            answers(s, REF)
+            error_of(s.chat(model="acme/none"), 404, "model_not_found")
+            equal(hub.requests(), [], "requests for what is here")
+
+
+@test
+def a_warning_is_accepted_by_name():
+    with fresh() as (hub, cache):
+        repository(hub)
+        with serving(hub, cache) as s:
+            error_of(s.post("/models", {"model": "warned"}), 403, "consent_needed", "confirm")
+            equal(hub.requests(), [])
+            post(s, model="warned", confirm=True)
+            until(lambda: value(s, "warned"), "downloaded")
+
+
+@test
+def a_pause_survives_restart_and_kill():
+    with fresh() as (hub, cache):
+        repository(hub)
+        hub.faults.add(side="cdn", rate=2_000_000)
+        with serving(hub, cache) as s:
+            post(s)
+            some_way(s)
+            got = []
+            asked = threading.Thread(target=lambda: got.append(s.chat(model="small")))
+            asked.start()
+            time.sleep(0.2)
+            began = time.monotonic()
+            post(s, "/models/pause")
+            until(lambda: value(s), "failed")
+            check(time.monotonic() - began < 5, "the pause took long")
+            asked.join()
+            error_of(got[0], 503, "download_paused")
+            e = entry_of(s)
+            equal(e["error"]["code"], "download_paused")
+            check({"retry", "cancel", "delete"} <= set(e["can"]), e)
+            error_of(s.chat(model="small"), 503, "download_paused")
+            post(s, "/models/pause")  # twice is no error
+            hub.forget()
+            kill(s)
+        with serving(hub, cache, PRELOAD_MODELS="small") as s:
+            equal(entry_of(s)["error"]["code"], "download_paused")
+            error_of(s.chat(model="small"), 503, "download_paused")
+            equal(hub.requests(), [], "requests while it is paused")
+            post(s, "/models/retry")
+            until(lambda: value(s), "loaded")
+            check(hub.sent["cdn"] < SIZE - (8 << 20), "what was proved was fetched again")
+        with serving(hub, cache) as s:
+            equal(value(s), "unloaded")
+
+
+@test
+def a_paused_download_by_name_is_known_after_a_kill_and_may_be_cancelled():
+    with fresh() as (hub, cache):
+        repository(hub)
+        hub.faults.add(side="cdn", rate=2_000_000)
+        with serving(hub, cache) as s:
+            post(s, model=REF)
+            some_way(s, REF)
+            post(s, "/models/pause", model=REF)
+            kill(s)
+        with serving(hub, cache) as s:
+            equal(entry_of(s, REF)["error"]["code"], "download_paused")
+            post(s, "/models/cancel", model=REF)
+            equal(value(s, REF), "unloaded")
+        with serving(hub, cache) as s:
+            equal(value(s, REF), "unloaded")
+
+
+@test
+def damaged_notes_of_downloads_are_as_none():
+    with fresh() as (hub, cache):
+        repository(hub)
+        state = os.path.join(os.path.dirname(cache), "state")
+        os.makedirs(state)
+        path = os.path.join(state, "downloads.json")
+        for text in (b"{", b"[]", b'{"paused":7,"added":["../x",3,"",null,"a\\u0000b"]}', b"\xff" * 99,
+                     b'{"added":["' + b"x" * 5000 + b'"]}'):
+            with open(path, "wb") as f:
+                f.write(text)
+            with serving(hub, cache) as s:
+                equal((value(s), s.get("/models/none").status), ("unloaded", 404), text[:40])
+        hub.faults.add(side="cdn", rate=2_000_000)
+        with serving(hub, cache) as s:
+            post(s)
+            until(lambda: value(s), "downloading")
+            post(s, "/models/pause")
+        with open(path, encoding="utf-8") as f:
+            equal(json.load(f), {"paused": ["small"], "added": []})
+
+
+@test
+def removal_is_refused_while_in_use():
+    with fresh() as (hub, cache):
+        repository(hub)
+        hub.faults.add(side="cdn", rate=2_000_000)
+        with serving(hub, cache) as s:
+            error_of(delete(s), 404, "not_downloaded")
+            post(s, "/models/load")
+            until(lambda: value(s), "downloading")
+            error_of(delete(s), 409, "model_in_use")
+            hub.faults.clear()
+            post(s, "/models/cancel")
+            until(lambda: value(s), "unloaded")
+            # while it loads, again and again, and when it is loaded: whatever is hit is refused or whole
+            post(s, "/models/load")
+            end = time.monotonic() + 60
+            while value(s) != "loaded" and time.monotonic() < end:
+                error_of(delete(s), 409, "model_in_use")
+            answers(s)
+            error_of(delete(s), 409, "model_in_use")
+            # an entry of the same repository is the same files
+            error_of(delete(s, "warned"), 409, "model_in_use")
+            post(s, "/models/unload")
+            until(lambda: value(s), "unloaded")
+            replies = []  # refused while it is being closed
+            until(lambda: replies.append(delete(s)) or replies[-1].status, 200)
+            check(json.loads(replies[-1].body)["bytes"] >= SIZE, replies[-1].body)
+            check(not os.path.exists(folder_of(cache, REPO)), "the repository is still there")
+            equal((value(s), value(s, "warned")), ("unloaded", "failed"))
+            error_of(delete(s), 404, "not_downloaded")
+            answers(s)  # and is fetched again
+
+
+@test
+def a_paused_download_may_be_removed():
+    with fresh() as (hub, cache):
+        repository(hub)
+        hub.faults.add(side="cdn", rate=2_000_000)
+        with serving(hub, cache) as s:
+            post(s)
+            some_way(s)
+            post(s, "/models/pause")
+            until(lambda: value(s), "failed")
+            r = delete(s)
+            equal(r.status, 200, r.body)
+            equal((value(s), blobs(cache, REPO)), ("unloaded", []))
+        with serving(hub, cache) as s:
+            equal(value(s), "unloaded")
