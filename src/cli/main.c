@@ -63,6 +63,7 @@ static const ash_cli_option doctor_options[] = {
 };
 static const ash_cli_option pull_options[] = {
     {"revision", 0, "REV", "branch, tag or commit (default: the catalogue's, else main)"},
+    {"verify", 0, NULL, "hash what is here already, and fetch anew what is damaged"},
     {0},
 };
 static const ash_cli_option client_options[] = {

@@ -22,6 +22,7 @@ typedef struct pull {
     ash_hub_tree *tree;
     ash_hub_plan *plan;
     ash_hub_here here;
+    ash_hub_proof proof;
     ash_term term;
     char *snapshot;
     int64_t ms;
@@ -63,11 +64,13 @@ static int report(const pull *a, ash_err *err)
     int status = 0;
     if (!rc && a->cli->json)
         status = ash_cli_print_json(json_pack(
-            "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:b}", "model", a->model, "repo",
+            "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:b}", "model", a->model, "repo",
             a->tree->repo, "revision", a->tree->revision, "commit", a->tree->commit, "path",
             path.data, "files", (json_int_t)a->plan->n_files, "bytes", (json_int_t)a->plan->bytes,
             "bytes_fetched", (json_int_t)(a->plan->bytes - a->here.bytes - a->here.partial),
-            "seconds", (double)a->ms / 1000, "from_cache", a->tree->from_cache));
+            "files_hashed", (json_int_t)a->proof.n_hashed, "files_damaged",
+            (json_int_t)a->proof.n_wrong, "seconds", (double)a->ms / 1000, "from_cache",
+            a->tree->from_cache));
     ash_buf_release(&path);
     return rc ? rc : status;
 }
@@ -83,10 +86,13 @@ static int fetch(pull *a, ash_err *err)
         rc = ash_hub_list(a->hub, a->entry->repo, revision ? revision : a->entry->revision,
                           ash_cli_interrupt(), &a->tree, err);
     if (!rc) rc = ash_hub_choose(a->tree, &want, &a->plan, err);
-    if (!rc) rc = ash_hub_look(a->hub, a->plan, &a->here, err);
-    if (!rc) rc = consent(a, err);
     ash_hub_watch watch = {.progress = on_progress, .user = a, .cancel = ash_cli_interrupt()};
     ash_term_init(&a->term, a->cli, a->model);
+    bool all = ash_cli_get(a->cli, "verify") != NULL;
+    if (!rc) rc = ash_hub_prove(a->hub, a->plan, all, &watch, &a->proof, err);
+    if (a->proof.n_hashed) ash_term_done(&a->term); /* before a question */
+    if (!rc) rc = ash_hub_look(a->hub, a->plan, &a->here, err);
+    if (!rc) rc = consent(a, err);
     if (!rc) rc = ash_hub_fetch(a->hub, a->plan, &watch, &a->snapshot, err);
     ash_term_done(&a->term);
     a->ms = ash_clock_ms() - began;
@@ -99,6 +105,10 @@ static int at_hand(const pull *a, ash_err *err)
 {
     ash_catalogue_place place = {0};
     if (a->entry->repo) return 0;
+    if (ash_cli_get(a->cli, "verify"))
+        return ash_err_set(err, ASH_EINVAL,
+                           "%s has no repository to fetch anew from: `ashley verify` checks its files",
+                           a->model);
     int rc = ash_catalogue_locate(a->cli->catalogue, a->entry, true, &place, err);
     if (!rc && place.path && !a->cli->json) printf("%s\n", place.path);
     if (!rc && place.path && a->cli->json)

@@ -185,4 +185,21 @@ typedef struct ash_hub_watch {
 int ash_hub_fetch(ash_hub *h, const ash_hub_plan *p, const ash_hub_watch *watch, char **snapshot,
                   ash_err *err) ASH_MUST_CHECK;
 
+/* ---- proving what is here ---- */
+
+typedef struct ash_hub_proof {
+    size_t n_hashed;
+    uint64_t bytes; /* hashed */
+    size_t n_wrong; /* files that were damaged, and were taken out of the cache */
+} ash_hub_proof;
+
+/* Hashes what the cache has of the plan: all of it, or only what is suspect, because it was written
+ * after it was given its name (costs nothing where nothing is). What is not what its name says is
+ * logged and taken out of the cache, so that ash_hub_fetch brings it; who has it open keeps what he
+ * has. Where the list is from the cache, it stays instead, and the call fails with ASH_EFORMAT.
+ * Blocks for about a second a GB of what is hashed; *watch as in ash_hub_fetch. Files whose hash is
+ * not known are passed over, and so are those that another process is fetching. */
+int ash_hub_prove(const ash_hub *h, const ash_hub_plan *p, bool all, const ash_hub_watch *watch,
+                  ash_hub_proof *out, ash_err *err) ASH_MUST_CHECK;
+
 #endif

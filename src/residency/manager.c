@@ -138,7 +138,8 @@ static void explain_load(ash_entry *e)
 {
     static const reason table[] = {
         {ASH_ENOENT, "file_missing", "put the file there, then retry"},
-        {ASH_EFORMAT, "corrupt_file", "fetch the file again"},
+        {ASH_EFORMAT, "corrupt_file",
+         "fetch the file again: `ashley pull --verify MODEL` finds what is damaged and does that"},
         {ASH_EUNSUPPORTED, "unsupported_format", "choose another file of this model"},
         {ASH_ENOSPC, "does_not_fit",
          "unload another model, set a smaller ctx, or raise ASHLEY_MEMORY_BUDGET"},

@@ -149,6 +149,7 @@ def a_cache_that_cannot_be_written():
         subprocess.run(["mount", "-o", "remount,ro", cache], check=True)
         same(good(hub, cache), repo)
         equal(good(hub, cache, env={"HF_HUB_OFFLINE": "1"}), folder)
+        equal(good(hub, cache, "acme/tiny", "--verify"), folder)
         r = pull(hub, cache, "acme/tiny", "--revision", "v1")
         check(
             r.status not in (DONE, BAD_INPUT) and "Read-only file system" in r.err, r.status, r.err[-300:]
