@@ -6,12 +6,16 @@
 /* A load that was never seen is taken to run at this rate: between a disk and a page cache. */
 static const double LOAD_BYTES_PER_S = 1e9;
 
+double ash_admission_seconds(const ash_entry *e)
+{
+    return e->bring_back_s > 0.0 ? e->bring_back_s : (double)e->plan.file_bytes / LOAD_BYTES_PER_S;
+}
+
 void ash_admission_figures(ash_manager *m)
 {
     for (size_t i = 0; i < m->n; i++) {
         const ash_entry *e = &m->entries[i];
         bool loaded = e->state == ASH_MODEL_LOADED;
-        double seconds = e->bring_back_s;
         m->figures[i] = (ash_policy_model){
             .id = e->spec.id,
             .bytes = e->charge,
@@ -24,7 +28,7 @@ void ash_admission_figures(ash_manager *m)
             .uses = e->uses,
             .last_use_ms = e->last_use_ns / 1000000,
             .loaded_ms = e->loaded_ns / 1000000,
-            .bring_back_s = seconds > 0.0 ? seconds : (double)e->plan.file_bytes / LOAD_BYTES_PER_S,
+            .bring_back_s = ash_admission_seconds(e),
         };
     }
 }

@@ -1,7 +1,6 @@
 /* Owns the loader thread: it takes queued loads in order, asks the policy for their room, closes
- * what has to go, and opens the engine. Refuses what does not fit the budget. Lock rules: state.h.
- */
-#include <math.h>
+ * what has to go, and has the engine opened (opening.c). Refuses what does not fit the budget. Lock
+ * rules: state.h. */
 #include <stdio.h>
 #include <string.h>
 
@@ -66,8 +65,7 @@ static int fit(ash_engine_opts *o, ash_engine_plan *plan, int64_t beyond, uint64
     return rc;
 }
 
-/* As the ledger knows it. */
-static ash_measure_of measured_as(const ash_manager *m, const ash_entry *e)
+ash_measure_of ash_entry_measured_as(const ash_manager *m, const ash_entry *e)
 {
     return (ash_measure_of){.id = e->spec.id,
                             .path = e->spec.path,
@@ -117,7 +115,7 @@ static int size_load(ash_manager *m, ash_entry *e, ash_engine_opts *o, char *ref
     ash_measured known = {0};
     pthread_mutex_unlock(&m->mutex);
     int rc = ash_engine_plan_read(o, &plan, err);
-    const ash_measure_of of = measured_as(m, e);
+    const ash_measure_of of = ash_entry_measured_as(m, e);
     if (!rc) ash_measure_find(m->ledger, &of, &plan, &known);
     int64_t beyond = known.beyond;
     uint64_t usual = rc ? 0 : with(bytes_of(&plan), beyond);
@@ -135,129 +133,11 @@ static int size_load(ash_manager *m, ash_entry *e, ash_engine_opts *o, char *ref
     return 0;
 }
 
-/* What the process grew by from `before`, 0 if something else happened meanwhile. */
-static uint64_t measure(const ash_manager *m, uint64_t changes, uint64_t before,
-                        const ash_model_info *info)
-{
-    ash_memory now;
-    for (size_t i = 0; i < m->n; i++)
-        if (m->entries[i].leases) return 0;
-    if (m->changes != changes) return 0;
-    ash_memory_read(m->memory_root ? m->memory_root : "", &now);
-    return ash_measure_grown(before, now.resident, info->weight_bytes,
-                             info->scratch_bytes + info->draft_bytes);
-}
-
-/* A row of the ledger. */
-static ash_ledger_row row_of(const ash_entry *e, const ash_model_info *info, uint64_t grown)
-{
-    ash_ledger_row r = {.weight_bytes = info->weight_bytes,
-                        .kv_bytes = info->kv_bytes,
-                        .scratch_bytes = info->scratch_bytes,
-                        .draft_bytes = info->draft_bytes,
-                        .file_bytes = e->plan.file_bytes,
-                        .grown_bytes = grown,
-                        .load_ms = e->load_ms};
-    for (int i = 0; i < ASH_N_STAGES; i++) r.stage_ms[i] = e->stage_ms[i];
-    return r;
-}
-
-static void loaded(ash_manager *m, ash_entry *e, ash_engine *engine, const char *draft_refused,
-                   uint64_t grown)
-{
-    const ash_model_info *info = ash_engine_info(engine);
-    int64_t now = ash_clock_ns();
-    double total = (double)(now - e->load_begin_ns) * 1e-6, known = 0.0;
-    int last = atomic_load(&e->progress.stage);
-    for (int i = 1; i < last; i++) known += e->stage_ms[i];
-    e->stage_ms[last] = fmax(total - known, 0.0);
-    e->load_ms = total;
-    e->bring_back_s = total * 1e-3;
-    e->resident_bytes =
-        info->weight_bytes + info->kv_bytes + info->scratch_bytes + info->draft_bytes;
-    if (grown) e->measured = grown + info->kv_bytes;
-    e->estimate = e->resident_bytes;
-    e->charge = grown ? e->measured : e->need;
-    snprintf(e->draft_refused, sizeof e->draft_refused, "%s",
-             info->draft_refused ? info->draft_refused : draft_refused);
-    e->engine = engine;
-    e->state = ASH_MODEL_LOADED;
-    e->failures = 0;
-    e->comes_back = e->fetched = false;
-    e->last_use_ns = e->loaded_ns = now;
-    e->boot_state = 1;
-    ash_info("residency", "%s is ready after %.0f ms (%.1f MB with a full KV cache)%s", e->spec.id,
-             e->load_ms, (double)e->charge * 1e-6,
-             info->warmed ? "" : ", warmed by the request that waits");
-}
-
-void ash_entry_finish(ash_manager *m, ash_entry *e, const ash_err *err, ash_waiter **done)
-{
-    if (err->code) {
-        e->charge = 0;
-        e->fetched = false;
-        if (err->code == ASH_ECANCELED) {
-            e->state = ASH_MODEL_UNLOADED;
-            e->boot_state = -1;
-            ash_info("residency", "%s was cancelled", e->spec.id);
-        } else {
-            e->error = *err;
-            ash_entry_fail(m, e);
-        }
-        ash_waiters_take(m, ash_waiter_of, e, done);
-        for (ash_waiter *w = *done; w; w = w->next) w->err = *err;
-    }
-    m->changes++;
-    ash_boot_note(m);
-    ash_entry_changed(m, e);
-    ash_waiters_lend(m, done);
-}
-
 /* The first n of the loader's list lend no more, all others do. */
 static void set_draining(ash_manager *m, size_t n)
 {
     for (size_t i = 0; i < m->n; i++) m->entries[i].draining = false;
     for (size_t i = 0; i < n; i++) m->entries[m->list[i]].draining = true;
-}
-
-/* Loads an admitted entry; the lock is held, but not while the engine opens. */
-static void load(ash_manager *m, ash_entry *e, ash_engine_opts *o, const char *draft_refused)
-{
-    ash_err err = ASH_ERR_INIT;
-    ash_engine *engine = NULL;
-    ash_waiter *done = NULL;
-    ash_memory before;
-    e->queued = false;
-    e->waits = NULL;
-    e->state = ASH_MODEL_LOADING;
-    atomic_store(&e->awaited, ash_waiters_any(m, e)); /* one that left since needs no haste */
-    e->charge = e->need;
-    uint64_t changes = ++m->changes;
-    set_draining(m, 0);
-    ash_entry_begin_load(e);
-    ash_entry_changed(m, e);
-    pthread_mutex_unlock(&m->mutex);
-    ash_memory_read(m->memory_root ? m->memory_root : "", &before);
-    ash_info("residency", "loading %s from %s", e->spec.id, e->spec.path);
-    int rc = ash_engine_open(o, &engine, &err);
-    if (rc && !err.code) ash_err_set(&err, rc, "%s", ash_err_name(rc));
-    if (!rc) err = ASH_ERR_INIT;
-    pthread_mutex_lock(&m->mutex);
-    ash_ledger_row row = {0};
-    if (!rc) {
-        const ash_model_info *info = ash_engine_info(engine);
-        uint64_t grown = measure(m, changes, before.resident, info);
-        loaded(m, e, engine, draft_refused, grown);
-        row = row_of(e, info, grown);
-    }
-    ash_entry_finish(m, e, &err, &done);
-    pthread_mutex_unlock(&m->mutex);
-    ash_waiters_answer(done);
-    if (!rc) {
-        const ash_measure_of of = measured_as(m, e);
-        ash_measure_put(m->ledger, &of, e->plan.n_ctx, &row);
-    }
-    pthread_mutex_lock(&m->mutex);
 }
 
 /* ---- whose turn it is ---- */
@@ -340,6 +220,7 @@ static bool decide(ash_manager *m, ash_entry *e, bool head, int64_t *until_ms)
         refuse(m, e, &err);
         return true;
     }
+    if (!ash_opening_may(m, e, until_ms)) return false;
     ash_policy_decision d = ash_admission_ask(m, e, e->demand, m->list);
     if (d.verdict == ASH_POLICY_REFUSE) {
         ash_admission_explain(m, e, &d, &err);
@@ -347,10 +228,12 @@ static bool decide(ash_manager *m, ash_entry *e, bool head, int64_t *until_ms)
         return true;
     }
     if (d.verdict == ASH_POLICY_ADMIT && (head || !d.n)) {
-        if (d.n)
+        if (d.n) {
             evict(m, d.n, e);
-        else
-            load(m, e, &o, refused);
+            return true;
+        }
+        set_draining(m, 0);
+        ash_opening_begin(m, e, &o, refused);
         return true;
     }
     if (d.verdict == ASH_POLICY_WAIT && !e->demand) {
@@ -366,6 +249,12 @@ static bool decide(ash_manager *m, ash_entry *e, bool head, int64_t *until_ms)
     return false;
 }
 
+static bool goes_first(const ash_entry *a, const ash_entry *b)
+{
+    if (a->spec.required != b->spec.required) return a->spec.required;
+    return ash_admission_seconds(a) < ash_admission_seconds(b);
+}
+
 /* Goes through the queue once. True if it has to be looked at anew. */
 static bool look(ash_manager *m, int64_t *until_ms)
 {
@@ -378,13 +267,39 @@ static bool look(ash_manager *m, int64_t *until_ms)
     return false;
 }
 
+/* Those that nobody waits for yet, the quickest first among those that are equally wanted, if all of them
+ * fit: each is there as soon as it can be, and the last of them no later. If not all fit they stay in the
+ * order of the list, which says who comes first. Once, at the start. */
+static void arrange(ash_manager *m)
+{
+    ash_err err = ASH_ERR_INIT;
+    char refused[sizeof m->entries->draft_refused];
+    uint64_t sum = 0, room = 0;
+    size_t n = 0;
+    for (ash_entry *e = next_queued(m, 0); e; e = next_queued(m, e->queue_seq + 1)) {
+        ash_engine_opts o = options(m, e);
+        uint64_t seq = e->queue_seq;
+        if (size_load(m, e, &o, refused, sizeof refused, &err)) return;
+        if (!e->queued || e->queue_seq != seq || e->demand) return; /* requests have come: enough of it */
+        sum = sum > UINT64_MAX - e->usual ? UINT64_MAX : sum + e->usual;
+        room = ash_admission_room(m, e);
+        size_t at = n++;
+        for (; at && goes_first(e, &m->entries[m->list[at - 1]]); at--) m->list[at] = m->list[at - 1];
+        m->list[at] = (size_t)(e - m->entries);
+    }
+    if (sum > room) return;
+    for (size_t i = 0; i < n; i++) m->entries[m->list[i]].queue_seq = UNWAITED_SEQ + m->next_seq++;
+}
+
 void *ash_loader_main(void *arg)
 {
     ash_manager *m = arg;
     pthread_mutex_lock(&m->mutex);
+    arrange(m);
     while (!m->stopping) {
         int64_t until_ms;
         uint64_t wakes = m->wakes;
+        ash_openings_join(m, false);
         if (look(m, &until_ms)) continue;
         ash_waiter *done = NULL;
         ash_waiters_lend(m, &done);
@@ -402,6 +317,7 @@ void *ash_loader_main(void *arg)
         struct timespec ts = {.tv_sec = until_ms / 1000, .tv_nsec = until_ms % 1000 * 1000000};
         pthread_cond_timedwait(&m->load_cond, &m->mutex, &ts);
     }
+    ash_openings_join(m, true);
     pthread_mutex_unlock(&m->mutex);
     return NULL;
 }

@@ -1,11 +1,11 @@
 /* Owns which models are in memory: their states, who waits for whom, and what others may ask.
  * Refuses ids that nobody knows.
  *
- * Three threads do the work: the loader (loader.c) takes queued loads in order, makes room and runs
- * ash_engine_open; the fetcher (fetcher.c) takes those whose files are not here; the keeper (keeper.c)
- * ends waits that are out of time, closes engines (release may run on an engine's own thread, which
- * cannot join itself), unloads what was idle for its keep-alive, follows the pressure on memory, brings
- * back what had to go, and tells the listener.
+ * Three threads do the work: the loader (loader.c) takes queued loads in order, makes room and has
+ * engines opened on threads of their own, two at most (opening.c); the fetcher (fetcher.c) takes those
+ * whose files are not here; the keeper (keeper.c) ends waits that are out of time, closes engines
+ * (release may run on an engine's own thread, which cannot join itself), unloads what was idle for its
+ * keep-alive, follows the pressure on memory, brings back what had to go, and tells the listener.
  * Callbacks are always called without the lock. */
 #include "residency/manager.h"
 
@@ -20,8 +20,6 @@
 
 /* A failed load is tried again after this, and after twice as long each time it fails again. */
 static const int64_t RETRY_NS = 10ll * 1000000000, MOST_RETRY_NS = 600ll * 1000000000;
-
-static const uint64_t UNWAITED = 1ull << 40; /* added to queue_seq of loads that nobody waits for */
 
 /* ---- entries ---- */
 
@@ -62,7 +60,7 @@ void ash_entry_queue(ash_manager *m, ash_entry *e, bool demand)
     if (e->queued && demand &&
         !e->demand) { /* someone waits now: before those that nobody waits for */
         e->demand = true;
-        e->queue_seq &= UNWAITED - 1;
+        e->queue_seq &= UNWAITED_SEQ - 1;
         ash_loader_wake(m);
     }
     if (e->queued) return;
@@ -71,7 +69,7 @@ void ash_entry_queue(ash_manager *m, ash_entry *e, bool demand)
     e->planned = false;
     e->waits = NULL;
     e->paused = false;
-    e->queue_seq = m->next_seq++ + (demand ? 0 : UNWAITED);
+    e->queue_seq = m->next_seq++ + (demand ? 0 : UNWAITED_SEQ);
     e->state = ASH_MODEL_UNLOADED;
     atomic_store(&e->cancel, false);
     ash_entry_changed(m, e);

@@ -1,14 +1,14 @@
 /* Which models are in memory: states, loads, waiting requests.
  *
- * The manager knows every model the catalogue names, loads those of the preload list on its own loader
- * thread (required ones first, else in order), loads others on demand (one load serves all who wait, and
- * goes on when they leave), and lends engines. All models together stay within a budget of bytes: who goes
- * for whom, who waits and who is refused is residency/policy.h. A preload that had to go comes back when
- * there is room; a failed one is tried again, after 10 s and then twice as long each time, at most 10 min,
- * where trying again can help (memory, disk, network). A model that is not on this machine is fetched first,
- * where the caller says how: on a thread of its own, one at a time, while others load. Any thread may call
- * any function; callbacks come on the manager's or the caller's thread, never with its lock held, and must
- * be quick. */
+ * The manager knows every model the catalogue names, loads those of the preload list (required ones first,
+ * then the quickest if all of them fit, else in order), loads others on demand (one load serves all who
+ * wait, and goes on when they leave), and lends engines. At most two loads run at once; residency/policy.h
+ * says when. All models together stay within a budget of bytes: who goes for whom, who waits and who is
+ * refused is there, too. A preload that had to go comes back when there is room; a failed one is tried
+ * again, after 10 s and then twice as long each time, at most 10 min, where trying again can help (memory,
+ * disk, network). A model that is not on this machine is fetched first, where the caller says how: on a
+ * thread of its own, one at a time, while others load. Any thread may call any function; callbacks come on
+ * the manager's or the caller's thread, never with its lock held, and must be quick. */
 #ifndef ASHLEY_RESIDENCY_MANAGER_H
 #define ASHLEY_RESIDENCY_MANAGER_H
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/err.h"
 
@@ -134,6 +135,21 @@ void ash_memory_read(const char *root, ash_memory *out)
     out->resident = kb_value(open_at("%s/proc/self/status", root), "VmRSS", 0);
     out->stalled = stalled(open_at("%s/proc/pressure/memory", root));
     read_groups(root, out);
+}
+
+bool ash_memory_cpu_seconds(const char *root, double *out)
+{
+    char text[1024] = "";
+    FILE *f = open_at("%s/proc/self/stat", root);
+    size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+    if (f) fclose(f);
+    char *at = n ? strrchr(text, ')') : NULL; /* a program's name may hold anything */
+    for (int field = 2; at && field < 14; field++) at = strchr(at + 1, ' ');
+    long hz = sysconf(_SC_CLK_TCK);
+    if (!at || hz <= 0) return false;
+    uint64_t user = strtoull(at, &at, 10), system = strtoull(at, NULL, 10);
+    *out = (double)(user + system) / (double)hz;
+    return true;
 }
 
 uint64_t ash_memory_available(void)

@@ -1,8 +1,9 @@
-/* What the kernel says of memory: proc(5), cgroups(7) v2 and v1, PSI (Documentation/accounting/psi.rst).
- * Any thread. */
+/* What the kernel says of memory and of this process: proc(5), cgroups(7) v2 and v1, PSI
+ * (Documentation/accounting/psi.rst). Any thread. */
 #ifndef ASHLEY_RESIDENCY_MEMORY_H
 #define ASHLEY_RESIDENCY_MEMORY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct ash_memory {
@@ -17,6 +18,8 @@ typedef struct ash_memory {
 
 /* root stands before /proc and /sys; "" for this machine's own, a folder for tests. */
 void ash_memory_read(const char *root, ash_memory *out);
+/* Seconds of processor time that this process has used; false where they cannot be read. */
+bool ash_memory_cpu_seconds(const char *root, double *out);
 /* `available` and `resident` of this machine. */
 uint64_t ash_memory_available(void);
 uint64_t ash_memory_resident(void);

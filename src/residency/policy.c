@@ -229,3 +229,9 @@ size_t ash_policy_shrink(uint64_t budget, const ash_policy_model *models, size_t
     return cut_list(models, list, list_of(models, n, ASH_POLICY_DEMAND, YOUNG, now_ms, list), used - budget,
                     &freed);
 }
+
+bool ash_policy_beside(const ash_policy_load *running, const ash_policy_load *next, double busy)
+{
+    if (next->standing != running->standing) return next->standing > running->standing;
+    return busy < 0.5 && next->rate > 0.0 && next->rate < 0.8 * running->rate;
+}

@@ -18,7 +18,14 @@
  * waits for its room ("drain"). Those that come wait, and are answered together when it is back.
  *
  * Background loads (a preload, or one that was evicted and comes back) evict nothing that is a preload
- * itself or was used in the last minute, and drain nothing. */
+ * itself or was used in the last minute, and drain nothing.
+ *
+ * Two loads at once. One that is wanted more begins beside one that is wanted less: a request does not wait
+ * for the end of a preload, nor a required preload for that of another. Of two that are wanted alike the
+ * second begins beside the first only where both are there sooner for it: the first leaves more than half of
+ * the processors idle, so that it waits for the disk, and the second is known to take its bytes at less than
+ * 4/5 of the rate at which that one gets them, so that it will compute. Else one after the other: two that
+ * wait for one disk, or compute on the same processors, are both there only at the end. */
 #ifndef ASHLEY_RESIDENCY_POLICY_H
 #define ASHLEY_RESIDENCY_POLICY_H
 
@@ -75,6 +82,19 @@ typedef struct ash_policy_decision {
     uint64_t pinned_bytes;
 } ash_policy_decision;
 
+/* How much a load is wanted, the least first. */
+typedef enum ash_policy_standing {
+    ASH_POLICY_OTHER,    /* a preload that is not required */
+    ASH_POLICY_REQUIRED, /* readiness waits for it */
+    ASH_POLICY_AWAITED,  /* somebody waits, or asked for the load */
+} ash_policy_standing;
+
+typedef struct ash_policy_load {
+    ash_policy_standing standing;
+    double rate; /* of file bytes a second: of the one that runs as it is now, of the next as it was alone;
+                    0: not known */
+} ash_policy_load;
+
 enum { ASH_POLICY_LEAST_RESIDENCE_MS = 2000, ASH_POLICY_MOST_RESIDENCE_MS = 60000 };
 enum { ASH_POLICY_BACKGROUND_IDLE_MS = 60000 };
 
@@ -93,6 +113,8 @@ uint64_t ash_policy_resident(const ash_policy_model *models, size_t n);
  * as room, for they grow older. */
 uint64_t ash_policy_room(uint64_t budget, const ash_policy_model *models, size_t n, size_t wanted,
                          ash_policy_urgency urgency, int64_t now_ms);
+/* Whether `next` may begin while `running` runs; busy: the share of the processors in use, 0 to 1. */
+bool ash_policy_beside(const ash_policy_load *running, const ash_policy_load *next, double busy);
 /* Notes a use. */
 void ash_policy_used(ash_policy_uses *u, int64_t now_ms);
 int64_t ash_policy_residence_ms(const ash_policy_model *m);

@@ -37,6 +37,7 @@ typedef struct ash_entry {
     bool paused;         /* FAILED: its download waits for somebody to go on with it */
     bool removing;       /* its files are being removed */
     bool unload_pending;
+    bool shared;         /* its load ran beside another: the time it took tells little */
     bool closing;        /* its engine is being closed: the bytes are not free yet */
     bool draining;       /* LOADED: lends no more, another waits for the room */
     bool comes_back;     /* a preload that was evicted, or had no room: loaded again when there is some */
@@ -88,7 +89,21 @@ typedef struct ash_boot_step {
     double ms;
 } ash_boot_step;
 
-enum { ASH_MAX_BOOT_STEPS = 32 };
+enum { ASH_MAX_BOOT_STEPS = 32, ASH_MAX_OPENINGS = 2 };
+
+/* queue_seq of the first load that nobody waits for; those that somebody does are below. */
+#define UNWAITED_SEQ (1ull << 40)
+
+/* A load that runs. */
+typedef struct ash_opening {
+    ash_manager *manager;
+    ash_entry *entry; /* NULL: the place is free */
+    bool over;        /* its thread does no more */
+    pthread_t thread;
+    ash_engine_opts opts; /* constant */
+    char draft_refused[sizeof ((ash_err *)0)->msg];
+    uint64_t changes; /* the manager's when it began */
+} ash_opening;
 
 struct ash_manager {
     pthread_mutex_t mutex;
@@ -109,6 +124,9 @@ struct ash_manager {
     ash_policy_model *figures; /* cap; of whoever has the lock, until he gives it back */
     size_t *list;             /* cap; of the loader */
     size_t *keeper_list;      /* cap */
+    ash_opening openings[ASH_MAX_OPENINGS]; /* only the loader begins and joins */
+    int64_t cpu_looked_ns;    /* loader: when it looked at the processors, 0: not during this load; */
+    double cpu_seconds, cpu_busy; /* what this process had used then, and the share since the look before */
     uint64_t changes;         /* counts leases, loads and closes */
     int64_t looked_ns, brought_ns; /* when the keeper looked at pressure, and for what may come back */
     uint64_t wakes;           /* counts what the loader was woken for */
@@ -179,6 +197,17 @@ ash_policy_decision ash_admission_ask(ash_manager *m, const ash_entry *e, bool d
 void ash_admission_explain(const ash_manager *m, const ash_entry *e, const ash_policy_decision *d,
                            ash_err *err);
 
+/* Seconds that its load takes, by the last one or the size of its files. */
+double ash_admission_seconds(const ash_entry *e);
+
+/* ---- opening.c; on the loader's thread ---- */
+/* Whether a sized entry's load may begin now; if not, perhaps at *until_ms, where that is earlier. */
+bool ash_opening_may(ash_manager *m, const ash_entry *e, int64_t *until_ms);
+/* Begins an admitted load for which there is a place (ash_opening_may). */
+void ash_opening_begin(ash_manager *m, ash_entry *e, const ash_engine_opts *opts, const char *draft_refused);
+/* Frees the places of those that are over, or, all, waits for each; the lock is left for that. */
+void ash_openings_join(ash_manager *m, bool all);
+
 /* ---- downloads.c ---- */
 /* Why nothing can be asked of it now: its files are being removed. */
 int ash_entry_removing(const ash_entry *e, ash_err *err) ASH_MUST_CHECK;
@@ -189,7 +218,10 @@ void ash_downloads_note(const ash_manager *m, int list, const char *id, bool in)
 
 /* ---- loader.c, keeper.c, fetcher.c: the threads ---- */
 void *ash_loader_main(void *manager);
+/* An entry as the ledger knows it. */
+ash_measure_of ash_entry_measured_as(const ash_manager *m, const ash_entry *e);
 void *ash_fetcher_main(void *manager);
+/* opening.c. */
 /* Takes the result of a load or a failed fetch into the entry. Waiters to answer go to *done. */
 void ash_entry_finish(ash_manager *m, ash_entry *e, const ash_err *err, ash_waiter **done);
 void *ash_keeper_main(void *manager);

@@ -27,7 +27,8 @@ struct ash_engine {
 };
 
 static fake_machine machine;
-static atomic_ullong open_bytes, most_bytes; /* of all engines: now, and at most */
+static atomic_ullong open_bytes, most_bytes;  /* of all engines: now, and at most */
+static atomic_ullong opening, most_at_once; /* loads */
 static atomic_int loads, gate_open, broken;
 static char order[64];
 static pthread_mutex_t order_mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -55,10 +56,14 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
     if (n < sizeof order - 1) order[n] = strchr(opts->path, ':')[1];
     pthread_mutex_unlock(&order_mutex);
     atomic_fetch_add(&loads, 1);
-    while (strstr(opts->path, "slow") && !atomic_load(&gate_open)) {
-        if (atomic_load(opts->cancel)) return ash_err_set(err, ASH_ECANCELED, "cancelled");
+    unsigned long long read = 0, at_once = atomic_fetch_add(&opening, 1) + 1;
+    if (at_once > atomic_load(&most_at_once)) atomic_store(&most_at_once, at_once);
+    while (strstr(opts->path, "slow") && !atomic_load(&gate_open) && !atomic_load(opts->cancel)) {
+        opts->progress(opts->user, ASH_LOAD_PACK, ++read * 1000, 1u << 30);
         usleep(1000);
     }
+    atomic_fetch_sub(&opening, 1);
+    if (atomic_load(opts->cancel)) return ash_err_set(err, ASH_ECANCELED, "cancelled");
     if (atomic_load(&broken)) return ash_err_set(err, ASH_EIO, "the disk is gone");
     if (strstr(opts->path, "grows")) fake_memory(&machine, 1 << 20, 1000 + 100, 0.0);
     ash_engine_plan plan;
@@ -67,7 +72,8 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
     e->info = (ash_model_info){.weight_bytes = plan.weight_bytes, .kv_bytes = plan.kv_bytes};
     unsigned long long now = atomic_fetch_add(&open_bytes, plan.weight_bytes + plan.kv_bytes) +
                              plan.weight_bytes + plan.kv_bytes;
-    if (now > atomic_load(&most_bytes)) atomic_store(&most_bytes, now); /* one loader at a time */
+    unsigned long long most = atomic_load(&most_bytes);
+    while (now > most && !atomic_compare_exchange_weak(&most_bytes, &most, now)) {}
     *out = e;
     return 0;
 }
@@ -94,6 +100,7 @@ static int setup(void **state)
     atomic_store(&broken, 0);
     atomic_store(&open_bytes, 0);
     atomic_store(&most_bytes, 0);
+    atomic_store(&most_at_once, 0);
     memset(order, 0, sizeof order);
     return 0;
 }
@@ -409,6 +416,114 @@ static void test_what_was_measured_is_charged_the_next_time(void **state)
     ash_manager_close(m);
 }
 
+static void until_loads(int n)
+{
+    for (int i = 0; i < 10000 && atomic_load(&loads) < n; i++) usleep(1000);
+    assert_int_equal(atomic_load(&loads), n);
+}
+
+static void test_a_request_does_not_wait_for_a_preload(void **state)
+{
+    ash_model_spec specs[] = {PRELOAD("first", "30:f slow"), PRELOAD("second", "20:s slow"),
+                              DEMAND("a", "10:a"), DEMAND("b", "10:b")};
+    ash_manager *m = open_manager(specs, 4, 100);
+    until_loads(1);
+    use(m, "a");
+    use(m, "b"); /* its place is free again */
+    assert_string_equal(order, "sab"); /* the other preload waits for the first of them, the quickest */
+    assert_int_equal(atomic_load(&most_at_once), 2);
+    waited first, second;
+    ask(m, "second", &second); /* wanted now, as much as the other, which waits */
+    ask(m, "first", &first);
+    usleep(50000);
+    assert_int_equal(atomic_load(&loads), 3);
+    assert_int_equal(ash_manager_cancel(m, "second", NULL), 0);
+    until_loads(4);
+    atomic_store(&gate_open, 1);
+    until_called(&first);
+    until_called(&second);
+    assert_int_equal(second.err.code, ASH_ECANCELED);
+    ash_manager_release(m, first.engine);
+    ash_manager_close(m);
+}
+
+/* Processor seconds of this process, in hundredths. */
+static void fake_stat(unsigned used)
+{
+    char text[256];
+    snprintf(text, sizeof text, "7 (a ) b) S 1 2 3 4 5 6 7 8 9 10 %u 0 0 0 20 0\n", used);
+    fake_write(&machine, "proc/self/stat", text);
+}
+
+/* "c" took 20 bytes in some milliseconds; "d" gets megabytes a second, and the processors are idle. */
+static void test_a_second_load_computes_while_the_first_waits_for_the_disk(void **state)
+{
+    ash_model_spec specs[] = {DEMAND("d", "30:d slow"), DEMAND("c", "20:c"), DEMAND("new", "10:n")};
+    fake_stat(1000);
+    ash_manager *m = open_manager(specs, 3, 100);
+    use(m, "c");
+    assert_int_equal(ash_manager_unload(m, "c", NULL), 0);
+    until_state(m, "c", ASH_MODEL_UNLOADED);
+    waited d, c, n;
+    ask(m, "d", &d);
+    until_loads(2);
+    ask(m, "new", &n); /* nobody knows whether it would compute */
+    ask(m, "c", &c);
+    until_called(&c);
+    assert_string_equal(order, "cdc");
+    assert_int_equal(atomic_load(&n.calls), 0);
+    assert_int_equal(atomic_load(&d.calls), 0);
+    ash_manager_release(m, c.engine);
+    atomic_store(&gate_open, 1);
+    until_called(&d);
+    until_called(&n);
+    ash_manager_release(m, d.engine);
+    ash_manager_release(m, n.engine);
+    ash_manager_close(m);
+}
+
+static void test_no_second_load_while_the_first_computes(void **state)
+{
+    ash_model_spec specs[] = {DEMAND("d", "30:d slow"), DEMAND("c", "20:c")};
+    fake_stat(1000);
+    ash_manager *m = open_manager(specs, 2, 100);
+    use(m, "c");
+    assert_int_equal(ash_manager_unload(m, "c", NULL), 0);
+    until_state(m, "c", ASH_MODEL_UNLOADED);
+    waited d, c;
+    ask(m, "d", &d);
+    until_loads(2);
+    ask(m, "c", &c);
+    for (unsigned i = 0; i < 30; i++) { /* 1.5 s: two looks; many more seconds than there are */
+        fake_stat(1000 + 100000 * i);
+        usleep(50000);
+    }
+    assert_string_equal(order, "cd");
+    atomic_store(&gate_open, 1);
+    until_called(&d);
+    until_called(&c);
+    ash_manager_release(m, d.engine);
+    ash_manager_release(m, c.engine);
+    ash_manager_close(m);
+}
+
+static void test_preloads_that_all_fit_load_the_quickest_first(void **state)
+{
+    ash_model_spec specs[] = {PRELOAD("x", "5:x"), PRELOAD("a", "40:a"), PRELOAD("b", "10:b"),
+                              PRELOAD("c", "30:c")};
+    specs[0].required = false;
+    ash_manager *m = open_manager(specs, 4, 100);
+    until_state(m, "x", ASH_MODEL_LOADED);
+    assert_string_equal(order, "bcax");
+    assert_int_equal(atomic_load(&most_at_once), 1);
+    ash_manager_close(m);
+    memset(order, 0, sizeof order);
+    m = open_manager(specs, 4, 60); /* not all fit: the list says who comes first */
+    until_state(m, "x", ASH_MODEL_LOADED);
+    assert_string_equal(order, "abx");
+    ash_manager_close(m);
+}
+
 int main(void)
 {
     ash_log_set_level(ASH_LOG_NONE);
@@ -425,6 +540,10 @@ int main(void)
         TEST(test_a_failed_load_is_not_tried_at_every_request),
         TEST(test_the_pool_shrinks_before_a_request_waits),
         TEST(test_what_was_measured_is_charged_the_next_time),
+        TEST(test_a_request_does_not_wait_for_a_preload),
+        TEST(test_a_second_load_computes_while_the_first_waits_for_the_disk),
+        TEST(test_no_second_load_while_the_first_computes),
+        TEST(test_preloads_that_all_fit_load_the_quickest_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -271,6 +271,33 @@ static void test_promises_over_random_figures(void **state)
     for (int v = 0; v < 3; v++) assert_true(verdicts[v] > 1000);
 }
 
+static void test_two_loads_at_once(void **state)
+{
+    const ash_policy_standing other = ASH_POLICY_OTHER, required = ASH_POLICY_REQUIRED,
+                              awaited = ASH_POLICY_AWAITED;
+    const struct {
+        ash_policy_load running, next;
+        double busy;
+        bool may;
+    } all[] = {
+        {{other, 1e9}, {awaited, 0.0}, 1.0, true}, /* whoever is wanted more does not wait */
+        {{required, 1e9}, {awaited, 0.0}, 1.0, true},
+        {{other, 1e9}, {required, 1e9}, 1.0, true},
+        {{required, 1e9}, {other, 1e8}, 0.0, false},
+        {{awaited, 1e9}, {required, 1e8}, 0.0, false},
+        {{required, 1e9}, {required, 1e8}, 0.1, true},  /* one waits for the disk, the other computes */
+        {{required, 1e9}, {required, 1e8}, 0.6, false}, /* both compute */
+        {{required, 1e9}, {required, 1e9}, 0.1, false}, /* both wait for the disk */
+        {{required, 1e9}, {required, 0.0}, 0.1, false}, /* nobody knows */
+        {{required, 0.0}, {required, 1e8}, 0.1, false},
+        {{other, 1e9}, {other, 1e8}, 0.1, true},
+        {{awaited, 1e9}, {awaited, 1e8}, 0.1, true},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (ash_policy_beside(&all[i].running, &all[i].next, all[i].busy) != all[i].may)
+            fail_msg("case %zu", i);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -284,6 +311,7 @@ int main(void)
         cmocka_unit_test(test_room_counts_what_nobody_can_take),
         cmocka_unit_test(test_shrink),
         cmocka_unit_test(test_promises_over_random_figures),
+        cmocka_unit_test(test_two_loads_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
