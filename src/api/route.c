@@ -261,8 +261,12 @@ static void probe_engine(void *user, const char *id, ash_engine *e)
     p->queued = stats.queued > stats.running;
 }
 
+/* Whether by the estimate a budget would be missed by waiting for a model that is there: for its engine,
+ * which others have the room of first, or in its queue. */
 static bool is_busy(const ash_server_opts *o, const char *id, const ash_budgets *budgets)
 {
+    double eta_ms = ash_manager_eta(o->manager, id) * 1e3;
+    if (budgets->load_ms && eta_ms > (double)budgets->load_ms) return true;
     if (!budgets->queue_ms) return false;
     busy_probe probe = {.id = id};
     ash_manager_each(o->manager, probe_engine, &probe);

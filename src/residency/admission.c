@@ -45,20 +45,20 @@ static ash_policy_urgency urgency(bool demand)
     return demand ? ASH_POLICY_DEMAND : ASH_POLICY_BACKGROUND;
 }
 
-uint64_t ash_admission_room(ash_manager *m, const ash_entry *e)
+uint64_t ash_admission_room(ash_manager *m, const ash_entry *e, uint64_t budget)
 {
     ash_admission_figures(m);
-    return ash_policy_room(ash_admission_budget(m), m->figures, m->n, (size_t)(e - m->entries),
-                           urgency(e->demand), ash_clock_ms());
+    return ash_policy_room(budget, m->figures, m->n, (size_t)(e - m->entries), urgency(e->demand),
+                           ash_clock_ms());
 }
 
-ash_policy_decision ash_admission_ask(ash_manager *m, const ash_entry *e, bool demand, size_t *list)
+ash_policy_decision ash_admission_ask(ash_manager *m, const ash_entry *e, uint64_t budget, bool demand,
+                                      size_t *list)
 {
     size_t wanted = (size_t)(e - m->entries);
     ash_admission_figures(m);
     m->figures[wanted].bytes = e->need;
-    return ash_policy_admit(ash_admission_budget(m), m->figures, m->n, wanted, urgency(demand),
-                            ash_clock_ms(), list);
+    return ash_policy_admit(budget, m->figures, m->n, wanted, urgency(demand), ash_clock_ms(), list);
 }
 
 void ash_admission_explain(const ash_manager *m, const ash_entry *e, const ash_policy_decision *d,

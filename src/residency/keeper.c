@@ -77,7 +77,7 @@ static void bring_back(ash_manager *m, int64_t now)
         ash_entry *e = &m->entries[i];
         if (retries(m, e) && now >= e->retry_ns) ash_entry_queue(m, e, false);
         if (!e->comes_back || e->queued || e->closing || e->state != ASH_MODEL_UNLOADED) continue;
-        ash_policy_decision d = ash_admission_ask(m, e, false, m->keeper_list);
+        ash_policy_decision d = ash_admission_ask(m, e, ash_admission_budget(m), false, m->keeper_list);
         if (d.verdict != ASH_POLICY_ADMIT) continue;
         ash_info("residency", "%s comes back: there is room", e->spec.id);
         ash_entry_queue(m, e, false);

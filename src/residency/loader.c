@@ -106,7 +106,8 @@ static int fit_draft(const ash_entry *e, ash_engine_opts *o, ash_engine_plan *pl
 static int size_load(ash_manager *m, ash_entry *e, ash_engine_opts *o, char *refused, size_t size,
                      ash_err *err)
 {
-    uint64_t room = ash_admission_room(m, e);
+    e->budget = ash_admission_budget(m);
+    uint64_t room = ash_admission_room(m, e, e->budget);
     if (e->planned && !e->spec.draft && e->usual <= room) {
         e->need = e->usual;
         return 0;
@@ -221,7 +222,7 @@ static bool decide(ash_manager *m, ash_entry *e, bool head, int64_t *until_ms)
         return true;
     }
     if (!ash_opening_may(m, e, until_ms)) return false;
-    ash_policy_decision d = ash_admission_ask(m, e, e->demand, m->list);
+    ash_policy_decision d = ash_admission_ask(m, e, e->budget, e->demand, m->list);
     if (d.verdict == ASH_POLICY_REFUSE) {
         ash_admission_explain(m, e, &d, &err);
         refuse(m, e, &err);
@@ -282,7 +283,7 @@ static void arrange(ash_manager *m)
         if (size_load(m, e, &o, refused, sizeof refused, &err)) return;
         if (!e->queued || e->queue_seq != seq || e->demand) return; /* requests have come: enough of it */
         sum = sum > UINT64_MAX - e->usual ? UINT64_MAX : sum + e->usual;
-        room = ash_admission_room(m, e);
+        room = ash_admission_room(m, e, e->budget);
         size_t at = n++;
         for (; at && goes_first(e, &m->entries[m->list[at - 1]]); at--) m->list[at] = m->list[at - 1];
         m->list[at] = (size_t)(e - m->entries);

@@ -113,6 +113,10 @@ int ash_manager_cancel(ash_manager *m, const char *id, ash_err *err) ASH_MUST_CH
  * all the same, and what is pinned stays pinned. ASH_ENOENT. */
 int ash_manager_keep(ash_manager *m, const char *id, int64_t keep_alive_ms, ash_err *err) ASH_MUST_CHECK;
 
+/* Seconds until a request for it would have its engine, by measured rates and earlier loads; 0: at once.
+ * Negative: nobody knows. Also of a loaded model that lends no more because others wait for its room. */
+double ash_manager_eta(const ash_manager *m, const char *id);
+
 /* ---- downloads.c: what is on the disk ---- */
 
 /* A model that the manager has not known so far; it is there when the id is known already. ASH_ELIMIT

@@ -166,18 +166,75 @@ static json_t *queue_position(const ash_manager *m, const ash_entry *e)
     return json_integer(before);
 }
 
-/* Seconds left by the measured rate, for the bytes that are still to be read. */
-static void add_eta(json_t *o, const ash_entry *e, uint64_t done, uint64_t total)
+/* Seconds left of a fetch or a load that runs; negative: nobody knows. */
+static double left_of(const ash_entry *e, const char **basis)
 {
+    double done = (double)atomic_load(&e->progress.bytes_done);
+    double total = (double)atomic_load(&e->progress.bytes_total);
+    double since = (double)(ash_clock_ns() - e->load_begin_ns) * 1e-9;
     bool loading = e->state == ASH_MODEL_LOADING;
-    bool known = (loading || e->state == ASH_MODEL_DOWNLOADING) && e->rate > 0.0 && total > 0;
-    double left = known ? (double)(total - (done < total ? done : total)) / e->rate : 0.0;
-    if (known && loading && e->shown_progress > 0.05) /* what follows the reading, at its usual share */
-        left += (1.0 - fmax(e->shown_progress, 0.8)) * (double)(ash_clock_ns() - e->load_begin_ns) *
-                1e-9 / e->shown_progress;
-    json_object_set_new(o, "eta_seconds",
-                        known ? json_real(ceil(left * 10.0) / 10.0) : json_null());
-    json_object_set_new(o, "eta_basis", known ? json_string("measured rate") : json_null());
+    if (e->rate > 0.0 && total > 0.0) {
+        double left = fmax(total - done, 0.0) / e->rate;
+        if (loading && e->shown_progress > 0.05) /* what follows the reading, at its usual share */
+            left += (1.0 - fmax(e->shown_progress, 0.8)) * since / e->shown_progress;
+        *basis = "measured rate";
+        return left;
+    }
+    *basis = "earlier loads";
+    return loading && e->bring_back_s > 0.0 ? fmax(e->bring_back_s - since, 0.0) : -1.0;
+}
+
+/* Seconds that an entry which is not there needs with all that goes before it; negative: nobody knows. */
+static double turn_and_load(const ash_manager *m, const ash_entry *e, const char **basis)
+{
+    const char *others;
+    double sum = ash_admission_seconds(e);
+    if (!e->spec.path || !(sum > 0.0)) return -1.0;
+    *basis = e->bring_back_s > 0.0 ? "earlier loads" : "size of its files";
+    for (size_t i = 0; i < m->n; i++) {
+        const ash_entry *x = &m->entries[i];
+        bool runs = x->state == ASH_MODEL_LOADING && (x->demand || !e->demand);
+        bool before = x->queued && x->spec.path && e->queued && x->queue_seq < e->queue_seq;
+        if (x == e) continue;
+        if (runs) sum += fmax(left_of(x, &others), 0.0);
+        if (before) sum += ash_admission_seconds(x);
+    }
+    return sum;
+}
+
+/* Seconds until a model that lends no more does so again: others have its room first, and their time. */
+static double turns(const ash_manager *m, const ash_entry *e)
+{
+    double sum = ash_admission_seconds(e);
+    for (size_t i = 0; i < m->n; i++)
+        if (m->entries[i].queued && m->entries[i].demand)
+            sum += ash_admission_seconds(&m->entries[i]) + ASH_POLICY_LEAST_RESIDENCE_MS * 1e-3;
+    return sum;
+}
+
+double ash_entry_eta(const ash_manager *m, const ash_entry *e, const char **basis)
+{
+    *basis = NULL;
+    switch (e->state) {
+    case ASH_MODEL_LOADED:
+        return e->draining ? turns(m, e) : 0.0;
+    case ASH_MODEL_LOADING:
+    case ASH_MODEL_DOWNLOADING:
+        return left_of(e, basis);
+    default:
+        return turn_and_load(m, e, basis);
+    }
+}
+
+/* Of what is on its way. */
+static void add_eta(json_t *o, const ash_manager *m, const ash_entry *e)
+{
+    const char *basis;
+    double left = ash_entry_eta(m, e, &basis);
+    bool shown = left >= 0.0 && basis && (e->queued || e->state != ASH_MODEL_UNLOADED) &&
+                 e->state != ASH_MODEL_FAILED;
+    json_object_set_new(o, "eta_seconds", shown ? json_real(ceil(left * 10.0) / 10.0) : json_null());
+    json_object_set_new(o, "eta_basis", shown ? json_string(basis) : json_null());
 }
 
 static void set_number(json_t *o, const char *key, bool known, double v)
@@ -232,7 +289,7 @@ json_t *ash_entry_json(const ash_manager *m, ash_entry *e)
     json_object_set_new(o, "bytes_total", json_integer((json_int_t)total));
     set_number(o, "bytes_per_second", true, loading ? floor(e->rate) : 0.0);
     set_number(o, "stalled_since", loading && e->stalled_since > 0.0, e->stalled_since);
-    add_eta(o, e, done, total);
+    add_eta(o, m, e);
     json_object_set_new(o, "queue_position", queue_position(m, e));
     set_number(o, "started_at", e->started_at > 0.0, e->started_at);
     json_object_set_new(o, "error", error_json(e));

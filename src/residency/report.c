@@ -27,6 +27,17 @@ json_t *ash_manager_progress(const ash_manager *m, const char *id)
     return o;
 }
 
+double ash_manager_eta(const ash_manager *m, const char *id)
+{
+    double left = -1.0;
+    const char *basis;
+    lock(m);
+    for (size_t i = 0; i < m->n; i++)
+        if (!strcmp(m->entries[i].spec.id, id)) left = ash_entry_eta(m, &m->entries[i], &basis);
+    unlock(m);
+    return left;
+}
+
 json_t *ash_manager_list(const ash_manager *m)
 {
     json_t *a = json_array();

@@ -52,6 +52,7 @@ typedef struct ash_entry {
     uint64_t estimate;    /* bytes of a load in the room that there was, by the headers; 0: unknown */
     uint64_t measured;    /* bytes it took the last time, with the whole KV pool; 0: unknown */
     int64_t beyond;       /* bytes it takes beyond the headers' figure, as measured once */
+    uint64_t budget;      /* that the queued load was sized by; the machine has less a moment later */
     uint64_t usual, need; /* bytes of a load with the usual KV pool; in the room that there was */
     double bring_back_s; /* a load took so long; 0: unknown */
     const char *waits;   /* queued: what for; constant text, or NULL */
@@ -189,10 +190,11 @@ void ash_waiters_answer(ash_waiter *done);
 /* Fills m->figures from the entries. */
 void ash_admission_figures(ash_manager *m);
 uint64_t ash_admission_budget(const ash_manager *m);
-/* The most that a load can have without waiting for anybody. */
-uint64_t ash_admission_room(ash_manager *m, const ash_entry *e);
+/* The most that a load can have of the budget without waiting for anybody. */
+uint64_t ash_admission_room(ash_manager *m, const ash_entry *e, uint64_t budget);
 /* Asks the policy for e->need bytes; indices go to list, of n. */
-ash_policy_decision ash_admission_ask(ash_manager *m, const ash_entry *e, bool demand, size_t *list);
+ash_policy_decision ash_admission_ask(ash_manager *m, const ash_entry *e, uint64_t budget, bool demand,
+                                      size_t *list);
 /* Says in *err what a refused or background load lacks. */
 void ash_admission_explain(const ash_manager *m, const ash_entry *e, const ash_policy_decision *d,
                            ash_err *err);
@@ -232,6 +234,9 @@ void ash_spec_free(ash_model_spec *s);
 
 /* ---- progress.c ---- */
 json_t *ash_entry_json(const ash_manager *m, ash_entry *e);
+/* Seconds until a request for it would have its engine: by measured rates, else by earlier loads or the size
+ * of its files (*basis says which; NULL: none was needed). 0: now; negative: nobody knows. */
+double ash_entry_eta(const ash_manager *m, const ash_entry *e, const char **basis);
 /* Takes the newest byte count into rate, stall and progress; true if what is shown changed. */
 bool ash_entry_sample(ash_entry *e, int64_t now_ns);
 void ash_entry_begin_load(ash_entry *e);

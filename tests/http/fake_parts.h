@@ -15,6 +15,7 @@
 #include "residency/manager.h"
 
 extern bool fake_quiet; /* no lines; set before the first request */
+extern double fake_eta; /* what ash_manager_eta says of every model */
 
 /* Answers as the local engine would (raw false), or as an upstream does. */
 ash_provider *fake_provider_open(const char *name, bool raw);

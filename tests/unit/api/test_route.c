@@ -155,6 +155,22 @@ static void test_policies(void **state)
             assert_int_equal(ash_manager_unload(w.o.manager, "cold", &err), 0);
         }
     }
+    /* loaded, but others have its room first: only as late as the budget is missed, and only by `always` */
+    w.o.model_fallback = NULL;
+    for (int always = 0; always < 2; always++) {
+        w.o.fallback = always ? ASH_FALLBACK_ALWAYS : ASH_FALLBACK_ON_NOT_READY;
+        for (int late = 0; late < 2; late++) {
+            fake_eta = late ? 1.5 : 0.5; /* the budget is a second */
+            assert_int_equal(ash_route_plan_make(&w.o, &other, &b, &p, &e), 0);
+            assert_ptr_equal(p.steps[0].provider, always && late ? w.o.upstream : w.o.local);
+            if (always && late) assert_string_equal(p.steps[0].reason, "busy");
+        }
+    }
+    b.load_ms = 0; /* none */
+    assert_int_equal(ash_route_plan_make(&w.o, &other, &b, &p, &e), 0);
+    assert_ptr_equal(p.steps[0].provider, w.o.local);
+    fake_eta = 0.0;
+    w.o.model_fallback = entry_policy;
     /* without an upstream no policy leaves the machine */
     w.o.upstream->close(w.o.upstream);
     w.o.upstream = NULL;

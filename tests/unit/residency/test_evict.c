@@ -223,6 +223,7 @@ static void test_waits_for_use_and_takes_turns(void **state)
     usleep(2200000); /* the minimum residence of a */
     assert_int_equal(atomic_load(&b.calls), 0);
     expect_text(m, "b", "waits", NULL, "in use");
+    assert_true(ash_manager_eta(m, "a") > 2.0); /* b's turn, and its load */
     for (int i = 0; i < 3; i++) ask(m, "a", &late[i]); /* wait now, and are answered together */
     assert_int_equal(atomic_load(&late[0].calls), 0);
     ash_manager_release(m, a.engine);
@@ -473,6 +474,11 @@ static void test_a_second_load_computes_while_the_first_waits_for_the_disk(void 
     assert_string_equal(order, "cdc");
     assert_int_equal(atomic_load(&n.calls), 0);
     assert_int_equal(atomic_load(&d.calls), 0);
+    expect_text(m, "d", "eta_basis", NULL, "measured rate");
+    expect_text(m, "new", "eta_basis", NULL, "size of its files");
+    double d_left = ash_manager_eta(m, "d");
+    assert_true(d_left > 1.0 && ash_manager_eta(m, "new") > 0.5 * d_left); /* it waits for d */
+    assert_true(ash_manager_eta(m, "c") == 0.0 && ash_manager_eta(m, "x") < 0.0);
     ash_manager_release(m, c.engine);
     atomic_store(&gate_open, 1);
     until_called(&d);
