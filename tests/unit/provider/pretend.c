@@ -37,6 +37,7 @@ static struct {
     pthread_t thread;
     bool stop, ready;
     int acquire_rc;
+    atomic_bool canceled; /* the last wait ended by a cancel */
     char message[128];
     job *jobs;
     waiter *waiters;
@@ -225,9 +226,10 @@ void ash_manager_release(ash_manager *m, ash_engine *e)
 json_t *ash_manager_progress(const ash_manager *m, const char *id)
 {
     if (!strcmp(id, "nobody")) return NULL;
-    return json_pack("{s:s, s:s, s:f, s:{s:s, s:s}}", "model", id, "state",
-                     strcmp(id, "stopped") ? "loading" : "unloaded", "eta_seconds", 6.5, "error",
-                     "code", "not_downloaded", "hint", "fetch it");
+    json_t *error = world.canceled ? json_null() /* it did not fail */
+                                   : json_pack("{s:s, s:s}", "code", "not_downloaded", "hint", "fetch it");
+    return json_pack("{s:s, s:s, s:f, s:o}", "model", id, "state",
+                     strcmp(id, "stopped") ? "loading" : "unloaded", "eta_seconds", 6.5, "error", error);
 }
 
 /* ---- for tests ---- */
@@ -308,6 +310,7 @@ void pretend_loaded(int code, const char *message)
     pthread_mutex_lock(&world.lock);
     waiter *w = world.waiters;
     world.waiters = NULL;
+    world.canceled = code == ASH_ECANCELED;
     for (waiter *i = w; i; i = i->next) world.seen.leases += !code;
     pthread_mutex_unlock(&world.lock);
     while (w) {
