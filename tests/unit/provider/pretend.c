@@ -298,6 +298,7 @@ void pretend_manager(bool ready, int acquire_rc, const char *message)
 {
     pthread_mutex_lock(&world.lock);
     world.ready = ready;
+    world.canceled = false;
     world.acquire_rc = acquire_rc;
     snprintf(world.message, sizeof world.message, "%s", message);
     pthread_mutex_unlock(&world.lock);
