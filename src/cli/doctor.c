@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cli/plan_facts.h"
+#include "cli/rates.h"
 #include "cli/term.h"
 #include "config/value.h"
 
@@ -112,14 +113,18 @@ static int find_preloads(ash_doctor *d)
     ash_plan_machine machine;
     ash_plan_total total;
     ash_err err = ASH_ERR_INIT;
+    ash_ledger *ledger = ash_rates_open(d->cli);
     int rc = models && facts && entries ? 0 : ash_err_nomem(&err, "doctor");
     for (size_t i = 0; i < list->n && !rc; i++) {
         models[i] = (ash_plan_model){.id = list->v[i].model, .preload = &list->v[i]};
-        rc = ash_plan_model_gather(d->cli, NULL, &models[i], &err);
+        rc = ash_plan_model_gather(d->cli, NULL, ledger, &models[i], &err);
         facts[i] = models[i].facts;
     }
-    ash_plan_machine_gather(d->cli, &machine);
-    machine.read_rate = d->disk_rate;
+    ash_plan_machine_gather(d->cli, ledger, false, &machine);
+    if (d->disk_rate > 0.0) machine.read_rate = d->disk_rate;
+    if (d->read_gbs > 0.0) machine.memory_rate = d->read_gbs * 1e9;
+    ash_rates_note_disk(ledger, d->disk_rate);
+    ash_rates_note_memory(ledger, d->read_gbs * 1e9);
     if (!rc) ash_plan_make(&machine, facts, list->n, entries, &total);
     for (size_t i = 0; i < list->n && !rc; i++) find_preload(d, &models[i], &entries[i]);
     if (!rc && !list->n)
@@ -128,6 +133,7 @@ static int find_preloads(ash_doctor *d)
             "name models in PRELOAD_MODELS: they then answer at once",
             "PRELOAD_MODELS is empty: the first request of each model waits for its load");
     for (size_t i = 0; models && i < list->n; i++) ash_plan_model_release(&models[i]);
+    ash_ledger_close(ledger);
     free(models);
     free(facts);
     free(entries);

@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "cli/hub.h"
+#include "cli/rates.h"
 
 int ash_cli_fetch(void *user, const char *id, const ash_hub_watch *watch, char **path, ash_err *err)
 {
@@ -16,6 +18,7 @@ int ash_cli_fetch(void *user, const char *id, const ash_hub_watch *watch, char *
     ash_hub_tree *tree = NULL;
     ash_hub_plan *plan = NULL;
     ash_hub_want want;
+    ash_hub_here here = {0};
     ash_buf at;
     char *snapshot = NULL;
     *path = NULL;
@@ -24,7 +27,10 @@ int ash_cli_fetch(void *user, const char *id, const ash_hub_watch *watch, char *
     rc = rc ? rc : ash_cli_hub_open(cli, &hub, err);
     rc = rc ? rc : ash_hub_list(hub, e->repo, e->revision, watch->cancel, &tree, err);
     rc = rc ? rc : ash_hub_choose(tree, &want, &plan, err);
+    rc = rc ? rc : ash_hub_look(hub, plan, &here, err);
+    int64_t began = ash_clock_ms();
     rc = rc ? rc : ash_hub_fetch(hub, plan, watch, &snapshot, err);
+    if (!rc) ash_rates_note_fetch(cli, plan->bytes - here.bytes - here.partial, ash_clock_ms() - began);
     ash_buf_init(&at, 1u << 16);
     if (!rc) {
         ash_buf_adds(&at, snapshot);

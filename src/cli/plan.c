@@ -7,6 +7,7 @@
 
 #include "cli/measure.h"
 #include "cli/plan_facts.h"
+#include "cli/rates.h"
 #include "config/value.h"
 
 enum { MEASURE_MS = 150 };
@@ -15,6 +16,7 @@ typedef struct plan {
     ash_cli *cli;
     ash_plan_machine machine;
     ash_plan_hub hub;
+    ash_ledger *ledger; /* or NULL */
     ash_plan_model models[ASH_PLAN_MAX];
     ash_plan_facts facts[ASH_PLAN_MAX];
     ash_plan_entry entries[ASH_PLAN_MAX];
@@ -94,6 +96,11 @@ static json_t *seconds_json(double s)
     return s < 0.0 ? json_null() : json_real(s);
 }
 
+static json_t *rate_json(double r)
+{
+    return r > 0.0 ? json_real(r) : json_null();
+}
+
 static double all_seconds(const ash_plan_entry *e)
 {
     return e->fetch_seconds < 0.0 || e->load_seconds < 0.0 ? -1.0 : e->fetch_seconds + e->load_seconds;
@@ -117,6 +124,24 @@ static void warning_text(const plan *p, const ash_plan_model *m, char *out, size
              m->entry->warning, memory, disk);
 }
 
+/* Returns the length of the text. */
+static int explain_disk(const plan *p, const ash_plan_entry *e, const char *missing, char *out,
+                        size_t size)
+{
+    char fetch[16], pack[16], kept[16];
+    ash_value_show_bytes(e->fetch_bytes, fetch);
+    ash_value_show_bytes(e->pack_bytes, pack);
+    ash_value_show_bytes(p->machine.disk_reserve, kept);
+    if (!e->pack_bytes)
+        return snprintf(out, size, "%s have to be fetched; %s of disk are missing, with %s kept free", fetch,
+                        missing, kept);
+    return snprintf(out, size,
+                    "larger than memory, it needs a pack file of %s in ASHLEY_STATE_DIR%s%s; of what "
+                    "ASHLEY_DISK_BUDGET allows there %s are missing",
+                    pack, e->fetch_bytes ? " beside the fetch of " : "", e->fetch_bytes ? fetch : "",
+                    missing);
+}
+
 /* Why a verdict is no good, and what to do; "" where there is nothing to say. */
 static void explain(const plan *p, size_t i, char *reason, size_t n_reason, char *hint, size_t n_hint)
 {
@@ -134,17 +159,14 @@ static void explain(const plan *p, size_t i, char *reason, size_t n_reason, char
         snprintf(hint, n_hint,
                  "a smaller ctx, \"kv\":\"q8\", a smaller quantisation, or fewer models (--what-if -ID)");
     } else if (e->verdict == ASH_PLAN_NO_DISK) {
-        ash_value_show_bytes(e->fetch_bytes, need);
-        ash_value_show_bytes(p->machine.disk_reserve, have);
-        int at = snprintf(reason, n_reason,
-                          "%s have to be fetched; %s of disk are missing, with %s kept free", need,
-                          missing, have);
+        int at = explain_disk(p, e, missing, reason, n_reason);
         ash_value_show_bytes(e->peak_bytes, need);
         ash_value_show_bytes(p->machine.memory, have);
         if (e->peak_bytes != ASH_PLAN_UNKNOWN_BYTES && e->peak_bytes > p->machine.memory)
             snprintf(reason + at, n_reason - (size_t)at,
                      "; and it needs %s of memory, of %s for models", need, have);
-        snprintf(hint, n_hint, "`ashley list --disk` shows what can go");
+        snprintf(hint, n_hint, "%s`ashley list --disk` shows what can go",
+                 e->pack_bytes ? "raise ASHLEY_DISK_BUDGET; " : "");
     } else if (e->verdict == ASH_PLAN_CONSENT) {
         snprintf(reason, n_reason, "nobody has accepted its warning");
         snprintf(hint, n_hint,
@@ -163,6 +185,25 @@ static void set(json_t *o, const char *key, bool known, json_t *value)
 static void set_text(json_t *o, const char *key, const char *text)
 {
     json_object_set_new(o, key, text && *text ? json_string(text) : json_null());
+}
+
+/* Where the figures are from, and what a mixture larger than its room does. */
+static void add_basis(const plan *p, size_t i, json_t *o)
+{
+    const ash_plan_model *m = &p->models[i];
+    const ash_plan_entry *e = &p->entries[i];
+    bool sizes = has_sizes(e) && e->resident_bytes != ASH_PLAN_UNKNOWN_BYTES;
+    bool rate = e->tokens_per_second > 0.0, fetched = e->fetch_bytes && e->fetch_seconds >= 0.0;
+    set_text(o, "memory_basis", !sizes ? NULL : m->measured && !e->streams ? "measured" : "estimated");
+    set_text(o, "load_basis", !has_sizes(e) || e->load_seconds < 0.0 ? NULL
+                              : e->load_measured                     ? "measured"
+                                                                     : "disk rate");
+    set_text(o, "fetch_basis", has_sizes(e) && fetched ? "fetch rate" : NULL);
+    set(o, "beyond_bytes", m->measured, json_integer(m->beyond_bytes));
+    set(o, "streams", true, json_boolean(e->streams));
+    set(o, "pack_bytes", sizes, bytes_json(e->pack_bytes));
+    set(o, "experts_found", e->streams, json_real(e->experts_found));
+    set(o, "tokens_per_second", has_sizes(e) && rate, json_real(e->tokens_per_second));
 }
 
 static json_t *model_json(const plan *p, size_t i)
@@ -197,6 +238,7 @@ static json_t *model_json(const plan *p, size_t i)
     set(o, "scratch_bytes", headers, bytes_json(m->scratch_bytes));
     set(o, "draft_bytes", headers, bytes_json(m->draft_bytes));
     set(o, "n_ctx", headers, json_integer(m->n_ctx));
+    add_basis(p, i, o);
     return o;
 }
 
@@ -206,50 +248,84 @@ static json_t *plan_json(const plan *p)
     const ash_plan_total *t = &p->total;
     json_t *models = json_array();
     for (size_t i = 0; i < p->n; i++) json_array_append_new(models, model_json(p, i));
-    return json_pack("{s:{s:o, s:o, s:o, s:o, s:o}, s:o, s:{s:o, s:o, s:o, s:o, s:o}, s:b}", "machine",
-                     "memory_bytes", bytes_json(h->memory), "disk_free", bytes_json(h->disk_free),
-                     "disk_reserve", bytes_json(h->disk_reserve), "read_rate",
-                     h->read_rate > 0.0 ? json_real(h->read_rate) : json_null(), "fetch_rate",
-                     h->fetch_rate > 0.0 ? json_real(h->fetch_rate) : json_null(), "models", models, "total",
-                     "bytes_to_fetch", bytes_json(t->fetch_bytes), "disk_after", bytes_json(t->disk_after),
-                     "peak_bytes", bytes_json(t->peak_bytes), "resident_bytes", bytes_json(t->resident_bytes),
-                     "seconds", seconds_json(t->seconds), "fits", t->fits);
+    return json_pack("{s:{s:o, s:o, s:o, s:o, s:o, s:o, s:o}, s:o, s:{s:o, s:o, s:o, s:o, s:o}, s:b}",
+                     "machine", "memory_bytes", bytes_json(h->memory), "disk_free", bytes_json(h->disk_free),
+                     "disk_reserve", bytes_json(h->disk_reserve), "pack_room", bytes_json(h->state_free),
+                     "read_rate", rate_json(h->read_rate), "fetch_rate", rate_json(h->fetch_rate),
+                     "memory_rate", rate_json(h->memory_rate), "models", models, "total", "bytes_to_fetch",
+                     bytes_json(t->fetch_bytes), "disk_after", bytes_json(t->disk_after), "peak_bytes",
+                     bytes_json(t->peak_bytes), "resident_bytes", bytes_json(t->resident_bytes), "seconds",
+                     seconds_json(t->seconds), "fits", t->fits);
 }
 
 /* ---- the table ----------------------------------------------------------------------------------
  */
 
-static const char *bytes_cell(bool known, uint64_t n, char out[16])
+/* What is estimated has a ~ before it. */
+static const char *bytes_cell(bool known, bool estimated, uint64_t n, char out[24])
 {
-    if (!known || n == ASH_PLAN_UNKNOWN_BYTES)
-        memcpy(out, "?", 2);
-    else if (!n)
-        memcpy(out, "-", 2);
-    else
-        ash_value_show_bytes(n, out);
+    char text[16];
+    if (!known || n == ASH_PLAN_UNKNOWN_BYTES) return memcpy(out, "?", 2);
+    if (!n) return memcpy(out, "-", 2);
+    ash_value_show_bytes(n, text);
+    snprintf(out, 24, "%s%s", estimated ? "~" : "", text);
     return out;
 }
 
-static const char *seconds_cell(double s, char out[16])
+static const char *seconds_cell(double s, bool estimated, char out[24])
 {
+    const char *mark = estimated && s > 0.0 ? "~" : "";
     if (s < 0.0)
         memcpy(out, "?", 2);
     else if (s < 120.0)
-        snprintf(out, 16, "%.1f s", s);
+        snprintf(out, 24, "%s%.1f s", mark, s);
     else if (s < 7200.0)
-        snprintf(out, 16, "%.0f min", s / 60.0);
+        snprintf(out, 24, "%s%.0f min", mark, s / 60.0);
     else
-        snprintf(out, 16, "%.1f h", s / 3600.0);
+        snprintf(out, 24, "%s%.1f h", mark, s / 3600.0);
     return out;
 }
 
-static void print_row(const char *name, const char *verdict, bool known, uint64_t fetch, uint64_t after,
-                      uint64_t peak, uint64_t resident, double s)
+/* Where all weights are in memory its rate is the most that is possible. */
+static const char *rate_cell(double per_second, bool streams, char out[24])
 {
-    char a[16], b[16], c[16], d[16], e[16];
-    printf("%-32s %-19s %9s %11s %9s %9s %8s\n", name, verdict, bytes_cell(known, fetch, a),
-           bytes_cell(true, after, b), bytes_cell(known, peak, c), bytes_cell(known, resident, d),
-           known ? seconds_cell(s, e) : "?");
+    if (per_second > 0.0)
+        snprintf(out, 24, "%c%.*f", streams ? '~' : '<', per_second < 9.95 ? 1 : 0, per_second);
+    else
+        memcpy(out, "?", 2);
+    return out;
+}
+
+/* One line of the table. */
+typedef struct row {
+    const char *name, *verdict;
+    bool known, about_memory, about_time; /* sizes; they, and the time, are estimated */
+    uint64_t fetch, after, peak, resident;
+    double seconds, tokens_per_second;
+    bool streams, no_rate; /* of a sum there is no rate */
+} row;
+
+static void print_row(const row *r)
+{
+    char a[24], b[24], c[24], d[24], e[24], f[24];
+    printf("%-32s %-19s %9s %11s %9s %9s %9s %9s\n", r->name, r->verdict,
+           bytes_cell(r->known, false, r->fetch, a), bytes_cell(true, false, r->after, b),
+           bytes_cell(r->known, r->about_memory, r->peak, c),
+           bytes_cell(r->known, r->about_memory, r->resident, d),
+           r->known ? seconds_cell(r->seconds, r->about_time, e) : "?",
+           r->no_rate ? "-" : r->known ? rate_cell(r->tokens_per_second, r->streams, f) : "?");
+}
+
+/* What a mixture that is larger than its room will do. */
+static void print_experts(const ash_plan_entry *e)
+{
+    char pack[16];
+    ash_value_show_bytes(e->pack_bytes, pack);
+    if (!e->streams) return;
+    printf("  larger than its room: experts come and go, %.0f %% of them are in memory at once;",
+           100.0 * e->experts_found);
+    if (e->pack_bytes) printf(" its pack file takes %s of disk;", pack);
+    printf(" tokens/s if all are\n  chosen alike, more where some are chosen more\n");
 }
 
 static void print_entry(const plan *p, size_t i)
@@ -257,8 +333,19 @@ static void print_entry(const plan *p, size_t i)
     const ash_plan_model *m = &p->models[i];
     const ash_plan_entry *e = &p->entries[i];
     char warning[480], reason[600], hint[480];
-    print_row(m->id, ash_plan_verdict_name(e->verdict), has_sizes(e), e->fetch_bytes, e->disk_after,
-              e->peak_bytes, e->resident_bytes, all_seconds(e));
+    print_row(&(row){.name = m->id,
+                     .verdict = ash_plan_verdict_name(e->verdict),
+                     .known = has_sizes(e),
+                     .about_memory = !m->measured || e->streams,
+                     .about_time = !e->load_measured || e->fetch_bytes,
+                     .fetch = e->fetch_bytes,
+                     .after = e->disk_after,
+                     .peak = e->peak_bytes,
+                     .resident = e->resident_bytes,
+                     .seconds = all_seconds(e),
+                     .tokens_per_second = e->tokens_per_second,
+                     .streams = e->streams});
+    if (has_sizes(e)) print_experts(e);
     warning_text(p, m, warning, sizeof warning);
     explain(p, i, reason, sizeof reason, hint, sizeof hint);
     if (*warning) printf("  warning: %s\n", warning);
@@ -267,24 +354,53 @@ static void print_entry(const plan *p, size_t i)
     if (m->basis && !strcmp(m->basis, "catalogue")) printf("  sizes as the catalogue says them\n");
 }
 
+static const char *per_second(double rate, char out[16])
+{
+    if (rate > 0.0)
+        ash_value_show_bytes((uint64_t)rate, out);
+    else
+        memcpy(out, "?", 2);
+    return out;
+}
+
+static void print_machine(const plan *p)
+{
+    const ash_plan_machine *h = &p->machine;
+    char a[16], b[16], c[16];
+    ash_value_show_bytes(h->memory, a);
+    ash_value_show_bytes(h->disk_free, b);
+    ash_value_show_bytes(h->disk_reserve, c);
+    printf("\n%s of memory for models; %s of free disk, of which %s stay free\n", a, b, c);
+    printf("measured, a second: %s from the disk, which a load takes at least; %s of downloads; %s from "
+           "memory\n",
+           per_second(h->read_rate, a), per_second(h->fetch_rate, b), per_second(h->memory_rate, c));
+    printf("~ is estimated, by headers and these rates; < is the most; without either: measured by a load\n");
+}
+
 static void print_plan(const plan *p)
 {
     const ash_plan_total *t = &p->total;
-    char memory[16], disk[16], reserve[16], rate[16];
-    printf("%-32s %-19s %9s %11s %9s %9s %8s\n", "MODEL", "VERDICT", "FETCH", "DISK AFTER", "PEAK",
-           "RESIDENT", "TIME");
-    for (size_t i = 0; i < p->n; i++) print_entry(p, i);
-    print_row("all that fit", t->fits ? "" : "not all fit", true, t->fetch_bytes, t->disk_after,
-              t->peak_bytes, t->resident_bytes, t->seconds);
-    ash_value_show_bytes(p->machine.memory, memory);
-    ash_value_show_bytes(p->machine.disk_free, disk);
-    ash_value_show_bytes(p->machine.disk_reserve, reserve);
-    ash_value_show_bytes((uint64_t)p->machine.read_rate, rate);
-    printf("\n%s of memory for models; %s of free disk, of which %s stay free; ", memory, disk, reserve);
-    if (p->machine.read_rate > 0.0)
-        printf("the disk reads %s a second: a load takes that long at least\n", rate);
-    else
-        printf("the disk's rate was not measured\n");
+    bool about_memory = false, about_time = false;
+    printf("%-32s %-19s %9s %11s %9s %9s %9s %9s\n", "MODEL", "VERDICT", "FETCH", "DISK AFTER", "PEAK",
+           "RESIDENT", "TIME", "TOKENS/S");
+    for (size_t i = 0; i < p->n; i++) {
+        const ash_plan_entry *e = &p->entries[i];
+        print_entry(p, i);
+        about_memory = about_memory || !p->models[i].measured || e->streams;
+        about_time = about_time || !e->load_measured || e->fetch_bytes;
+    }
+    print_row(&(row){.name = "all that fit",
+                     .verdict = t->fits ? "" : "not all fit",
+                     .known = true,
+                     .about_memory = about_memory,
+                     .about_time = about_time,
+                     .fetch = t->fetch_bytes,
+                     .after = t->disk_after,
+                     .peak = t->peak_bytes,
+                     .resident = t->resident_bytes,
+                     .seconds = t->seconds,
+                     .no_rate = true});
+    print_machine(p);
 }
 
 /* ---- the command --------------------------------------------------------------------------------
@@ -293,16 +409,20 @@ static void print_plan(const plan *p)
 static int gather(plan *p)
 {
     ash_err err = ASH_ERR_INIT;
-    ash_plan_machine_gather(p->cli, &p->machine);
+    double disk = 0.0;
+    p->ledger = ash_rates_open(p->cli);
+    ash_plan_machine_gather(p->cli, p->ledger, p->n > 0, &p->machine);
     for (size_t i = 0; i < p->n; i++) {
         bool ask = !p->cli->config->hf_hub_offline;
-        int rc = ash_plan_model_gather(p->cli, ask ? &p->hub : NULL, &p->models[i], &err);
+        int rc = ash_plan_model_gather(p->cli, ask ? &p->hub : NULL, p->ledger, &p->models[i], &err);
         if (rc == ASH_ECANCELED) return 130;
         if (rc) return ash_cli_fail(&err);
         p->facts[i] = p->models[i].facts;
         const char *path = p->models[i].path;
-        if (path && p->machine.read_rate <= 0.0) p->machine.read_rate = ash_measure_disk(path, MEASURE_MS);
+        if (path && disk <= 0.0) disk = ash_measure_disk(path, MEASURE_MS);
     }
+    if (disk > 0.0) p->machine.read_rate = disk;
+    ash_rates_note_disk(p->ledger, disk);
     return 0;
 }
 
@@ -342,6 +462,7 @@ int ash_cmd_plan(ash_cli *cli)
         status = status ? status : exit_status(p);
     }
     ash_hub_close(p->hub.hub);
+    ash_ledger_close(p->ledger);
     for (size_t i = 0; i < p->n; i++) ash_plan_model_release(&p->models[i]);
     ash_arena_release(&p->arena);
     free(p);

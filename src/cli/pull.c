@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "cli/engine_open.h"
 #include "cli/hub.h"
+#include "cli/rates.h"
 #include "cli/term.h"
 #include "config/value.h"
 
@@ -93,9 +94,12 @@ static int fetch(pull *a, ash_err *err)
     if (a->proof.n_hashed) ash_term_done(&a->term); /* before a question */
     if (!rc) rc = ash_hub_look(a->hub, a->plan, &a->here, err);
     if (!rc) rc = consent(a, err);
+    int64_t listed = ash_clock_ms();
+    uint64_t missing = rc ? 0 : a->plan->bytes - a->here.bytes - a->here.partial;
     if (!rc) rc = ash_hub_fetch(a->hub, a->plan, &watch, &a->snapshot, err);
     ash_term_done(&a->term);
     a->ms = ash_clock_ms() - began;
+    if (!rc) ash_rates_note_fetch(a->cli, missing, ash_clock_ms() - listed);
     return rc;
 }
 

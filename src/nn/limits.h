@@ -18,4 +18,8 @@ typedef struct ash_limits {
  * own; ASH_EINVAL for a count that is negative or over 256, ASH_ENOMEM. */
 int ash_limits_measure(int threads, ash_limits *out, ash_err *err) ASH_MUST_CHECK;
 
+enum { ASH_LIMITS_BYTES = 64 << 20 }; /* of memory that each thread takes for that: more than most caches */
+/* read_gbs alone, in a tenth of a second. *read_gbs is 0 where the CPU has not what it takes. */
+int ash_limits_measure_memory(int threads, double *read_gbs, ash_err *err) ASH_MUST_CHECK;
+
 #endif

@@ -17,7 +17,7 @@
 
 enum { VERSION = 1, APPLICATION = 0x41736c67, BUSY_MS = 200, MAX_VALUE = 1 << 16 };
 static const uint64_t MOST_BYTES = 1ull << 50;
-static const double MOST_MS = 1e9;
+static const double MOST_MS = 1e9, LEAST_RATE = 1.0, MOST_RATE = 1e15; /* the last two are PUT_RATE's, too */
 
 static const char SCHEMA[] = "CREATE TABLE IF NOT EXISTS model(id TEXT NOT NULL, revision TEXT NOT "
                              "NULL, variant TEXT NOT NULL, "
@@ -27,7 +27,9 @@ static const char SCHEMA[] = "CREATE TABLE IF NOT EXISTS model(id TEXT NOT NULL,
                              "REAL, pack_ms REAL, warm_ms REAL, "
                              "prefill_ms REAL, loads INTEGER, seq INTEGER, PRIMARY KEY(id, "
                              "revision, variant, ctx)) WITHOUT ROWID;"
-                             "CREATE INDEX IF NOT EXISTS model_seq ON model(seq);";
+                             "CREATE INDEX IF NOT EXISTS model_seq ON model(seq);"
+                             "CREATE TABLE IF NOT EXISTS rate(what TEXT PRIMARY KEY, value REAL) "
+                             "WITHOUT ROWID;";
 
 static const char FIND[] =
     "SELECT weights, kv, scratch, draft, file, grown, load_ms, fetch_ms, verify_ms, map_ms, "
@@ -45,6 +47,12 @@ static const char PUT[] =
     "prefill_ms=excluded.prefill_ms, loads=loads+1, seq=excluded.seq";
 
 static const char PRUNE[] = "DELETE FROM model WHERE seq <= (SELECT max(seq) FROM model) - ?1";
+
+static const char FIND_RATE[] = "SELECT value FROM rate WHERE what=?1";
+
+static const char PUT_RATE[] =
+    "INSERT INTO rate VALUES(?1,?2) ON CONFLICT(what) DO UPDATE SET "
+    "value=CASE WHEN value BETWEEN 1.0 AND 1e15 THEN (value+excluded.value)/2 ELSE excluded.value END";
 
 struct ash_ledger {
     pthread_mutex_t mutex;
@@ -314,6 +322,50 @@ bool ash_ledger_put(ash_ledger *l, const ash_ledger_key *key, const ash_ledger_r
         }
         done(l, s, pruned);
     }
+    pthread_mutex_unlock(&l->mutex);
+    return rc == SQLITE_DONE;
+}
+
+bool ash_ledger_rate(ash_ledger *l, const char *what, double *out)
+{
+    bool found = false;
+    int rc;
+    *out = 0.0;
+    pthread_mutex_lock(&l->mutex);
+    if (ready(l)) {
+        sqlite3_stmt *s = prepare(l, FIND_RATE, &rc);
+        if (s) {
+            l->sql.bind_text(s, 1, what, -1, SQLITE_STATIC);
+            rc = l->sql.step(s);
+            double v = rc == SQLITE_ROW ? l->sql.column_double(s, 0) : 0.0;
+            found = v >= LEAST_RATE && v <= MOST_RATE;
+            if (found) *out = v;
+        }
+        done(l, s, rc);
+    }
+    pthread_mutex_unlock(&l->mutex);
+    return found;
+}
+
+static int put_rate(ash_ledger *l, const char *what, double rate)
+{
+    int rc;
+    sqlite3_stmt *s = prepare(l, PUT_RATE, &rc);
+    if (s) {
+        l->sql.bind_text(s, 1, what, -1, SQLITE_STATIC);
+        l->sql.bind_double(s, 2, rate);
+        rc = l->sql.step(s);
+    }
+    done(l, s, rc);
+    return rc;
+}
+
+bool ash_ledger_put_rate(ash_ledger *l, const char *what, double rate)
+{
+    if (!(rate >= LEAST_RATE && rate <= MOST_RATE)) return false;
+    pthread_mutex_lock(&l->mutex);
+    int rc = ready(l) ? put_rate(l, what, rate) : SQLITE_ERROR;
+    if (damaged(rc) && ready(l)) rc = put_rate(l, what, rate); /* into the new one */
     pthread_mutex_unlock(&l->mutex);
     return rc == SQLITE_DONE;
 }

@@ -1,4 +1,5 @@
-/* The ledger: what models were measured to take, and how long their loads took, kept for the next time.
+/* The ledger: what models were measured to take, how long their loads took, and what rates this machine
+ * reached, kept for the next time.
  *
  * One SQLite file, `ledger.db`, in a state folder, in WAL mode; several processes may use it. It is
  * advice: if it is missing, foreign, damaged or cannot be written it is as if it were empty. A file that
@@ -45,5 +46,12 @@ bool ash_ledger_find(ash_ledger *l, const ash_ledger_key *key, ash_ledger_row *o
 /* Writes the row in the place of the one before; grown_bytes 0 keeps what was known. False if it could not
  * be written: said in the log, once. */
 bool ash_ledger_put(ash_ledger *l, const ash_ledger_key *key, const ash_ledger_row *row);
+
+/* A rate of this machine, in bytes a second, under a name that its writers agree on. False if there is none
+ * that can be; *out is then 0. */
+bool ash_ledger_rate(ash_ledger *l, const char *what, double *out);
+/* Keeps half of what was known and half of this, so that one odd measurement does not last. False if it could
+ * not be written: said in the log, once. */
+bool ash_ledger_put_rate(ash_ledger *l, const char *what, double rate);
 
 #endif

@@ -9,7 +9,7 @@ import harness
 from content import Made
 from harness import check, equal, test
 from server import File
-from world import TOKEN, fresh
+from world import TOKEN, fresh, good, tiny
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -91,6 +91,23 @@ def a_gguf_is_planned_as_it_is_once_it_is_here():
         _, m = plan(hub, cache, 6, "acme/q:Q4_0")  # its header says that it cannot be read
         e = m["acme/q:Q4_0"]
         check(e["verdict"] == "refused" and e["reason"].startswith("m.Q4_0.gguf: GGUF version"), e)
+
+
+@test
+def a_download_says_how_long_the_next_one_takes():
+    with fresh() as (hub, cache):
+        config, weights = one_layer()
+        files = {"config.json": config, "tokenizer.json": "{}", "model.safetensors": weights}
+        hub.repo("acme/one").commit(files)
+        tiny(hub, size=16 * MIB)
+        v, m = plan(hub, cache, 0, "acme/one")
+        check(v["machine"]["fetch_rate"] is None and m["acme/one"]["fetch_seconds"] is None, m)
+        hub.faults.add(side="cdn", method="GET", rate=4 * MIB)  # slow enough to be measured
+        good(hub, cache)
+        v, m = plan(hub, cache, 0, "acme/one")
+        rate, e = v["machine"]["fetch_rate"], m["acme/one"]
+        check(0.1 * MIB < rate < 1000 * MIB and e["fetch_basis"] == "fetch rate", v["machine"], e)
+        equal(round(e["fetch_seconds"], 6), round(e["bytes_to_fetch"] / rate, 6))
 
 
 @test

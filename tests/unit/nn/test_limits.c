@@ -18,6 +18,9 @@ static void test_plausible(void **state)
     assert_true(l.read_gbs > 0.05 && l.read_gbs < 5000.0);
     assert_true(l.f32_gflops > 0.5 && l.int8_gops > l.f32_gflops && l.int8_gops < 1e6);
     assert_int_equal(l.bf16_gflops > 0.0, ash_cpu_get()->bf16);
+    double read = 0.0;
+    assert_int_equal(ash_limits_measure_memory(0, &read, NULL), 0);
+    assert_true(read > l.read_gbs / 20.0 && read < l.read_gbs * 20.0);
 }
 
 static void test_refuses_odd_counts_of_threads(void **state)
@@ -25,6 +28,7 @@ static void test_refuses_odd_counts_of_threads(void **state)
     ash_limits l;
     assert_int_equal(ash_limits_measure(-1, &l, NULL), ASH_EINVAL);
     assert_int_equal(ash_limits_measure(257, &l, NULL), ASH_EINVAL);
+    assert_int_equal(ash_limits_measure_memory(257, &l.read_gbs, NULL), ASH_EINVAL);
 }
 
 int main(void)

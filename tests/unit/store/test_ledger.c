@@ -184,6 +184,50 @@ static void test_figures_that_cannot_be_are_left_alone(void **state)
     ash_ledger_close(l);
 }
 
+static void test_rates(void **state)
+{
+    static const char *const wrong[] = {"-1", "0", "9e999", "'fast'", "NULL", "1e16"};
+    double v = 7.0;
+    ash_ledger *l = begin(*state);
+    assert_false(ash_ledger_rate(l, "disk", &v));
+    assert_true(v == 0.0);
+    assert_true(ash_ledger_put_rate(l, "disk", 1e9));
+    assert_true(ash_ledger_put_rate(l, "disk", 2e9)); /* half of either */
+    assert_true(ash_ledger_rate(l, "disk", &v) && v == 1.5e9);
+    assert_false(ash_ledger_rate(l, "fetch", &v));
+    assert_false(ash_ledger_put_rate(l, "disk", 0.0) || ash_ledger_put_rate(l, "disk", -5.0) ||
+                 ash_ledger_put_rate(l, "disk", 1e30) || ash_ledger_put_rate(l, "disk", 0.0 / 0.0));
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char sql[64];
+        snprintf(sql, sizeof sql, "UPDATE rate SET value=%s", wrong[i]);
+        run_sql(*state, sql);
+        assert_false(ash_ledger_rate(l, "disk", &v));
+        assert_true(ash_ledger_put_rate(l, "disk", 3e9)); /* and what cannot be is not averaged */
+        assert_true(ash_ledger_rate(l, "disk", &v) && v == 3e9);
+    }
+    run_sql(*state, "DROP TABLE rate; CREATE TABLE rate(x)");
+    ash_ledger_close(l);
+    l = begin(*state);
+    assert_false(ash_ledger_rate(l, "disk", &v));
+    assert_true(ash_ledger_put_rate(l, "disk", 3e9)); /* set aside, and begun anew */
+    assert_true(ash_ledger_rate(l, "disk", &v) && v == 3e9);
+    ash_ledger_close(l);
+}
+
+/* A ledger of the version before has no rates; its rows stay. */
+static void test_a_ledger_without_rates_gets_them(void **state)
+{
+    double v;
+    ash_ledger *l = begin(*state);
+    assert_true(ash_ledger_put(l, &KEY, &ROW));
+    ash_ledger_close(l);
+    run_sql(*state, "DROP TABLE rate");
+    l = begin(*state);
+    expect_row(l, &ROW, 1);
+    assert_true(ash_ledger_put_rate(l, "disk", 1e9) && ash_ledger_rate(l, "disk", &v));
+    ash_ledger_close(l);
+}
+
 /* Whatever becomes of the file: no crash, and it works again. */
 static void test_damaged_bytes(void **state)
 {
@@ -299,6 +343,8 @@ int main(void)
         TEST(test_another_programs_file_is_set_aside),
         TEST(test_foreign_tables_are_set_aside),
         TEST(test_figures_that_cannot_be_are_left_alone),
+        TEST(test_rates),
+        TEST(test_a_ledger_without_rates_gets_them),
         TEST(test_damaged_bytes),
         TEST(test_a_folder_that_cannot_be_written),
         TEST(test_old_rows_go),
