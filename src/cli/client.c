@@ -6,6 +6,7 @@
 #include "base/curl.h"
 #include "base/json.h"
 #include "cli/cli.h"
+#include "cli/status.h"
 
 static size_t on_body(char *p, size_t size, size_t n, void *user)
 {
@@ -92,13 +93,14 @@ static const char *text_of(const json_t *o, const char *key)
 
 static void print_model(const json_t *m)
 {
-    const json_t *status = json_object_get(m, "status"), *error = json_object_get(m, "error");
+    const json_t *status = json_object_get(m, "status"), *error = json_object_get(status, "error");
     const char *state = text_of(status, "value");
-    double bytes = json_number_value(json_object_get(m, "resident_bytes"));
+    double bytes = json_number_value(json_object_get(status, "resident_bytes"));
+    char progress[160];
     printf("%-32s %-12s ", text_of(m, "id"), state);
-    if (!strcmp(state, "loading"))
-        printf("%3.0f %% %s\n", 100.0 * json_number_value(json_object_get(m, "progress")),
-               text_of(m, "stage"));
+    ash_cli_status_progress(status, progress, sizeof progress);
+    if (!strcmp(state, "loading") || !strcmp(state, "downloading"))
+        puts(progress);
     else if (!strcmp(state, "failed"))
         printf("%s\n", text_of(error, "message"));
     else if (bytes > 0.0)

@@ -21,6 +21,7 @@
 #include "cli/notify.h"
 #include "cli/removal.h"
 #include "cli/report.h"
+#include "cli/status.h"
 #include "cli/term.h"
 #include "provider/local.h"
 #include "provider/openai.h"
@@ -40,6 +41,9 @@ typedef struct serving {
     size_t most_specs;
     pthread_mutex_t adding; /* of specs, once the server answers */
     json_t *paused;         /* ids whose downloads were paused when the program last ended */
+    char told_id[ASH_MAX_MODEL_ID + 1]; /* what systemd's status line was about, of the keeper's thread */
+    ash_model_state told_state;
+    int64_t told_ms;
     ash_manager *manager;
     ash_provider *local, *upstream;
     ash_server *server;
@@ -329,6 +333,24 @@ static int open_server(serving *s, ash_err *err)
     return ash_server_open(&o, &s->server, err);
 }
 
+/* Listener of the manager: systemd's status line at every change of a state, and once a second meanwhile. */
+static void tell_systemd(void *user, const char *id)
+{
+    serving *s = user;
+    char state[ASH_CLI_STATUS + 8] = "STATUS=";
+    ash_model_state now = ash_manager_state(s->manager, id);
+    int64_t ms = ash_clock_ms();
+    bool same = !strcmp(s->told_id, id) && s->told_state == now;
+    if (same && ms - s->told_ms < 1000) return;
+    json_t *list = ash_manager_list(s->manager);
+    ash_cli_status_line(list, state + strlen(state));
+    json_decref(list);
+    snprintf(s->told_id, sizeof s->told_id, "%s", id);
+    s->told_state = now;
+    s->told_ms = ms;
+    ash_notify(state);
+}
+
 static int open_all(serving *s, ash_err *err)
 {
     const ash_config *c = s->config;
@@ -350,6 +372,7 @@ static int open_all(serving *s, ash_err *err)
     int64_t t1 = ash_clock_ns();
     rc = open_server(s, err);
     if (rc) return rc;
+    if (getenv("NOTIFY_SOCKET")) ash_manager_listen(s->manager, tell_systemd, s);
     ash_manager_note_step(s->manager, "models and personas", (double)(t1 - t0) * 1e-6);
     ash_manager_note_step(s->manager, "listen", (double)(ash_clock_ns() - t1) * 1e-6);
     return ash_manager_start(s->manager, err);

@@ -2,13 +2,17 @@
 
 import json
 import os
+import re
 import signal
+import socket
+import subprocess
 import threading
 import time
 
+import harness
 from harness import check, equal, error_of, test
 from serve import MODEL, answers, entry_of, repository, serving, until
-from world import blobs, folder_of, fresh
+from world import blobs, environment, folder_of, fresh
 
 REPO, REF = "acme/small-GGUF", "acme/small-GGUF:Q4_1"
 SIZE = os.path.getsize(MODEL)
@@ -51,6 +55,33 @@ def a_download_does_not_load_and_one_serves_all():
             check(hub.sent["cdn"] < SIZE * 5 // 4, f"{hub.sent['cdn']} bytes were sent for {SIZE}")
             answers(s)
             equal(value(s), "loaded")
+
+
+@test
+def systemd_and_ps_are_told_how_far_a_download_is():
+    with fresh() as (hub, cache), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as said:
+        repository(hub)
+        hub.faults.add(side="cdn", rate=2_000_000)
+        path = os.path.join(os.path.dirname(cache), "notify")
+        said.bind(path)
+        said.settimeout(30)
+        with serving(hub, cache, NOTIFY_SOCKET=path, PRELOAD_MODELS="small") as s:
+            some_way(s, far=1)
+            env = environment(hub, cache)
+            out = subprocess.run([harness.ARGS.binary, "ps", "--url", f"http://127.0.0.1:{s.port}"],
+                                 env=env, capture_output=True, text=True, timeout=20).stdout
+            check(re.search(r"small +downloading +fetch \d+ %, [\d.]+ .*B of .*MB, .*/s", out), out)
+            some_way(s)
+            hub.faults.clear()
+            post(s, "/models/cancel")
+            until(lambda: value(s), "unloaded")
+            answers(s)
+            lines = []
+            while not lines or "1 loaded" not in lines[-1]:
+                lines.append(said.recv(4096).decode())
+            want = r"STATUS=small: fetch \d+ %, [\d.]+ .*B of .*MB, .*/s, .* left; 0 loaded"
+            check(any(re.fullmatch(want, line) for line in lines), lines)
+            check("READY=1" in lines, lines)
 
 
 @test
