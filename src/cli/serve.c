@@ -363,6 +363,8 @@ static int open_all(serving *s, ash_err *err)
     mo.specs = s->specs;
     mo.n_specs = s->n_specs;
     mo.fetch = ash_cli_fetch;
+    mo.weigh = ash_cli_weigh;
+    mo.advise = ash_cli_advise;
     mo.remove = ash_cli_remove;
     mo.fetch_user = s->cli;
     rc = ash_manager_open(&mo, &s->manager, err);

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "residency/state.h"
 #include "store/downloads.h"
@@ -79,6 +80,8 @@ int ash_manager_download(ash_manager *m, const char *id, bool confirm, ash_err *
             e->only_fetch = true;
         }
     }
+    /* the loader may be reading what an entry that it has says of its draft model */
+    if (!rc && e->state != ASH_MODEL_LOADING && !(e->queued && e->spec.path)) ash_entry_draft_ready(m, e);
     pthread_mutex_unlock(&m->mutex);
     if (paused) ash_downloads_note(m, ASH_DOWNLOADS_PAUSED, id, false);
     return rc;
@@ -108,6 +111,7 @@ int ash_manager_pause(ash_manager *m, const char *id, ash_err *err)
         e->again = false;
         atomic_store(&e->cancel, true);
     } else if (!rc && e->queued && !e->spec.path) {
+        atomic_store(&e->cancel, true); /* the hub may be being asked about it */
         ash_entry_pause(m, e, &done);
         ash_loader_wake(m);
     } else if (!rc && !e->paused) {
@@ -121,6 +125,51 @@ int ash_manager_pause(ash_manager *m, const char *id, ash_err *err)
     if (!rc && added) rc = ash_downloads_set(m->state_dir, ASH_DOWNLOADS_ADDED, id, true, err);
     if (rc && err) ash_err_prefix(err, "it is paused, but not after a restart");
     return rc;
+}
+
+/* ---- draft models ---- */
+
+/* e knows where its draft model is; without memory it does without. */
+static void take_draft(ash_entry *e, const ash_entry *draft)
+{
+    e->spec.draft_path = strdup(draft->spec.path);
+    e->planned = false;
+}
+
+/* e does without its draft model, for this reason. */
+static void miss_draft(ash_entry *e, const ash_entry *draft)
+{
+    char *why = draft->state == ASH_MODEL_FAILED ? strdup(draft->error.msg) : NULL;
+    if (!why) return;
+    free((void *)(uintptr_t)e->spec.draft_absent);
+    e->spec.draft_absent = why;
+}
+
+bool ash_entry_draft_ready(ash_manager *m, ash_entry *e)
+{
+    if (!e->spec.draft || e->spec.draft_path || m->prediction == ASH_PREDICTION_NEVER) return true;
+    ash_entry *d = ash_entry_find(m, e->spec.draft);
+    if (!d || d == e) return true;
+    if (d->spec.path) {
+        take_draft(e, d);
+        return true;
+    }
+    bool on_its_way = d->state == ASH_MODEL_DOWNLOADING || d->queued;
+    bool failed = d->state == ASH_MODEL_FAILED && (d->paused || ash_clock_ns() < d->retry_ns);
+    if (!on_its_way && (failed || e->draft_asked || d->removing || !ash_entry_can_load(m, d))) {
+        miss_draft(e, d);
+        return true;
+    }
+    if (!on_its_way) {
+        ash_info("residency", "%s is fetched, too: it guesses for %s", d->spec.id, e->spec.id);
+        ash_entry_queue(m, d, e->demand);
+        d->only_fetch = e->draft_asked = true;
+    }
+    static const char waits[] = "for its draft model, which is being fetched";
+    if (!e->queued || !e->spec.path) return false;
+    if (e->waits != waits) ash_entry_changed(m, e);
+    e->waits = waits;
+    return false;
 }
 
 /* ---- removing ---- */

@@ -13,7 +13,8 @@ static ash_entry *next_absent(ash_manager *m)
     ash_entry *best = NULL;
     for (size_t i = 0; i < m->n; i++) {
         ash_entry *e = &m->entries[i];
-        if (e->queued && !e->spec.path && (!best || e->queue_seq < best->queue_seq)) best = e;
+        bool may = e->queued && !e->spec.path && (e->weighed || !m->weigh); /* disk.c */
+        if (may && (!best || e->queue_seq < best->queue_seq)) best = e;
     }
     return best;
 }
@@ -78,6 +79,7 @@ static void fetch(ash_manager *m, ash_entry *e)
     }
     bool added = !rc && e->spec.added;
     if (err.code) ended(m, e, &err, &done);
+    ash_loader_wake(m); /* a load may have waited for it, which is to guess */
     pthread_mutex_unlock(&m->mutex);
     ash_waiters_answer(done);
     if (added) ash_downloads_note(m, ASH_DOWNLOADS_ADDED, e->spec.id, true);

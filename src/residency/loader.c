@@ -150,7 +150,7 @@ static ash_entry *next_queued(ash_manager *m, uint64_t seq)
     for (size_t i = 0; i < m->n; i++) {
         ash_entry *e = &m->entries[i];
         if (e->queued && e->spec.path && !e->closing && e->queue_seq >= seq &&
-            (!best || e->queue_seq < best->queue_seq))
+            (!best || e->queue_seq < best->queue_seq) && ash_entry_draft_ready(m, e))
             best = e;
     }
     return best;

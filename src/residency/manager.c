@@ -41,7 +41,7 @@ void ash_loader_wake(ash_manager *m)
 {
     m->wakes++;
     pthread_cond_signal(&m->load_cond);
-    pthread_cond_signal(&m->fetch_cond);
+    pthread_cond_broadcast(&m->fetch_cond);
 }
 
 bool ash_entry_can_load(const ash_manager *m, const ash_entry *e)
@@ -68,7 +68,7 @@ void ash_entry_queue(ash_manager *m, ash_entry *e, bool demand)
     e->demand = demand;
     e->planned = false;
     e->waits = NULL;
-    e->paused = false;
+    e->paused = e->weighed = e->draft_asked = false;
     e->queue_seq = m->next_seq++ + (demand ? 0 : UNWAITED_SEQ);
     e->state = ASH_MODEL_UNLOADED;
     atomic_store(&e->cancel, false);
@@ -224,6 +224,8 @@ int ash_manager_open(const ash_manager_opts *opts, ash_manager **out, ash_err *e
     if (opts->state_dir && ash_ledger_open(opts->state_dir, &m->ledger, NULL)) m->ledger = NULL;
     m->ready_policy = opts->ready_policy;
     m->fetch = opts->fetch;
+    m->weigh = opts->weigh;
+    m->advise = opts->advise;
     m->remove = opts->remove;
     m->fetch_user = opts->fetch_user;
     m->opened_at = ash_clock_wall();
@@ -255,7 +257,7 @@ int ash_manager_open(const ash_manager_opts *opts, ash_manager **out, ash_err *e
 /* The threads that run, in the order of ash_manager_start. */
 static void join(ash_manager *m, int n)
 {
-    const pthread_t threads[] = {m->loader, m->fetcher, m->keeper};
+    const pthread_t threads[] = {m->loader, m->fetcher, m->weigher, m->keeper};
     for (int i = 0; i < n; i++) pthread_join(threads[i], NULL);
 }
 
@@ -288,7 +290,8 @@ int ash_manager_start(ash_manager *m, ash_err *err)
     pthread_mutex_unlock(&m->mutex);
     if (pthread_create(&m->loader, NULL, ash_loader_main, m)) return give_up(m, 0, err);
     if (pthread_create(&m->fetcher, NULL, ash_fetcher_main, m)) return give_up(m, 1, err);
-    if (pthread_create(&m->keeper, NULL, ash_keeper_main, m)) return give_up(m, 2, err);
+    if (pthread_create(&m->weigher, NULL, ash_weigher_main, m)) return give_up(m, 2, err);
+    if (pthread_create(&m->keeper, NULL, ash_keeper_main, m)) return give_up(m, 3, err);
     m->started = true;
     return 0;
 }
@@ -312,7 +315,7 @@ void ash_manager_close(ash_manager *m)
     pthread_mutex_unlock(&m->mutex);
     ash_waiters_fail(left, ASH_ECANCELED, "the server is shutting down");
     ash_waiters_answer(left);
-    if (m->started) join(m, 3);
+    if (m->started) join(m, 4);
     for (size_t i = 0; i < m->n; i++) {
         ash_engine_close(m->entries[i].engine);
         ash_spec_free(&m->entries[i].spec);
@@ -507,6 +510,7 @@ int ash_manager_cancel(ash_manager *m, const char *id, ash_err *err)
         ash_entry_changed(m, e);
     } else if (!rc && e->queued) {
         e->queued = false;
+        atomic_store(&e->cancel, true); /* the hub may be being asked about it */
         e->comes_back = e->fetched = false;
         e->waits = NULL;
         e->boot_state = -1;

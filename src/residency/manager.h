@@ -55,6 +55,12 @@ typedef struct ash_model_spec {
     const char *warm_prompt; /* the default persona's system prompt, or NULL */
 } ash_model_spec;
 
+/* What a fetch is before it begins. */
+typedef struct ash_fetch_need {
+    uint64_t bytes;                   /* that are not here yet */
+    uint64_t disk_free, disk_reserve; /* where they go; of it so much stays free */
+} ash_fetch_need;
+
 typedef struct ash_manager_opts {
     const ash_model_spec *specs;
     size_t n_specs; /* preload entries first, in their order */
@@ -70,6 +76,12 @@ typedef struct ash_manager_opts {
      * thread; must heed the watch's cancel within a second. Errors as in ash_hub_fetch. NULL: nothing is
      * fetched. */
     int (*fetch)(void *user, const char *id, const ash_hub_watch *watch, char **path, ash_err *err);
+    /* Asks what a fetch of the model would bring, on a thread of its own, before its turn comes; blocks it,
+     * must heed *cancel within a second. Errors as of fetch, which is not tried then. What does not fit
+     * beside all other downloads is refused. NULL: only fetch itself looks for room. */
+    int (*weigh)(void *user, const char *id, const atomic_bool *cancel, ash_fetch_need *out, ash_err *err);
+    /* Says what could be removed for a fetch that lacks so many bytes of disk, or ""; may be NULL. */
+    void (*advise)(void *user, const char *id, uint64_t missing, char *text, size_t size);
     /* Takes a model off the disk, with what is kept for its next load; *bytes are free then. Blocks. Errors
      * as in ash_hub_remove; ASH_EINVAL where the files are not ours to remove. NULL: nothing is removed. */
     int (*remove)(void *user, const char *id, uint64_t *bytes, ash_err *err);

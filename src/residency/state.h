@@ -31,8 +31,11 @@ typedef struct ash_entry {
     bool demand;         /* of the queued load: somebody waits or asked for it */
     bool planned;        /* `plan` is of the queued load */
     bool fetched;        /* the load follows a fetch, which has its share of the progress */
+    bool weighed;        /* of the queued fetch: `to_fetch` is known, and fits the disk */
+    uint64_t to_fetch;   /* bytes that were still to come when it was queued */
     bool only_fetch;     /* of the queued or running fetch: no load follows */
     bool pausing;        /* of the running fetch: cancelled for a pause */
+    bool draft_asked;    /* of the queued load: the fetch of its draft model was queued for it */
     bool again;          /* of the running fetch: somebody asked for it after it was cancelled */
     bool paused;         /* FAILED: its download waits for somebody to go on with it */
     bool removing;       /* its files are being removed */
@@ -109,8 +112,8 @@ typedef struct ash_opening {
 struct ash_manager {
     pthread_mutex_t mutex;
     pthread_cond_t load_cond, keep_cond; /* the loader, the keeper has something to look at */
-    pthread_cond_t fetch_cond;           /* and the fetcher */
-    pthread_t loader, keeper, fetcher;
+    pthread_cond_t fetch_cond;           /* and the fetcher and the weigher */
+    pthread_t loader, keeper, fetcher, weigher;
     bool started, stopping;
     ash_entry *entries; /* n of at most cap; each stays where it is */
     size_t n, cap;
@@ -133,7 +136,9 @@ struct ash_manager {
     uint64_t wakes;           /* counts what the loader was woken for */
     ash_ready ready_policy;
     int (*fetch)(void *, const char *, const ash_hub_watch *, char **, ash_err *); /* or NULL */
-    int (*remove)(void *, const char *, uint64_t *, ash_err *); /* or NULL */
+    int (*weigh)(void *, const char *, const atomic_bool *, ash_fetch_need *, ash_err *); /* or NULL */
+    void (*advise)(void *, const char *, uint64_t, char *, size_t);                       /* or NULL */
+    int (*remove)(void *, const char *, uint64_t *, ash_err *);                           /* or NULL */
     void *fetch_user;
     ash_waiter *waiters;
     uint64_t next_ticket, next_seq;
@@ -213,6 +218,9 @@ void ash_openings_join(ash_manager *m, bool all);
 /* ---- downloads.c ---- */
 /* Why nothing can be asked of it now: its files are being removed. */
 int ash_entry_removing(const ash_entry *e, ash_err *err) ASH_MUST_CHECK;
+/* Whether e can be loaded as far as its draft model goes: that is here, or not to be had. Else its fetch is
+ * queued. */
+bool ash_entry_draft_ready(ash_manager *m, ash_entry *e);
 /* Its fetch ended, or does not begin, for a pause. Waiters to answer go to *done. */
 void ash_entry_pause(ash_manager *m, ash_entry *e, ash_waiter **done);
 /* Without the lock: the start after a restart knows it too. A failure is only logged. */
@@ -223,6 +231,7 @@ void *ash_loader_main(void *manager);
 /* An entry as the ledger knows it. */
 ash_measure_of ash_entry_measured_as(const ash_manager *m, const ash_entry *e);
 void *ash_fetcher_main(void *manager);
+void *ash_weigher_main(void *manager); /* disk.c */
 /* opening.c. */
 /* Takes the result of a load or a failed fetch into the entry. Waiters to answer go to *done. */
 void ash_entry_finish(ash_manager *m, ash_entry *e, const ash_err *err, ash_waiter **done);

@@ -10,8 +10,10 @@ import threading
 import time
 
 import harness
+from content import Made
 from harness import check, equal, error_of, test
 from serve import MODEL, answers, entry_of, repository, serving, until
+from server import File
 from world import blobs, environment, folder_of, fresh
 
 REPO, REF = "acme/small-GGUF", "acme/small-GGUF:Q4_1"
@@ -252,3 +254,66 @@ def a_paused_download_may_be_removed():
             equal((value(s), blobs(cache, REPO)), ("unloaded", []))
         with serving(hub, cache) as s:
             equal(value(s), "unloaded")
+
+
+@test
+def what_does_not_fit_the_disk_beside_others_is_refused_before_a_byte_moves():
+    with fresh() as (hub, cache):
+        repository(hub)
+        os.makedirs(cache)
+        disk = os.statvfs(cache)
+        room = disk.f_bavail * disk.f_frsize - min(4 << 30, disk.f_blocks * disk.f_frsize // 20)
+        sha = iter("1234")
+        entries = {"small": {"repo": REPO, "format": "gguf", "size": "small", "description": "x"}}
+        for name, share in (("one", 0.6), ("two", 0.6), ("three", 0.2), ("all", 1.5)):
+            made = Made(name, int(room * share), sha256=64 * next(sha))
+            hub.repo(f"acme/{name}").commit({f"{name}.gguf": File(name, made, "lfs")})
+            entries[name] = entries["small"] | {"repo": f"acme/{name}"}
+        with serving(hub, cache, entries) as s:
+            post(s)
+            until(lambda: value(s), "downloaded")
+            hub.forget()
+            hub.faults.add(side="cdn", rate=10_000)
+            post(s, model="all")
+            until(lambda: value(s, "all"), "failed")
+            equal(hub.requests(side="cdn"), [])
+            post(s, model="one")
+            until(lambda: entry_of(s, "one")["bytes_total"] > 0, True)
+            post(s, model="two")
+            until(lambda: value(s, "two"), "failed")
+            e = entry_of(s, "two")["error"]
+            equal(e["code"], "does_not_fit_disk")
+            want = r" free, of which other downloads take \d+ MB and \d+ MB stay so: `ashley rm small` frees"
+            check(re.search(want, e["message"]), e)
+            error_of(s.chat(model="two"), 503, "does_not_fit_disk")
+            post(s, model="three")
+            time.sleep(1)
+            equal((value(s, "one"), value(s, "three")), ("downloading", "downloading"))
+            post(s, "/models/cancel", model="one")
+            until(lambda: entry_of(s, "three")["bytes_total"] > 0, True)
+            equal([r for r in hub.requests(side="cdn") if "two" in r.path or "all" in r.path], [])
+            post(s, model="two")
+            time.sleep(1)
+            equal(value(s, "two"), "downloading")
+
+
+@test
+def an_absent_draft_model_is_fetched_too():
+    with fresh() as (hub, cache):
+        repository(hub)
+        repository(hub, "acme/guess-GGUF")
+        entry = {"repo": REPO, "format": "gguf", "size": "small", "description": "x", "context": 512}
+        models = {"small": entry | {"draft": "guess"}, "guess": entry | {"repo": "acme/guess-GGUF"}}
+        with serving(hub, cache, models) as s:
+            answers(s)
+            e = entry_of(s)
+            equal((e["draft"], e["draft_refused"], value(s, "guess")), ("guess", None, "downloaded"))
+            error_of(delete(s, "guess"), 409, "model_in_use")
+            post(s, "/models/unload")
+            until(lambda: delete(s, "guess").status, 200)
+            answers(s)  # which fetches it again
+            equal((entry_of(s)["draft_refused"], value(s, "guess")), (None, "downloaded"))
+        hub.repos.pop("acme/guess-GGUF")
+        with serving(hub, cache, models, HF_HUB_CACHE=cache + "2") as s:
+            answers(s)
+            check(entry_of(s)["draft_refused"], entry_of(s))

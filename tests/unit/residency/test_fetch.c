@@ -49,6 +49,8 @@ const ash_model_info *ash_engine_info(const ash_engine *e)
 /* ---- the pretended hub: a fetch gives `got` of 1000 bytes until it may end ---- */
 
 typedef struct hub {
+    uint64_t needs[4]; /* bytes of the models "a" to "d", of 1000 that are free, 100 of which stay so */
+    atomic_int weighed;
     atomic_int fetches, at_once, most_at_once;
     atomic_int fail; /* the code that all fetches end with, or 0 */
     atomic_ullong got;
@@ -75,11 +77,25 @@ static int fetch(void *user, const char *id, const ash_hub_watch *watch, char **
     return 0;
 }
 
+static int weigh(void *user, const char *id, const atomic_bool *cancel, ash_fetch_need *out, ash_err *err)
+{
+    hub *h = user;
+    *out = (ash_fetch_need){.bytes = h->needs[id[0] - 'a'], .disk_free = 1000, .disk_reserve = 100};
+    atomic_fetch_add(&h->weighed, 1);
+    return 0;
+}
+
+static void advise(void *user, const char *id, uint64_t missing, char *text, size_t size)
+{
+    snprintf(text, size, "%s lacks %d", id, (int)missing);
+}
+
 static ash_manager *open_manager(const ash_model_spec *specs, size_t n, hub *h)
 {
     ash_manager *m;
     ash_err err = ASH_ERR_INIT;
     ash_manager_opts o = {.specs = specs, .n_specs = n, .fetch = fetch, .fetch_user = h,
+                          .weigh = h->needs[0] ? weigh : NULL, .advise = advise,
                           .ready_policy = ASH_READY_REQUIRED};
     atomic_store(&loads, 0);
     assert_int_equal(ash_manager_open(&o, &m, &err), 0);
@@ -368,6 +384,81 @@ static void test_who_goes_on_before_the_pause_is_there_is_served(void **state)
     ash_manager_close(m);
 }
 
+static void test_downloads_fit_the_disk_together(void **state)
+{
+    hub h = {.needs = {500, 300, 200, 100}};
+    ash_model_spec specs[] = {ABSENT("a", false), ABSENT("b", false), ABSENT("c", false), ABSENT("d", false)};
+    atomic_store(&h.got, 500); /* of 1000, so that 500 are still to come */
+    ash_manager *m = open_manager(specs, 4, &h);
+    waited w = {0};
+    uint64_t t;
+    assert_int_equal(ash_manager_download(m, "a", false, NULL), 0);
+    for (int i = 0; i < 10000 && !atomic_load(&h.fetches); i++) usleep(1000);
+    assert_int_equal(ash_manager_download(m, "b", false, NULL), 0);
+    for (int i = 0; i < 10000 && atomic_load(&h.weighed) < 2; i++) usleep(1000);
+    assert_int_equal(ash_manager_acquire(m, "c", 0, on_lease, &w, &t, NULL), 0);
+    until_called(&w); /* 500 run, 300 wait */
+    assert_int_equal(w.err.code, ASH_ENOSPC);
+    assert_non_null(strstr(w.err.msg, "c lacks 100"));
+    assert_failed_with(m, "c", "does_not_fit_disk");
+    assert_int_equal(ash_manager_download(m, "d", false, NULL), 0);
+    for (int i = 0; i < 10000 && atomic_load(&h.weighed) < 4; i++) usleep(1000);
+    assert_int_equal(ash_manager_state(m, "d"), ASH_MODEL_DOWNLOADING);
+    assert_int_equal(ash_manager_cancel(m, "b", NULL), 0); /* which makes room */
+    assert_int_equal(ash_manager_load(m, "c", NULL), 0);
+    atomic_store(&h.go, true);
+    until_state(m, "a", ASH_MODEL_DOWNLOADED);
+    until_state(m, "d", ASH_MODEL_DOWNLOADED);
+    until_state(m, "c", ASH_MODEL_LOADED);
+    assert_int_equal(atomic_load(&h.fetches), 3);
+    ash_manager_close(m);
+}
+
+#define WITH_DRAFT(name)                                                                           \
+    {                                                                                              \
+        .id = name, .path = "here", .draft = "d", .draft_absent = "not here", .keep_alive_ms = -1    \
+    }
+
+static void test_an_absent_draft_model_is_fetched_first(void **state)
+{
+    hub h = {0};
+    ash_model_spec specs[] = {WITH_DRAFT("a"), WITH_DRAFT("b"), ABSENT("d", false)};
+    ash_manager *m = open_manager(specs, 3, &h);
+    assert_int_equal(ash_manager_load(m, "a", NULL), 0);
+    assert_int_equal(ash_manager_load(m, "b", NULL), 0);
+    for (int i = 0; i < 10000 && !atomic_load(&h.fetches); i++) usleep(1000);
+    until_state(m, "d", ASH_MODEL_DOWNLOADING);
+    assert_int_equal(atomic_load(&loads), 0);
+    atomic_store(&h.go, true);
+    until_state(m, "a", ASH_MODEL_LOADED);
+    until_state(m, "b", ASH_MODEL_LOADED);
+    assert_true(shows(m, "a", "draft", "d"));
+    assert_false(shows(m, "a", "draft_refused", "not here"));
+    assert_int_equal(ash_manager_state(m, "d"), ASH_MODEL_DOWNLOADED);
+    assert_int_equal(atomic_load(&h.fetches), 1);
+    ash_manager_close(m);
+}
+
+static void test_without_its_draft_model_it_loads_all_the_same(void **state)
+{
+    for (int how = 0; how < 3; how++) {
+        hub h = {0};
+        ash_model_spec specs[] = {WITH_DRAFT("a"), ABSENT("d", false)};
+        ash_manager *m = open_manager(specs, 2, &h);
+        if (!how) atomic_store(&h.fail, ASH_ENET);
+        assert_int_equal(ash_manager_load(m, "a", NULL), 0);
+        for (int i = 0; i < 10000 && !atomic_load(&h.fetches); i++) usleep(1000);
+        if (how == 1) assert_int_equal(ash_manager_cancel(m, "d", NULL), 0);
+        if (how == 2) assert_int_equal(ash_manager_pause(m, "d", NULL), 0);
+        until_state(m, "a", ASH_MODEL_LOADED);
+        assert_true(shows(m, "a", "draft_refused", how == 0   ? "the pretended hub says -11"
+                                                   : how == 1 ? "not here"
+                                                              : "its download is paused"));
+        assert_int_equal(atomic_load(&h.fetches), 1);
+        ash_manager_close(m);
+    }
+}
+
 static void test_models_may_be_added(void **state)
 {
     hub h = {0};
@@ -398,6 +489,9 @@ int main(void)
         cmocka_unit_test(test_a_download_loads_only_for_who_asks),
         cmocka_unit_test(test_a_pause_ends_when_somebody_goes_on),
         cmocka_unit_test(test_who_goes_on_before_the_pause_is_there_is_served),
+        cmocka_unit_test(test_downloads_fit_the_disk_together),
+        cmocka_unit_test(test_an_absent_draft_model_is_fetched_first),
+        cmocka_unit_test(test_without_its_draft_model_it_loads_all_the_same),
         cmocka_unit_test(test_models_may_be_added),
     };
     ash_log_set_level(ASH_LOG_NONE);
