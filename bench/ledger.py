@@ -1,44 +1,58 @@
 #!/usr/bin/env python3
-"""What a model is charged, by the headers and as measured, against what the kernel says it takes.
+"""What models are charged, by the headers and as measured, against what the kernel says they take.
 
-    bench/ledger.py
+    bench/ledger.py [--chats N] [MODEL...]
 
-Resident memory beyond that of a server without a model, against the charge less the part of the KV pool that
-is not in use yet: it is reserved as a whole, but becomes resident block by block. The second start takes
-its figures from the ledger of the first.
+target: the measured figure within 3 %
+
+MODEL is a checkpoint's file or folder (bench/peer_model.py makes some), or an id of the catalogue; without
+any it is SmolLM2. Resident memory beyond that of a server without a model, against the charge less the part
+of the KV pool that is not in use yet: it is reserved as a whole, but becomes resident block by block. The
+second start takes its figures from the ledger of the first.
 """
+import argparse
 import json
+import os
 import tempfile
 
 from common import MIB, MODEL_ID, Server, machine, memory, metric
 
 
 def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("models", nargs="*", default=[MODEL_ID], metavar="MODEL")
+    p.add_argument("--chats", type=int, default=8, help="of about 4,000 tokens after loading (default 8)")
+    o = p.parse_args()
     print(machine())
     with Server() as s:
+        s.wait_for("/livez")
         empty = memory(s.process.pid)["rss"]
     print(f"without a model: {empty / MIB:.1f} MiB")
-    with tempfile.TemporaryDirectory() as state:
-        for start in ("first start", "second start"):
-            with Server(preload=MODEL_ID, ASHLEY_STATE_DIR=state) as s:
-                s.wait_for("/readyz", pause=0.02)
-                report(s, empty, f"{start}, after loading")
-                for i in range(8):
-                    s.chat(f"{i} The tide came in and the tide went out. " * 400, 8)
-                report(s, empty, f"{start}, after eight chats of 4,000 tokens")
+    for model in o.models:
+        model = os.path.abspath(model) if os.path.exists(model) else model
+        print(model)
+        with tempfile.TemporaryDirectory() as state:
+            for start in ("first start", "second start"):
+                with Server(preload=model, ASHLEY_STATE_DIR=state) as s:
+                    s.wait_for("/readyz", pause=0.02)
+                    report(s, model, empty, f"{start}, after loading")
+                    for i in range(o.chats):
+                        s.chat(f"{i} The tide came in and the tide went out. " * 400, 8, model=model)
+                    if o.chats:
+                        report(s, model, empty, f"{start}, after {o.chats} chats of 4,000 tokens")
 
 
-def report(server, empty, what):
+def report(server, model, empty, what):
     taken = memory(server.process.pid)["rss"] - empty
     text = server.get("/metrics")[1]
-    pool = metric(text, "ashley_model_bytes", model=MODEL_ID, kind="kv")
-    total = metric(text, "ashley_kv_blocks", model=MODEL_ID, kind="total")
-    blocks = metric(text, "ashley_kv_blocks", model=MODEL_ID, kind="used") + \
-        metric(text, "ashley_kv_blocks", model=MODEL_ID, kind="cached")
+    pool = metric(text, "ashley_model_bytes", model=model, kind="kv")
+    total = metric(text, "ashley_kv_blocks", model=model, kind="total")
+    blocks = metric(text, "ashley_kv_blocks", model=model, kind="used") + \
+        metric(text, "ashley_kv_blocks", model=model, kind="cached")
     unused = pool - pool / total * blocks
     models = json.loads(server.get("/models")[1])["data"]
-    said = next(m for m in models if m["id"] == MODEL_ID)["status"]["memory"]
-    line = f"{what:44} takes {taken / MIB:6.1f} MiB"
+    said = next(m for m in models if m["id"] == model)["status"]["memory"]
+    line = f"  {what:42} takes {taken / MIB:7.1f} MiB"
     for name in ("estimated", "measured", "charged"):
         if said[name]:
             expected = said[name] - unused

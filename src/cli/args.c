@@ -1,4 +1,4 @@
-/* Owns reading the command line and making --help and shell completion from the same tables.
+/* Owns reading the command line and making --help, shell completion and the manual page from the same tables.
  * Refuses unknown options, missing and superfluous arguments with exit status 2. */
 #include <stdarg.h>
 #include <stdio.h>
@@ -233,6 +233,10 @@ void ash_cli_help(const ash_cli_command *c)
     }
 }
 
+static const char exit_statuses[] =
+    "0 done, 1 failed, 2 usage, 3 does not fit,\n"
+    "4 not found, 5 network, 6 corrupt or refused input, 7 key or consent missing, 8 timed out.";
+
 void ash_cli_help_all(void)
 {
     printf("ashley %s: language models on your own machine, ready before the first chat request\n\n"
@@ -240,10 +244,7 @@ void ash_cli_help_all(void)
            ASHLEY_VERSION);
     for (const ash_cli_command *c = ash_cli_commands; c->name; c++)
         printf("  %-11s %s\n", c->name, c->summary);
-    printf("\n`ashley COMMAND --help` tells more. Exit statuses: 0 done, 1 failed, 2 usage, 3 does "
-           "not fit,\n"
-           "4 not found, 5 network, 6 corrupt or refused input, 7 key or consent missing, 8 timed "
-           "out.\n");
+    printf("\n`ashley COMMAND --help` tells more. Exit statuses: %s\n", exit_statuses);
 }
 
 /* ---- completion -------------------------------------------------------------------------------
@@ -313,5 +314,89 @@ int ash_cmd_completion(ash_cli *cli)
         complete_fish();
     else
         return ash_cli_usage("completion for bash, zsh or fish, not '%s'", shell);
+    return ASH_EXIT_DONE;
+}
+
+/* ---- the manual page ----------------------------------------------------------------------------
+ */
+
+/* Text for man(7): a backslash is written out, minus signs are ASCII's so that they can be copied, and a line
+ * that begins like a request is none. Line breaks stay. */
+static void man_text(const char *s)
+{
+    for (bool first = true; *s; s++) {
+        if (first && (*s == '.' || *s == '\'')) fputs("\\&", stdout);
+        first = *s == '\n';
+        if (*s == '\\')
+            fputs("\\e", stdout);
+        else if (*s == '-')
+            fputs("\\-", stdout);
+        else
+            putchar(*s);
+    }
+}
+
+static void man_option(char letter, const char *name, const char *arg, const char *help)
+{
+    printf(".TP\n.B ");
+    if (letter) printf("\\-%c, ", letter);
+    fputs("\\-\\-", stdout);
+    man_text(name);
+    if (arg) putchar(' ');
+    if (arg) man_text(arg);
+    putchar('\n');
+    man_text(help);
+    putchar('\n');
+}
+
+static void man_options(const ash_cli_option *o)
+{
+    for (; o && o->name; o++) man_option(o->letter, o->name, o->arg, o->help);
+}
+
+static void man_command(const ash_cli_command *c)
+{
+    printf(".SS ashley ");
+    man_text(c->name);
+    if (*c->args) putchar(' ');
+    man_text(c->args);
+    putchar('\n');
+    man_text(c->summary);
+    printf(".\n");
+    if (c->details) {
+        printf(".PP\n");
+        man_text(c->details);
+        putchar('\n');
+    }
+    man_options(c->options);
+    if (c->json) man_option(0, json_option.name, NULL, json_option.help);
+}
+
+int ash_cmd_man(ash_cli *cli)
+{
+    size_t n;
+    const ash_key_info *keys = ash_config_keys(&n);
+    printf(".TH ASHLEY 1 \"\" \"ashley %s\"\n.SH NAME\n"
+           "ashley \\- language models on your own machine, ready before the first chat request\n"
+           ".SH SYNOPSIS\n.B ashley\nCOMMAND [ARGUMENTS] [OPTIONS]\n.SH COMMANDS\n",
+           ASHLEY_VERSION);
+    for (const ash_cli_command *c = ash_cli_commands; c->name; c++) man_command(c);
+    printf(".SH OPTIONS\nEvery command takes these, and the settings below as options.\n");
+    man_options(common);
+    printf(".SH CONFIGURATION\nBy these names in .env and the environment; options come first, then the "
+           "environment.\n");
+    for (size_t i = 0; i < n; i++) {
+        printf(".TP\n.B %s", keys[i].key);
+        if (keys[i].flag) printf(" (\\-\\-");
+        if (keys[i].flag) man_text(keys[i].flag);
+        printf("%s\n", keys[i].flag ? ")" : "");
+        man_text(keys[i].help);
+        if (keys[i].initial) printf(" [");
+        if (keys[i].initial) man_text(keys[i].initial);
+        printf("%s\n", keys[i].initial ? "]" : "");
+    }
+    printf(".SH EXIT STATUS\n");
+    man_text(exit_statuses);
+    putchar('\n');
     return ASH_EXIT_DONE;
 }

@@ -227,7 +227,11 @@ static int open_model(ash_cli *cli, ash_engine_opts o, ash_engine **out)
     const char *weights = ash_cli_get(cli, "weights");
     if (weights && (ash_value_bytes(weights, &o.weights_max, &err) || !o.weights_max))
         return ash_cli_usage("--weights: bytes with a suffix, such as 4G");
-    if (weights) o.state_dir = cli->config->state_dir; /* for the pack file */
+    if (weights) { /* for the pack file */
+        const ash_manager_opts m = ash_cli_manager_opts(cli->config);
+        o.state_dir = m.state_dir;
+        o.disk_budget = m.disk_budget;
+    }
     if (!spec) return ash_cli_engine(cli, cli->args[0], o, out);
     o.kv_q8 = ash_cli_kv_q8(cli, NULL, NULL);
     if (ash_synthetic_make(spec, &fd, path, &err)) return ash_cli_fail(&err);

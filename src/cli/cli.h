@@ -135,5 +135,6 @@ int ash_cmd_eval(ash_cli *cli);
 int ash_cmd_perplexity(ash_cli *cli);
 int ash_cmd_bench(ash_cli *cli);
 int ash_cmd_completion(ash_cli *cli);
+int ash_cmd_man(ash_cli *cli);
 
 #endif

@@ -140,6 +140,7 @@ const ash_cli_command ash_cli_commands[] = {
      bench_options, 0, 1, true, ash_cmd_bench},
     {"completion", "bash|zsh|fish", "print a shell completion script", NULL, NULL, 1, 1, false,
      ash_cmd_completion},
+    {"man", "", "print the manual page, as man(1) reads it", NULL, NULL, 0, 0, false, ash_cmd_man},
     {"version", "", "version, kernel set, libraries", NULL, NULL, 0, 0, true, ash_cmd_version},
     {0},
 };
