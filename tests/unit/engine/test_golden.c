@@ -15,6 +15,9 @@
 
 /* In standard deviations of the logits. */
 #define FLOAT_POSITION 1e-3
+/* What rounding may cost a trained model: 0.0009 and 0.0011 with AVX-512 and AVX2, 0.0013 and 0.0018 where
+ * the vocabulary's matrix takes activations in one term (arch/llama.c: refine). */
+#define KL_SMOLLM2 0.0012
 
 static void compare(const char *path, const char *json, size_t max_ids, ash_cpu_level level,
                     golden_report *r)
@@ -83,10 +86,12 @@ static void smollm2(void **state)
         /* the float reference is slow: short cases will do */
         size_t max_ids = level == ASH_CPU_SCALAR ? 40 : SIZE_MAX;
         compare(path, "smollm2.json", max_ids, (ash_cpu_level)level, &r);
-        if (level == ASH_CPU_SCALAR)
+        if (level == ASH_CPU_SCALAR) {
             expect_float(&r);
-        else
-            expect_close(&r);
+            continue;
+        }
+        expect_close(&r);
+        assert_true(r.kl <= KL_SMOLLM2);
     }
 }
 
