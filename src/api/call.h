@@ -41,6 +41,9 @@ struct ash_call {
     ash_reply *reply;             /* or NULL; from serve to done */
     _Atomic uint64_t watched;     /* /models/sse: changes sent so far + 1; 0: no watcher */
     _Atomic int64_t written_ms;   /* when the stream last got anything */
+    _Atomic int64_t load_ends_ms; /* ollama.c waits for a load until then; 0: it does not */
+    char load_model[ASH_MAX_MODEL_ID + 1], load_name[ASH_MAX_MODEL_ID + 1]; /* its id; as it was named */
+    bool load_chat;               /* answered as a chat */
 };
 
 /* Answers with JSON; `body` is emptied. A failed buffer answers 503. */
@@ -49,7 +52,12 @@ void ash_call_json(ash_call *c, int status, ash_buf *body);
 void ash_call_value(ash_call *c, int status, json_t *value);
 void ash_call_error(ash_call *c, const ash_api_error *e);
 
+/* How an answer is written. */
+typedef enum ash_form { ASH_FORM_OPENAI, ASH_FORM_OLLAMA_CHAT, ASH_FORM_OLLAMA_GENERATE } ash_form;
+
 /* openai.c */
+/* Answers the call from its body; `kind` counts for ASH_FORM_OPENAI only. */
+void ash_reply_answer(ash_call *c, ash_request_kind kind, ash_form form);
 void ash_openai_chat(ash_call *c);
 void ash_openai_completion(ash_call *c);
 void ash_reply_wake(ash_reply *r);                  /* connection's thread */
@@ -58,6 +66,8 @@ void ash_reply_tick(ash_reply *r, int64_t now_ms);  /* watcher's thread */
 void ash_reply_close(ash_reply *r);                 /* connection's thread */
 
 /* models.c */
+/* The entries of /models, or the one of an id (new reference, NULL without memory). */
+json_t *ash_models_entries(const ash_server *s, const char *only);
 ash_feed *ash_feed_open(void);
 void ash_feed_close(ash_feed *f);
 void ash_models_list(ash_call *c);
@@ -72,6 +82,19 @@ void ash_models_tick(ash_call *c, int64_t now_ms);
 /* downloads.c */
 void ash_models_download(ash_call *c);
 void ash_models_remove(ash_call *c); /* blocks its connection's thread while files are unlinked */
+
+/* ollama.c */
+void ash_ollama_version(ash_call *c);
+void ash_ollama_tags(ash_call *c);
+void ash_ollama_ps(ash_call *c);
+void ash_ollama_show(ash_call *c);
+void ash_ollama_chat(ash_call *c);
+void ash_ollama_generate(ash_call *c);
+void ash_ollama_tick(ash_call *c, int64_t now_ms); /* watcher's thread */
+/* Ollama's body in *body becomes OpenAI's of *kind; names in *e live in the arena. 0, or the status of *e:
+ * what is not built is 501, a wrong type 400. */
+int ash_ollama_request(json_t **body, bool chat, ash_request_kind *kind, ash_arena *a,
+                       ash_api_error *e) ASH_MUST_CHECK;
 
 /* health.c */
 void ash_health_live(ash_call *c);

@@ -91,13 +91,25 @@ static void add_string(ash_buf *out, const char *key, const char *value)
         ash_buf_adds(out, "null");
 }
 
-int ash_errors_body(const ash_api_error *e, ash_buf *out)
+static void add_message(const ash_api_error *e, ash_buf *out)
 {
     char message[sizeof e->message];
     snprintf(message, sizeof message, "%s", e->message);
     ash_log_redact(message);
-    ash_buf_adds(out, "{\"error\":{\"message\":");
     ash_json_quote(out, message, strlen(message));
+}
+
+int ash_errors_plain(const ash_api_error *e, ash_buf *out)
+{
+    ash_buf_adds(out, "{\"error\":");
+    add_message(e, out);
+    return ash_buf_addc(out, '}');
+}
+
+int ash_errors_body(const ash_api_error *e, ash_buf *out)
+{
+    ash_buf_adds(out, "{\"error\":{\"message\":");
+    add_message(e, out);
     add_string(out, "type", e->type ? e->type : ash_errors_type(e->status));
     add_string(out, "code", e->code);
     add_string(out, "param", e->param);
@@ -127,7 +139,8 @@ void ash_errors_send(ash_exchange *x, const ash_api_error *e)
         ash_exchange_add_header(x, "Retry-After", seconds);
     }
     if (e->status == 401) ash_exchange_add_header(x, "WWW-Authenticate", "Bearer");
-    int rc = ash_errors_body(e, &body);
+    bool ollama = !strncmp(ash_exchange_path(x), "/api/", 5);
+    int rc = ollama ? ash_errors_plain(e, &body) : ash_errors_body(e, &body);
     if (rc) /* no memory for the text: the status still tells */
         ash_buf_release(&body);
     ash_exchange_respond(x, e->status, "application/json", &body);

@@ -15,7 +15,9 @@ void ash_errors_from(ash_api_error *e, const ash_err *err, ash_arena *a);
 const char *ash_errors_type(int status);
 /* Appends {"error":{...}}. Secrets known to the log are masked. */
 int ash_errors_body(const ash_api_error *e, ash_buf *out);
-/* Answers the exchange with it, Retry-After included. */
+/* The same as Ollama does: {"error":"text"}. */
+int ash_errors_plain(const ash_api_error *e, ash_buf *out);
+/* Answers the exchange with it, Retry-After included; in Ollama's form under /api/. */
 void ash_errors_send(ash_exchange *x, const ash_api_error *e);
 
 #endif

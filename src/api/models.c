@@ -78,8 +78,7 @@ static json_t *upstream_entry(const ash_server *s)
     return e;
 }
 
-/* The id whose entry is wanted; NULL: all. */
-static json_t *entries(const ash_server *s, const char *only)
+json_t *ash_models_entries(const ash_server *s, const char *only)
 {
     json_t *out = json_array(), *list = ash_manager_list(s->opts.manager);
     size_t i;
@@ -101,7 +100,7 @@ static json_t *entries(const ash_server *s, const char *only)
 void ash_models_list(ash_call *c)
 {
     ash_call_value(c, 200,
-                   json_pack("{s:s, s:o}", "object", "list", "data", entries(c->server, NULL)));
+                   json_pack("{s:s, s:o}", "object", "list", "data", ash_models_entries(c->server, NULL)));
 }
 
 void ash_models_one(ash_call *c)
@@ -116,7 +115,7 @@ void ash_models_one(ash_call *c)
         const char *id = route.persona    ? route.persona->id
                          : route.upstream ? ASH_ROUTE_UPSTREAM
                                           : route.model;
-        json_t *list = entries(c->server, id), *one = json_array_get(list, 0);
+        json_t *list = ash_models_entries(c->server, id), *one = json_array_get(list, 0);
         if (one)
             ash_call_value(c, 200, json_incref(one));
         else if (list && route.upstream) {

@@ -1,4 +1,5 @@
-/* Owns /v1/chat/completions and /v1/completions: a reply from the parsed request to the last event.
+/* Owns /v1/chat/completions and /v1/completions, and Ollama's /api/chat and /api/generate as far as they make
+ * text: a reply from the parsed request to the last event.
  *
  * Threads: made, woken and closed on the connection's thread; events on the provider's; ticks on
  * the watcher's. reply.mutex guards what they share and is never held into a provider. */
@@ -8,6 +9,7 @@
 
 #include "api/call.h"
 #include "api/chain.h"
+#include "api/ollama_text.h"
 #include "api/openai_text.h"
 #include "api/params.h"
 #include "base/clock.h"
@@ -28,6 +30,7 @@ struct ash_reply {
 
     pthread_mutex_t mutex; /* guards the rest */
     ash_oai *oai;
+    ash_ollama *ollama; /* in place of oai where its API is asked */
     ash_buf out;
     bool opened;   /* the stream's headers are out */
     bool head_set; /* X-Ashley-* headers are set */
@@ -56,7 +59,10 @@ static void open_stream(ash_reply *r)
     if (!r->head_set && ash_chain_certain(r->chain, &step))
         head_headers(r, step.model, step.provider->name, step.reason);
     r->opened = true;
-    ash_sse_open(r->call->x);
+    if (r->ollama)
+        ash_exchange_stream(r->call->x, 200, "application/x-ndjson");
+    else
+        ash_sse_open(r->call->x);
     atomic_store(&r->call->written_ms, ash_clock_ms());
 }
 
@@ -67,11 +73,16 @@ static int fail(ash_reply *r, const ash_api_error *e)
     ash_exchange *x = r->call->x;
     if (r->opened) {
         ash_buf_clear(&r->out);
-        ash_sse_error(&r->out, e);
+        if (r->ollama) {
+            ash_errors_plain(e, &r->out);
+            ash_buf_addc(&r->out, '\n');
+        } else {
+            ash_sse_error(&r->out, e);
+        }
         ash_exchange_write(x, ash_buf_cstr(&r->out), r->out.len);
         ash_exchange_end(x);
     } else {
-        ash_errors_send(x, e);
+        ash_call_error(r->call, e);
     }
     return ASH_ECANCELED;
 }
@@ -93,6 +104,11 @@ static int flush(ash_reply *r)
     atomic_store(&r->call->written_ms, ash_clock_ms());
     ash_buf_clear(&r->out);
     return rc;
+}
+
+static int flush_stream(ash_reply *r)
+{
+    return r->req.stream ? flush(r) : 0;
 }
 
 /* ---- events ---- */
@@ -119,6 +135,11 @@ static int on_head(ash_reply *r, const ash_answer *a)
     snprintf(r->call->model, sizeof r->call->model, "%s", a->model);
     head_headers(r, a->model, a->served_by, a->reason);
     truncated_header(r, a);
+    if (r->ollama) {
+        ash_ollama_model(r->ollama, a->model);
+        if (r->req.stream) open_stream(r);
+        return 0;
+    }
     if (ash_oai_model(r->oai, a->model)) return fail_nomem(r);
     if (!r->req.stream) {
         ash_oai_head(r->oai, a, false, &r->out);
@@ -133,7 +154,7 @@ static int on_head(ash_reply *r, const ash_answer *a)
 static int on_waiting(ash_reply *r, const ash_answer *a)
 {
     if (!r->waiting_since_ms) r->waiting_since_ms = ash_clock_ms();
-    if (!r->req.stream || !r->req.return_progress) return 0;
+    if (r->ollama || !r->req.stream || !r->req.return_progress) return 0;
     ash_oai_waiting(r->oai, a->waiting, &r->out);
     return flush(r);
 }
@@ -141,6 +162,7 @@ static int on_waiting(ash_reply *r, const ash_answer *a)
 static int on_raw(ash_reply *r, const ash_answer *a)
 {
     first_token(r);
+    if (r->ollama) return ash_ollama_raw(r->ollama, a->raw, &r->out) ? fail_nomem(r) : flush_stream(r);
     if (r->req.stream) {
         ash_sse_data(&r->out, a->raw);
         return flush(r);
@@ -162,7 +184,9 @@ static int on_end(ash_reply *r, const ash_answer *a)
         ash_metrics_tokens(r->call->server->metrics, u->prompt_tokens, u->cached_tokens,
                            u->completion_tokens);
     if (r->over) return 0;
-    if (ash_oai_end(r->oai, u, r->req.include_usage, &r->out)) return fail_nomem(r);
+    int rc = r->ollama ? ash_ollama_end(r->ollama, u, &r->out)
+                       : ash_oai_end(r->oai, u, r->req.include_usage, &r->out);
+    if (rc) return fail_nomem(r);
     if (r->req.stream) {
         flush(r);
         r->over = true;
@@ -183,18 +207,23 @@ static int on_event_locked(ash_reply *r, const ash_answer *a)
     case ASH_ANSWER_WAITING:
         return on_waiting(r, a);
     case ASH_ANSWER_PROGRESS:
-        if (!r->req.stream || !r->req.return_progress) return 0;
+        if (r->ollama || !r->req.stream || !r->req.return_progress) return 0;
         ash_oai_progress(r->oai, a, &r->out);
         return flush(r);
     case ASH_ANSWER_DELTA:
         first_token(r);
-        if (ash_oai_delta(r->oai, a, &r->out)) return fail_nomem(r);
-        return flush(r);
+        if (r->ollama ? ash_ollama_delta(r->ollama, a->text, a->reasoning, &r->out)
+                      : ash_oai_delta(r->oai, a, &r->out))
+            return fail_nomem(r);
+        return flush_stream(r);
     case ASH_ANSWER_RAW:
         return on_raw(r, a);
     case ASH_ANSWER_FINISH:
-        ash_oai_finish(r->oai, a->index, a->finish_reason, &r->out);
-        return flush(r);
+        if (r->ollama)
+            ash_ollama_finish(r->ollama, a->finish_reason);
+        else
+            ash_oai_finish(r->oai, a->index, a->finish_reason, &r->out);
+        return flush_stream(r);
     case ASH_ANSWER_END:
         return on_end(r, a);
     case ASH_ANSWER_ERROR:
@@ -236,7 +265,7 @@ void ash_reply_tick(ash_reply *r, int64_t now_ms)
     pthread_mutex_lock(&r->mutex);
     int64_t age = now_ms - ash_exchange_since(r->call->x);
     bool waited = r->waiting_since_ms && now_ms - r->waiting_since_ms >= EARLY_WAIT_MS;
-    if (r->req.stream && !r->over) {
+    if (r->req.stream && !r->over && !r->ollama) { /* Ollama's lines have no comments */
         if (!r->opened && (waited || age >= ASH_SSE_PING_MS)) {
             open_stream(r);
             ash_sse_ping(r->call->x);
@@ -253,6 +282,7 @@ void ash_reply_close(ash_reply *r)
     if (!r) return;
     ash_chain_close(r->chain); /* no event comes after this */
     ash_oai_close(r->oai);
+    ash_ollama_close(r->ollama);
     ash_buf_release(&r->out);
     json_decref(r->body);
     ash_arena_release(&r->arena);
@@ -273,8 +303,19 @@ static ash_reply *new_reply(ash_call *c)
     return r;
 }
 
+/* What writes the answer. false without memory. */
+static bool open_text(ash_reply *r, ash_form form)
+{
+    const ash_request *q = &r->req;
+    if (form == ASH_FORM_OPENAI)
+        r->oai = ash_oai_open(q->kind, q->stream, ash_params_choices(q), q->model);
+    else
+        r->ollama = ash_ollama_open(form == ASH_FORM_OLLAMA_CHAT, q->stream, q->model);
+    return r->oai || r->ollama;
+}
+
 /* From the body to an open chain; *lone: nobody else may be asked later. 0 or the status of *e. */
-static int prepare(ash_reply *r, ash_request_kind kind, bool *lone, ash_api_error *e)
+static int prepare(ash_reply *r, ash_request_kind kind, ash_form form, bool *lone, ash_api_error *e)
 {
     ash_call *c = r->call;
     const ash_server_opts *o = &c->server->opts;
@@ -282,6 +323,8 @@ static int prepare(ash_reply *r, ash_request_kind kind, bool *lone, ash_api_erro
     ash_chain_opts chain = {.req = &r->req, .fn = on_event, .wake = wake, .user = r};
     int rc = ash_params_parse(ash_exchange_body(c->x), &r->body, e);
     ash_exchange_drop_body(c->x);
+    if (!rc && form != ASH_FORM_OPENAI)
+        rc = ash_ollama_request(&r->body, form == ASH_FORM_OLLAMA_CHAT, &kind, &r->arena, e);
     if (!rc) rc = ash_route_body(o, r->body, &r->arena, &route, e);
     if (!rc && ash_route_apply(route.persona, kind, &r->body))
         rc = ash_errors_set(e, 503, "out_of_memory", NULL, "out of memory (request)");
@@ -295,13 +338,12 @@ static int prepare(ash_reply *r, ash_request_kind kind, bool *lone, ash_api_erro
     r->req.id = c->id;
     r->req.model = chain.plan.steps[0].model;
     snprintf(c->model, sizeof c->model, "%s", r->req.model);
-    r->oai = ash_oai_open(kind, r->req.stream, ash_params_choices(&r->req), r->req.model);
-    r->chain = r->oai ? ash_chain_open(&chain) : NULL;
+    r->chain = open_text(r, form) ? ash_chain_open(&chain) : NULL;
     if (!r->chain) return ash_errors_set(e, 503, "out_of_memory", NULL, "out of memory (request)");
     return 0;
 }
 
-static void answer(ash_call *c, ash_request_kind kind)
+void ash_reply_answer(ash_call *c, ash_request_kind kind, ash_form form)
 {
     ash_api_error e;
     ash_reply *r = new_reply(c);
@@ -312,7 +354,7 @@ static void answer(ash_call *c, ash_request_kind kind)
     }
     c->reply = r;
     bool lone = false;
-    if (prepare(r, kind, &lone, &e)) {
+    if (prepare(r, kind, form, &lone, &e)) {
         r->over = true;
         ash_call_error(c, &e);
         return;
@@ -326,10 +368,10 @@ static void answer(ash_call *c, ash_request_kind kind)
 
 void ash_openai_chat(ash_call *c)
 {
-    answer(c, ASH_REQUEST_CHAT);
+    ash_reply_answer(c, ASH_REQUEST_CHAT, ASH_FORM_OPENAI);
 }
 
 void ash_openai_completion(ash_call *c)
 {
-    answer(c, ASH_REQUEST_COMPLETION);
+    ash_reply_answer(c, ASH_REQUEST_COMPLETION, ASH_FORM_OPENAI);
 }

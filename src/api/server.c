@@ -36,6 +36,12 @@ static const ash_endpoint endpoints[] = {
     {"POST", "/models/pause", false, ash_models_pause, NULL},
     {"POST", "/models", false, ash_models_download, NULL},
     {"DELETE", "/models", false, ash_models_remove, NULL},
+    {"GET", "/api/version", false, ash_ollama_version, NULL},
+    {"GET", "/api/tags", false, ash_ollama_tags, NULL},
+    {"GET", "/api/ps", false, ash_ollama_ps, NULL},
+    {"POST", "/api/show", false, ash_ollama_show, NULL},
+    {"POST", "/api/chat", false, ash_ollama_chat, NULL},
+    {"POST", "/api/generate", false, ash_ollama_generate, NULL},
     {"GET", "/livez", true, ash_health_live, NULL},
     {"GET", "/health", true, ash_health_live, NULL},
     {"GET", "/readyz", true, ash_health_ready, NULL},
@@ -105,7 +111,6 @@ static const ash_endpoint *find_endpoint(const char *method, const char *path, c
     allow[0] = 0;
     if (!strcmp(method, "OPTIONS")) return &preflight;
     if (!strncmp(path, "/assets/", 8)) return method_fits(&asset, method) ? &asset : NULL;
-    if (!strncmp(path, "/api/", 5)) return &later_prefix;
     const char *p = api_path(path);
     for (size_t i = 0; i < sizeof endpoints / sizeof *endpoints; i++) {
         const ash_endpoint *e = &endpoints[i];
@@ -115,6 +120,7 @@ static const ash_endpoint *find_endpoint(const char *method, const char *path, c
         snprintf(allow + n, size - n, "%s%s%s", n ? ", " : "", e->method,
                  !strcmp(e->method, "GET") ? ", HEAD" : "");
     }
+    if (!allow[0] && !strncmp(path, "/api/", 5)) return &later_prefix;
     if (allow[0] || strncmp(p, "/models/", 8) != 0 || !p[8]) return NULL;
     *tail = p + 8;
     if (method_fits(&one_model, method)) return &one_model;
@@ -253,6 +259,8 @@ static void on_tick(void *user, ash_exchange *x, int64_t now_ms)
     ash_call *c = ash_exchange_data(x);
     if (c && c->reply)
         ash_reply_tick(c->reply, now_ms);
+    else if (c && atomic_load(&c->load_ends_ms))
+        ash_ollama_tick(c, now_ms);
     else if (c && atomic_load(&c->watched))
         ash_models_tick(c, now_ms);
 }

@@ -471,6 +471,7 @@ int ash_manager_keep(ash_manager *m, const char *id, int64_t keep_alive_ms, ash_
     int rc = e ? 0 : unknown(id, err);
     if (!rc) {
         e->keep_alive_ms = keep_alive_ms < 0 ? -1 : keep_alive_ms;
+        e->last_use_ns = ash_clock_ns();
         ash_entry_changed(m, e);
     }
     pthread_mutex_unlock(&m->mutex);

@@ -11,6 +11,7 @@ import tempfile
 import time
 
 import harness
+import ollama
 from fake_upstream import WORDS, Upstream
 from harness import Server, check, data_events, equal, error_of, events, read_all, test, text_of
 
@@ -318,6 +319,13 @@ def nothing_preloaded():
         check(20 < end - time.time() < 31, "as asked for", end)
         equal(content(say(s, max_tokens=4, keep_alive="0")), texts[0])
         s.wait_state(MODEL, "unloaded")  # once it has answered
+        client = ollama.Client(host=f"http://127.0.0.1:{s.port}")
+        equal(client.generate(MODEL, keep_alive="10m").done_reason, "load")
+        equal([m.model for m in client.ps().models], [MODEL + ":latest"])
+        r = client.chat(MODEL, SAY, options={"num_predict": 4, "temperature": 0, "seed": 1})
+        equal((r.message.content, r.eval_count, r.done_reason), (texts[0], 4, "length"))
+        equal(client.chat(MODEL, [], keep_alive=0).done_reason, "unload")
+        s.wait_state(MODEL, "unloaded")
     finally:
         equal(s.stop(), 0)
 

@@ -199,8 +199,6 @@ def unknown_paths_and_methods():
     for method, path in (
         ("POST", "/v1/embeddings"),
         ("POST", "/v1/responses"),
-        ("POST", "/api/chat"),
-        ("GET", "/api/tags"),
         ("POST", "/tokenize"),
         ("GET", "/props"),
     ):
