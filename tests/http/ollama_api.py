@@ -58,7 +58,8 @@ def chats_and_prompts():
     equal([p.done for p in parts], [False, False, False, True])
     g = client(s).generate("tiny", "hi", system="Be brief.")
     equal((g.response, g.done, g.done_reason), ("system:Be brief.|" + TEXT, True, "stop"))
-    equal("".join(p.response for p in client(s).generate("tiny", "hi", raw=True, stream=True)), '"hi" w1é w2é')
+    parts = client(s).generate("tiny", "hi", raw=True, stream=True)
+    equal("".join(p.response for p in parts), '"hi" w1é w2é')
     r = s.post("/api/chat", {"model": "tiny", "messages": HI})  # a stream unless it says otherwise
     equal((r.status, r.headers["content-type"]), (200, "application/x-ndjson"))
     equal([json.loads(line)["done"] for line in r.body.splitlines()], [False, False, False, True])

@@ -45,7 +45,8 @@ static void test_a_stream_is_lines(void **state)
     assert_string_equal(member(v, "message", "thinking"), "hm");
     assert_true(json_is_false(json_object_get(v, "done")));
     json_decref(v);
-    const ash_answer_usage u = {.prompt_tokens = 7, .completion_tokens = 3, .prefill_ms = 2.0, .decode_ms = 4.0};
+    const ash_answer_usage u = {
+        .prompt_tokens = 7, .completion_tokens = 3, .prefill_ms = 2.0, .decode_ms = 4.0};
     ash_ollama_finish(t, "length");
     assert_int_equal(ash_ollama_end(t, &u, &out), 0);
     v = taken(&out);
