@@ -77,30 +77,72 @@ static const char *preload_advice(const ash_plan_model *m, const ash_plan_entry 
     return *m->hint ? m->hint : NULL;
 }
 
-static void find_preload(ash_doctor *d, const ash_plan_model *m, const ash_plan_entry *e)
+/* One that the server fetches before it loads it. */
+static void find_fetch(ash_doctor *d, const ash_plan_model *m, const ash_plan_entry *e)
 {
-    char resident[16], wait[160] = "";
+    char bytes[16] = "?", time[48] = "", advice[240];
+    bool offline = d->cli->config->hf_hub_offline;
+    if (e->fetch_bytes != ASH_PLAN_UNKNOWN_BYTES) ash_value_show_bytes(e->fetch_bytes, bytes);
+    if (e->fetch_seconds > 0.0)
+        snprintf(time, sizeof time, ", about %.0f s by the rate of those before", e->fetch_seconds);
+    snprintf(advice, sizeof advice, "%s`ashley pull %.120s` beforehand%s", offline ? "" : "slow start: ",
+             m->id, offline ? ", or HF_HUB_OFFLINE=0" : "");
+    ash_doctor_tell(d, offline ? ASH_DOCTOR_BAD : ASH_DOCTOR_NOTE, "preload", advice,
+                    offline ? "%s: not on this machine (%s%s), and HF_HUB_OFFLINE is set"
+                            : "%s: %s have to be fetched first%s",
+                    m->id, bytes, time);
+}
+
+/* What the load of one that is here takes: as its last one did, else as the disk's rate says. */
+static void find_load(ash_doctor *d, const ash_plan_model *m, const ash_plan_entry *e)
+{
+    char resident[16], advice[200] = "", time[80] = "";
     int64_t load_ms = d->cli->config->load_ms;
-    if (e->verdict != ASH_PLAN_READY) {
-        ash_doctor_tell(d, ASH_DOCTOR_BAD, "preload", preload_advice(m, e), "%s: %s%s%s", m->id,
-                        ash_plan_verdict_name(e->verdict), *m->reason ? ": " : "", m->reason);
-        return;
-    }
-    ash_value_show_bytes(e->resident_bytes, resident);
     bool late = load_ms && e->load_seconds * 1e3 > (double)load_ms;
+    ash_value_show_bytes(e->resident_bytes, resident);
+    if (e->load_measured)
+        snprintf(time, sizeof time, "; its last load took %.1f s", e->load_seconds);
+    else if (e->load_seconds > 0.0)
+        snprintf(time, sizeof time, "; %.1f s to read it from the disk, at least", e->load_seconds);
     if (late)
         snprintf(
-            wait, sizeof wait,
+            advice, sizeof advice,
             "time-outs: set ASHLEY_LOAD_TIMEOUT to %.0fs or more, or have clients wait for /readyz",
             2.0 * e->load_seconds + 1.0);
-    if (e->load_seconds > 0.0)
-        ash_doctor_tell(
-            d, late ? ASH_DOCTOR_NOTE : ASH_DOCTOR_OK, "preload", late ? wait : NULL,
-            "%s: %s of memory with %u tokens of context; %.1f s to read it from the disk, at least",
-            m->id, resident, m->n_ctx, e->load_seconds);
+    ash_doctor_tell(d, late ? ASH_DOCTOR_NOTE : ASH_DOCTOR_OK, "preload", late ? advice : NULL,
+                    "%s: %s of memory with %u tokens of context%s%s", m->id, resident, m->n_ctx,
+                    m->measured && !e->streams ? ", as measured" : "", time);
+    if (e->streams)
+        ash_doctor_tell(d, ASH_DOCTOR_NOTE, "preload",
+                        "slow answers: more memory, or a smaller quantisation; see `ashley plan`",
+                        "%s: larger than its room, %.0f %% of its experts are in memory at once; the others "
+                        "are read from the disk for each token",
+                        m->id, 100.0 * e->experts_found);
+}
+
+static void find_preload(ash_doctor *d, const ash_plan_model *m, const ash_plan_entry *e)
+{
+    bool by_hub = m->entry && m->entry->repo && !m->path;
+    if (e->verdict == ASH_PLAN_READY)
+        find_load(d, m, e);
+    else if (by_hub && (e->verdict == ASH_PLAN_FITS || e->verdict == ASH_PLAN_UNKNOWN))
+        find_fetch(d, m, e);
     else
-        ash_doctor_tell(d, ASH_DOCTOR_OK, "preload", NULL,
-                        "%s: %s of memory with %u tokens of context", m->id, resident, m->n_ctx);
+        ash_doctor_tell(d, ASH_DOCTOR_BAD, "preload", preload_advice(m, e), "%s: %s%s%s", m->id,
+                        ash_plan_verdict_name(e->verdict), *m->reason ? ": " : "", m->reason);
+}
+
+/* A budget that the machine, or a control group, cannot give. */
+static void find_budget(ash_doctor *d, uint64_t memory)
+{
+    uint64_t asked = d->cli->config->memory_budget;
+    char a[16], b[16];
+    if (asked == ASH_BYTES_AUTO || asked <= memory) return;
+    ash_value_show_bytes(asked, a);
+    ash_value_show_bytes(memory, b);
+    ash_doctor_tell(d, ASH_DOCTOR_NOTE, "memory budget",
+                    "out of memory: leave ASHLEY_MEMORY_BUDGET out, or raise MemoryMax= or --memory",
+                    "ASHLEY_MEMORY_BUDGET asks for %s; there are %s, and no more is used", a, b);
 }
 
 /* The plan of PRELOAD_MODELS, a line each. */
@@ -125,6 +167,7 @@ static int find_preloads(ash_doctor *d)
     if (d->read_gbs > 0.0) machine.memory_rate = d->read_gbs * 1e9;
     ash_rates_note_disk(ledger, d->disk_rate);
     ash_rates_note_memory(ledger, d->read_gbs * 1e9);
+    find_budget(d, machine.memory);
     if (!rc) ash_plan_make(&machine, facts, list->n, entries, &total);
     for (size_t i = 0; i < list->n && !rc; i++) find_preload(d, &models[i], &entries[i]);
     if (!rc && !list->n)
