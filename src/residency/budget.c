@@ -33,7 +33,8 @@ uint64_t ash_budget_bytes(const ash_budget *b, const ash_memory *now)
 bool ash_budget_step(ash_budget *b, const ash_memory *now, uint64_t charged, int64_t now_ms)
 {
     uint64_t reserve = ash_budget_reserve(now);
-    bool pressed = now->stalled >= STALLED || now->available < reserve / 4;
+    bool short_of = now->stalled >= STALLED && now->spare < reserve; /* else it waits for its disk */
+    bool pressed = short_of || now->available < reserve / 4;
     bool calm = now->stalled < CALM && now->available >= reserve / 2;
     int64_t since = now_ms - b->stepped_ms;
     if (pressed) {

@@ -21,9 +21,10 @@ uint64_t ash_budget_reserve(const ash_memory *now);
  * configured. */
 uint64_t ash_budget_bytes(const ash_budget *b, const ash_memory *now);
 /* Looks at pressure; call it every second or so while something is loaded. `charged` are the bytes of all
- * models. Under pressure (everything stood still for 10 % of the last 10 s, or less than a quarter of the
- * reserve is available) the ceiling is an eighth below what is charged, once a second. After 10 s of calm it
- * rises by an eighth, and goes when it limits nothing any more. True if it was lowered. */
+ * models. Under pressure (everything stood still for 10 % of the last 10 s while less than the reserve is
+ * spare, or less than a quarter of the reserve is available) the ceiling is an eighth below what is charged,
+ * once a second. After 10 s of calm it rises by an eighth, and goes when it limits nothing any more. True if
+ * it was lowered. */
 bool ash_budget_step(ash_budget *b, const ash_memory *now, uint64_t charged, int64_t now_ms);
 
 #endif

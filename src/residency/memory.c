@@ -56,32 +56,38 @@ static uint64_t stat_values(FILE *f, const char *a, const char *b)
     return sum;
 }
 
-/* What one group leaves. */
-static uint64_t group_room(const char *folder, bool v2)
+static uint64_t less(uint64_t a, uint64_t b)
+{
+    return a == UINT64_MAX ? a : a > b ? a - b : 0;
+}
+
+/* Lowers what is available and spare to what one group leaves. */
+static void group_room(const char *folder, bool v2, ash_memory *out)
 {
     uint64_t max = number(open_at("%s/%s", folder, v2 ? "memory.max" : "memory.limit_in_bytes"));
     uint64_t now = number(open_at("%s/%s", folder, v2 ? "memory.current" : "memory.usage_in_bytes"));
-    if (max == UINT64_MAX || now == UINT64_MAX) return UINT64_MAX;
-    FILE *stat = open_at("%s/memory.stat", folder);
-    uint64_t cache = v2 ? stat_values(stat, "inactive_file", "active_file")
-                        : stat_values(stat, "total_inactive_file", "total_active_file");
-    uint64_t used = now > cache ? now - cache : 0;
-    return max > used ? max - used : 0;
+    if (max == UINT64_MAX || now == UINT64_MAX) return;
+    const char *const mapped = v2 ? "file_mapped" : "total_mapped_file";
+    uint64_t cache = v2 ? stat_values(open_at("%s/memory.stat", folder), "inactive_file", "active_file")
+                        : stat_values(open_at("%s/memory.stat", folder), "total_inactive_file",
+                                      "total_active_file");
+    uint64_t room = less(max, less(now, cache));
+    uint64_t spare = less(room, stat_values(open_at("%s/memory.stat", folder), mapped, mapped));
+    out->available = room < out->available ? room : out->available;
+    out->spare = spare < out->spare ? spare : out->spare;
 }
 
-/* The least room from the group's own folder up to the mount. In a container the path may not be shown there:
- * then the mount's own root counts. */
-static uint64_t least_room(const char *mount, const char *group, bool v2)
+/* The same from the group's own folder up to the mount. In a container the path may not be shown there: then
+ * the mount's own root counts. */
+static void groups_room(const char *mount, const char *group, bool v2, ash_memory *out)
 {
     char folder[PATH_MAX];
-    uint64_t least = UINT64_MAX;
     size_t n = strlen(mount);
-    if (snprintf(folder, sizeof folder, "%s%s", mount, group) >= (int)sizeof folder) return least;
+    if (snprintf(folder, sizeof folder, "%s%s", mount, group) >= (int)sizeof folder) return;
     for (;;) {
-        uint64_t room = group_room(folder, v2);
-        least = room < least ? room : least;
+        group_room(folder, v2, out);
         char *slash = strrchr(folder + n, '/');
-        if (!slash) return least;
+        if (!slash) return;
         *slash = 0;
     }
 }
@@ -119,8 +125,7 @@ static void read_groups(const char *root, ash_memory *out)
             snprintf(mount, sizeof mount, "%s/sys/fs/cgroup%s", root, v2 ? "" : "/memory") >=
                 (int)sizeof mount)
             continue;
-        uint64_t room = least_room(mount, path, v2);
-        out->available = room < out->available ? room : out->available;
+        groups_room(mount, path, v2, out);
         double s = v2 ? stalled(open_at("%s%s/memory.pressure", mount, path)) : 0.0;
         out->stalled = s > out->stalled ? s : out->stalled;
     }
@@ -130,6 +135,7 @@ static void read_groups(const char *root, ash_memory *out)
 void ash_memory_read(const char *root, ash_memory *out)
 {
     out->available = kb_value(open_at("%s/proc/meminfo", root), "MemAvailable", UINT64_MAX);
+    out->spare = less(out->available, kb_value(open_at("%s/proc/meminfo", root), "Mapped", 0));
     out->own = kb_value(open_at("%s/proc/self/status", root), "RssAnon", 0) +
                kb_value(open_at("%s/proc/self/status", root), "RssShmem", 0);
     out->resident = kb_value(open_at("%s/proc/self/status", root), "VmRSS", 0);

@@ -10,6 +10,8 @@ typedef struct ash_memory {
     uint64_t available; /* bytes this process may still take: MemAvailable, or what the limits of its control
                            groups leave (their page cache counts as free), whichever is less. UINT64_MAX
                            where neither can be read */
+    uint64_t spare;     /* of these, what is no part of a file that some process has mapped: such pages count
+                           as available, but who runs from them needs them (mapped packs among them) */
     uint64_t own;       /* bytes it took that nothing but itself can give back: RssAnon and RssShmem */
     uint64_t resident;  /* VmRSS; 0 if unknown */
     double stalled;     /* percent of the last 10 s in which all work of the machine or of the group stood

@@ -59,6 +59,17 @@ static void test_pressure_lowers_and_calm_raises(void **state)
     assert_int_equal(ash_budget_bytes(&b, &m), 15 * GB);
 }
 
+/* A file of many GB that is being written makes others wait, too; a model less would not help them. */
+static void test_waiting_beside_spare_memory_is_none(void **state)
+{
+    ash_budget b = {0};
+    ash_memory m = {.available = 12 * GB, .spare = GB, .own = 4 * GB, .stalled = 50.0};
+    assert_false(ash_budget_step(&b, &m, 8 * GB, 5000));
+    assert_int_equal(b.ceiling, 0);
+    m.spare -= 2; /* the rest is mapped: a file that somebody runs from */
+    assert_true(ash_budget_step(&b, &m, 8 * GB, 6000));
+}
+
 static void test_little_left_is_pressure(void **state)
 {
     ash_budget b = {.limit = 15 * GB};
@@ -75,6 +86,7 @@ int main(void)
         cmocka_unit_test(test_auto_leaves_a_reserve),
         cmocka_unit_test(test_configured_is_at_most_what_there_is),
         cmocka_unit_test(test_pressure_lowers_and_calm_raises),
+        cmocka_unit_test(test_waiting_beside_spare_memory_is_none),
         cmocka_unit_test(test_little_left_is_pressure),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

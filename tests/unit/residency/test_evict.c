@@ -341,6 +341,7 @@ static void test_pressure_evicts_what_is_idle(void **state)
     ask(m, "c", &c);
     until_called(&c);
     fake_memory(&machine, 1 << 20, 0, 40.0);
+    fake_write(&machine, "proc/meminfo", "MemAvailable: 1048576 kB\nMapped: 1040000 kB\n");
     until_state(m, "a", ASH_MODEL_UNLOADED);
     until_state(m, "b", ASH_MODEL_UNLOADED);
     assert_int_equal(ash_manager_state(m, "c"), ASH_MODEL_LOADED);

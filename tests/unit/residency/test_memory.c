@@ -49,6 +49,11 @@ static void test_plain_machine(void **state)
     assert_int_equal(m.available, 8000 * 1024);
     assert_int_equal(m.own, 500 * 1024);
     assert_int_equal(m.resident, 500 * 1024);
+    assert_int_equal(m.spare, 8000 * 1024);
+    fake_write(&f, "proc/meminfo", "MemAvailable:    8000 kB\nMapped:    3000 kB\n");
+    ash_memory_read(f.root, &m);
+    assert_int_equal(m.available, 8000 * 1024);
+    assert_int_equal(m.spare, 5000 * 1024);
     fake_memory(&f, 8000, 500, 12.5);
     ash_memory_read(f.root, &m);
     assert_true(m.stalled == 12.5);
@@ -73,6 +78,12 @@ static void test_groups(void **state)
     fake_write(&f, "sys/fs/cgroup/a/memory.stat", "anon 1\ninactive_file 200000\nactive_file 50000\n");
     ash_memory_read(f.root, &m);
     assert_int_equal(m.available, 350000);
+    assert_int_equal(m.spare, 350000);
+    fake_write(&f, "sys/fs/cgroup/a/memory.stat",
+               "anon 1\nfile_mapped 30000\ninactive_file 200000\nactive_file 50000\n");
+    ash_memory_read(f.root, &m);
+    assert_int_equal(m.available, 350000);
+    assert_int_equal(m.spare, 320000);
     fake_write(&f, "sys/fs/cgroup/a/memory.current", "2000000\n");
     ash_memory_read(f.root, &m);
     assert_int_equal(m.available, 0);
@@ -82,6 +93,7 @@ static void test_groups(void **state)
     fake_write(&f, "sys/fs/cgroup/memory/memory.stat", "total_inactive_file 1000\ntotal_active_file 0\n");
     ash_memory_read(f.root, &m);
     assert_int_equal(m.available, 101000);
+    assert_int_equal(m.spare, 101000);
     fake_write(&f, "proc/self/cgroup", "0::/../../etc\nrubbish\n9:memory\n");
     fake_write(&f, "proc/pressure/memory", "full avg10=nan\nfull avg10=1e9\nfull");
     ash_memory_read(f.root, &m);
