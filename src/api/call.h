@@ -9,6 +9,7 @@
 
 typedef struct ash_feed ash_feed;       /* models.c: changes of models for /models/sse */
 typedef struct ash_reply ash_reply;     /* openai.c: an answer being made */
+typedef struct ash_pull ash_pull;       /* pull.c: an Ollama client that waits for a download */
 typedef struct ash_call ash_call;
 
 struct ash_server {
@@ -39,6 +40,7 @@ struct ash_call {
     char model[ASH_MAX_MODEL_ID + 1]; /* who answered, for the log */
     const char *tail;             /* path after the endpoint's: the id of /models/{id} */
     ash_reply *reply;             /* or NULL; from serve to done */
+    ash_pull *pull;               /* or NULL; from serve to done */
     _Atomic uint64_t watched;     /* /models/sse: changes sent so far + 1; 0: no watcher */
     _Atomic int64_t written_ms;   /* when the stream last got anything */
     _Atomic int64_t load_ends_ms; /* ollama.c waits for a load until then; 0: it does not */
@@ -80,6 +82,10 @@ void ash_models_pause(ash_call *c);
 void ash_models_tick(ash_call *c, int64_t now_ms);
 
 /* downloads.c */
+/* Has the manager download what `model` names, a known id or one of the hub; *id lives in the arena or the
+ * server's options. 0, or the status of *e. */
+int ash_downloads_begin(ash_call *c, const char *model, bool confirm, ash_arena *a, const char **id,
+                        ash_api_error *e) ASH_MUST_CHECK;
 void ash_models_download(ash_call *c);
 void ash_models_remove(ash_call *c); /* blocks its connection's thread while files are unlinked */
 
@@ -95,6 +101,11 @@ void ash_ollama_tick(ash_call *c, int64_t now_ms); /* watcher's thread */
  * what is not built is 501, a wrong type 400. */
 int ash_ollama_request(json_t **body, bool chat, ash_request_kind *kind, ash_arena *a,
                        ash_api_error *e) ASH_MUST_CHECK;
+
+/* pull.c */
+void ash_pull_serve(ash_call *c);
+void ash_pull_tick(ash_call *c, ash_pull *p); /* watcher's thread, after serve and before close */
+void ash_pull_close(ash_pull *p);             /* connection's thread; NULL is fine */
 
 /* health.c */
 void ash_health_live(ash_call *c);

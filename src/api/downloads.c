@@ -50,9 +50,23 @@ static int known_or_added(const ash_server_opts *o, const char *model, ash_arena
     return e->status;
 }
 
-static int download(ash_call *c, ash_arena *a, json_t **body, ash_api_error *e)
+int ash_downloads_begin(ash_call *c, const char *model, bool confirm, ash_arena *a, const char **id,
+                        ash_api_error *e)
 {
     const ash_server_opts *o = &c->server->opts;
+    ash_err err = ASH_ERR_INIT;
+    int rc = known_or_added(o, model, a, id, e);
+    if (rc || !ash_manager_download(o->manager, *id, confirm, &err)) return rc;
+    ash_errors_from(e, &err, a);
+    if (err.code == ASH_EAUTH)
+        ash_errors_set(e, 403, "consent_needed", "confirm", "%.400s Accept it with \"confirm\":true",
+                       err.msg);
+    if (err.code == ASH_EAGAIN) ash_errors_set(e, 409, "model_in_use", "model", "%s", err.msg);
+    return e->status;
+}
+
+static int download(ash_call *c, ash_arena *a, json_t **body, ash_api_error *e)
+{
     const char *model, *id = NULL;
     bool confirm = false;
     ash_err err = ASH_ERR_INIT;
@@ -60,16 +74,8 @@ static int download(ash_call *c, ash_arena *a, json_t **body, ash_api_error *e)
     if (rc) return rc;
     if (*body && ash_json_get_bool(*body, "confirm", &confirm, &err))
         return ash_errors_set(e, 400, NULL, "confirm", "%s", err.msg);
-    if ((rc = known_or_added(o, model, a, &id, e))) return rc;
-    if (ash_manager_download(o->manager, id, confirm, &err)) {
-        ash_errors_from(e, &err, a);
-        if (err.code == ASH_EAUTH)
-            return ash_errors_set(e, 403, "consent_needed", "confirm",
-                                  "%.400s Accept it with \"confirm\":true", err.msg);
-        if (err.code == ASH_EAGAIN) return ash_errors_set(e, 409, "model_in_use", "model", "%s", err.msg);
-        return e->status;
-    }
-    json_t *status = ash_manager_progress(o->manager, id);
+    if ((rc = ash_downloads_begin(c, model, confirm, a, &id, e))) return rc;
+    json_t *status = ash_manager_progress(c->server->opts.manager, id);
     ash_call_value(c, 200, status ? json_pack("{s:b, s:s, s:o}", "success", 1, "model", id, "status", status)
                                   : NULL);
     return 0;

@@ -42,6 +42,7 @@ static const ash_endpoint endpoints[] = {
     {"POST", "/api/show", false, ash_ollama_show, NULL},
     {"POST", "/api/chat", false, ash_ollama_chat, NULL},
     {"POST", "/api/generate", false, ash_ollama_generate, NULL},
+    {"POST", "/api/pull", false, ash_pull_serve, NULL},
     {"GET", "/livez", true, ash_health_live, NULL},
     {"GET", "/health", true, ash_health_live, NULL},
     {"GET", "/readyz", true, ash_health_ready, NULL},
@@ -261,6 +262,8 @@ static void on_tick(void *user, ash_exchange *x, int64_t now_ms)
         ash_reply_tick(c->reply, now_ms);
     else if (c && atomic_load(&c->load_ends_ms))
         ash_ollama_tick(c, now_ms);
+    else if (c && c->pull)
+        ash_pull_tick(c, c->pull);
     else if (c && atomic_load(&c->watched))
         ash_models_tick(c, now_ms);
 }
@@ -282,6 +285,7 @@ static void on_done(void *user, ash_exchange *x)
     ash_call *c = ash_exchange_data(x);
     if (!c) return;
     ash_reply_close(c->reply);
+    ash_pull_close(c->pull);
     int64_t ms = ash_clock_ms() - ash_exchange_since(x);
     ash_metrics_request(s->metrics, c->endpoint ? c->endpoint->path : "none",
                         ash_exchange_status(x), (double)ms / 1e3);

@@ -9,6 +9,8 @@ import subprocess
 import threading
 import time
 
+import ollama
+
 import harness
 from content import Made
 from harness import check, equal, error_of, test
@@ -317,3 +319,62 @@ def an_absent_draft_model_is_fetched_too():
         with serving(hub, cache, models, HF_HUB_CACHE=cache + "2") as s:
             answers(s)
             check(entry_of(s)["draft_refused"], entry_of(s))
+
+
+def lines_of(body):
+    return [json.loads(line) for line in dechunk(body).decode().splitlines()]
+
+
+@test
+def ollama_pulls():
+    with fresh() as (hub, cache):
+        repository(hub)
+        hub.faults.add(side="cdn", rate=20_000_000)
+        with serving(hub, cache) as s:
+            client = ollama.Client(host=f"http://127.0.0.1:{s.port}")
+            told = list(client.pull("hf.co/acme/small-GGUF:Q4_1", stream=True))
+            equal(told[0].status, "pulling manifest")
+            equal([p.status for p in told[-2:]], ["verifying sha256 digest", "success"])
+            far = [p.completed for p in told if p.total]
+            equal((far, {p.total for p in told if p.total}), (sorted(far), {SIZE}))
+            check(len(set(far)) > 2, far)
+            equal(value(s, REF), "downloaded")
+            equal(client.pull("small:latest").status, "success")
+            equal([p.status for p in client.pull("small", stream=True)][-1], "success")
+            refused = ("nobody", "nobody"), ("acme/none", "none"), ("warned", "large"), ("../x", "x")
+            for name, word in refused:
+                for stream in (False, True):
+                    try:
+                        list(client.pull(name, stream=stream))
+                        raise AssertionError(f"{name} was pulled")
+                    except ollama.ResponseError as e:
+                        check(word in e.error, name, e.error)
+            for body in (b"", b"{", b"{}", b'{"model":7}', b'{"model":"small","stream":1}'):
+                r = s.request("POST", "/api/pull", body)
+                equal((r.status, list(json.loads(r.body))), (400, ["error"]), body)
+            equal(s.get("/api/pull").status, 405)
+
+
+@test
+def a_pull_that_is_cancelled_or_left():
+    with fresh() as (hub, cache):
+        repository(hub)
+        hub.faults.add(side="cdn", rate=2_000_000)
+        with serving(hub, cache) as s:
+            client = ollama.Client(host=f"http://127.0.0.1:{s.port}")
+            told = client.pull("small", stream=True)
+            next(told)
+            until(lambda: value(s), "downloading")
+            post(s, "/models/cancel")
+            try:
+                list(told)
+                raise AssertionError("no error")
+            except ollama.ResponseError as e:
+                check("cancelled" in e.error, e.error)
+            told = client.pull("small", stream=True)
+            next(told)
+            told.close()  # the client leaves, the download goes on
+            hub.faults.clear()
+            post(s, "/models/cancel")
+            until(lambda: value(s), "unloaded")
+            equal(client.pull("small").status, "success")
