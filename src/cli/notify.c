@@ -2,6 +2,7 @@
  * namespace (sd_notify(3)), so that no library is needed for it. */
 #include "cli/notify.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,8 @@ void ash_notify(const char *state)
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return;
     socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
-    (void)!sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&to, len);
+    bool status = !strncmp(state, "STATUS=", 7); /* not worth waiting for one who reads slowly */
+    int flags = MSG_NOSIGNAL | (status ? MSG_DONTWAIT : 0);
+    (void)!sendto(fd, state, strlen(state), flags, (struct sockaddr *)&to, len);
     close(fd);
 }

@@ -67,6 +67,8 @@ typedef struct ash_entry {
     atomic_bool cancel;
     atomic_bool awaited;   /* somebody has waited for the load in flight */
     double shown_progress; /* highest value shown for this load: never backwards */
+    double told_progress;  /* the one that the listener was told of last, */
+    bool told_stalled;     /* and whether it was stalled */
     char draft_refused[sizeof ((ash_err *)0)->msg]; /* LOADED: why the draft model does not guess, or "" */
     uint64_t resident_bytes, last_bytes;
     int64_t last_bytes_ns; /* when last_bytes was seen to change */
