@@ -96,7 +96,7 @@ def errors_are_a_text():
         equal(s.post("/api/generate", body).status, 400, body)
     r = s.request("GET", "/api/chat")
     equal((r.status, r.headers["allow"]), (405, "POST"))
-    equal(s.post("/api/pull", {}).status, 501)
+    equal(s.post("/api/embed", {}).status, 501)
 
 
 @test
