@@ -202,7 +202,7 @@ static void convert_rest(const job *j, const float *x, int64_t i, float *buf)
 /* Whether one block of row i, which is int8 already, is far above all others. */
 static bool is_spiky(const job *j, int64_t cols, int64_t i)
 {
-    const float *d = j->act.d + i * (j->act.ld / 32), share = 0.8f;
+    const float *d = j->act.d + i * (j->act.ld / 32), share = 0.5f;
     float sum = 0, most = 0;
     for (int64_t b = 0; b < cols / 32; b++) {
         sum += d[b] * d[b];

@@ -13,7 +13,7 @@
  * rounded to int8 and multiplied as well, which makes 15 bits of it. */
 typedef enum ash_terms {
     ASH_TERMS_ONE,
-    ASH_TERMS_SPIKES, /* both for a row of which one value is far above all others (80 % of the sum of
+    ASH_TERMS_SPIKES, /* both for a row of which one value is far above all others (half of the sum of
                          squares of the blocks' largest): what a model keeps in the first token of a text
                          and all later ones look at ("massive activations", Sun et al. 2024). Few are so */
     ASH_TERMS_TWO,    /* both for all rows: the same work for one row, twice for many */
