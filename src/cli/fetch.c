@@ -50,7 +50,7 @@ int ash_cli_fetch(void *user, const char *id, const ash_hub_watch *watch, char *
     rc = rc ? rc : ash_hub_look(l.hub, l.plan, &here, err);
     int64_t began = ash_clock_ms();
     rc = rc ? rc : ash_hub_fetch(l.hub, l.plan, watch, &snapshot, err);
-    if (!rc) ash_rates_note_fetch(user, l.plan->bytes - here.bytes - here.partial, ash_clock_ms() - began);
+    if (!rc) ash_rates_note_fetch(user, here.missing, ash_clock_ms() - began);
     ash_buf_init(&at, 1u << 16);
     if (!rc) {
         ash_buf_adds(&at, snapshot);
@@ -73,9 +73,8 @@ int ash_cli_weigh(void *user, const char *id, const atomic_bool *cancel, ash_fet
     int rc = list(user, id, cancel, &l, err);
     rc = rc ? rc : ash_hub_look(l.hub, l.plan, &here, err);
     if (!rc) {
-        uint64_t have = here.bytes + here.partial;
         ash_plan_machine_gather(user, NULL, false, &machine);
-        *out = (ash_fetch_need){.bytes = l.plan->bytes > have ? l.plan->bytes - have : 0,
+        *out = (ash_fetch_need){.bytes = here.missing,
                                 .disk_free = machine.disk_free,
                                 .disk_reserve = machine.disk_reserve};
     }

@@ -56,8 +56,7 @@ int ash_plan_remote_open(ash_hub *hub, const ash_catalogue_entry *e, const char 
     if (!rc) rc = ash_hub_look(hub, out->plan, &here, err);
     free(pins);
     if (rc) return rc;
-    uint64_t have = here.bytes + here.partial;
-    out->fetch_bytes = out->plan->bytes > have ? out->plan->bytes - have : 0;
+    out->fetch_bytes = here.missing;
     for (size_t i = 0; i < out->plan->n_files; i++) {
         const ash_hub_file *f = out->plan->files[i];
         if (!is_weights(f->path)) continue;

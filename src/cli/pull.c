@@ -42,7 +42,7 @@ static void on_progress(void *user, const ash_hub_progress *p)
 static int consent(const pull *a, ash_err *err)
 {
     char size[16], room[16], line[16];
-    ash_value_show_bytes(a->plan->bytes - a->here.bytes - a->here.partial, size);
+    ash_value_show_bytes(a->here.missing, size);
     ash_value_show_bytes(a->here.free_disk, room);
     if (!a->entry->warning || a->cli->yes || a->here.n_files == a->plan->n_files) return 0;
     fprintf(stderr, "%s: %s\n%s: %zu files, %s to fetch; %s free on this disk.\n", a->model,
@@ -68,7 +68,7 @@ static int report(const pull *a, ash_err *err)
             "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:b}", "model", a->model, "repo",
             a->tree->repo, "revision", a->tree->revision, "commit", a->tree->commit, "path",
             path.data, "files", (json_int_t)a->plan->n_files, "bytes", (json_int_t)a->plan->bytes,
-            "bytes_fetched", (json_int_t)(a->plan->bytes - a->here.bytes - a->here.partial),
+            "bytes_fetched", (json_int_t)a->here.missing,
             "files_hashed", (json_int_t)a->proof.n_hashed, "files_damaged",
             (json_int_t)a->proof.n_wrong, "seconds", (double)a->ms / 1000, "from_cache",
             a->tree->from_cache));
@@ -95,11 +95,10 @@ static int fetch(pull *a, ash_err *err)
     if (!rc) rc = ash_hub_look(a->hub, a->plan, &a->here, err);
     if (!rc) rc = consent(a, err);
     int64_t listed = ash_clock_ms();
-    uint64_t missing = rc ? 0 : a->plan->bytes - a->here.bytes - a->here.partial;
     if (!rc) rc = ash_hub_fetch(a->hub, a->plan, &watch, &a->snapshot, err);
     ash_term_done(&a->term);
     a->ms = ash_clock_ms() - began;
-    if (!rc) ash_rates_note_fetch(a->cli, missing, ash_clock_ms() - listed);
+    if (!rc) ash_rates_note_fetch(a->cli, a->here.missing, ash_clock_ms() - listed);
     return rc;
 }
 

@@ -75,6 +75,8 @@ int ash_hub_look(const ash_hub *h, const ash_hub_plan *p, ash_hub_here *out, ash
             out->partial += journal_bytes(h, p->tree, f);
         }
     }
+    uint64_t have = out->bytes + out->partial;
+    out->missing = p->bytes > have ? p->bytes - have : 0;
     return 0;
 }
 

@@ -143,6 +143,7 @@ typedef struct ash_hub_here {
     size_t n_files; /* of the plan that are in the cache, whole */
     uint64_t bytes; /* of these */
     uint64_t partial;   /* bytes that an unfinished fetch of the others left, says its journal */
+    uint64_t missing;   /* bytes of the plan that are neither: what a fetch brings */
     uint64_t free_disk; /* bytes free where the cache is (or will be) */
 } ash_hub_here;
 
