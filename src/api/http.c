@@ -1,19 +1,14 @@
 /* Owns sockets, I/O threads and the watcher thread. Refuses bodies over max_body, connections that
- * dawdle and clients that do not read. The only file that knows libmicrohttpd.
+ * dawdle and clients that do not read. With exchange.c the only file that knows libmicrohttpd.
  *
  * Threads: I/O threads run the callbacks; the watcher cuts off and ticks; any thread writes
- * answers. Locks, in this order: http.mutex (table of clients), exchange.mutex, libmicrohttpd's
- * own. Callbacks on I/O threads run with no lock held, on_tick with http.mutex. A connection is
- * suspended and resumed only under its exchange's mutex, so that a resume always follows its
- * suspend. */
+ * answers (exchange.c). Callbacks on I/O threads run with no lock held, on_tick with
+ * ash_http.mutex. */
 #include "api/http.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <microhttpd.h>
 #include <netdb.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "api/http_private.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -41,211 +37,11 @@ enum {
 #define STRICT_OPTION MHD_OPTION_STRICT_FOR_CLIENT /* the older name, deprecated since */
 #endif
 
-typedef enum answer_form { OPEN, WHOLE, STREAM } answer_form;
-
-/* A connection, from accept to close; guarded by http.mutex. */
-typedef struct client {
-    int fd; /* -1: the slot is free */
-    uint32_t generation;
-    bool left;        /* its end of the connection is closed */
-    int64_t since_ms; /* no request in progress since then */
-    ash_exchange *x;
-} client;
-
-struct ash_http {
-    ash_http_opts opts;
-    struct MHD_Daemon *daemon;
-    uint16_t port;
-    pthread_mutex_t mutex;
-    client *clients;
-    int n_clients;
-    int epoll_fd, stop_fd;
-    pthread_t watcher;
-    bool watching;
-    atomic_bool closing;
-    atomic_size_t held; /* bytes of all request bodies */
-};
-
-struct ash_exchange {
-    ash_http *http;
-    struct MHD_Connection *conn;
-    client *client;
-    char *method, *path;
-    int64_t since_ms;
-    ash_buf body;
-    uint64_t dropped;     /* bytes of a body not kept */
-    _Atomic uint64_t got; /* bytes of body so far; the watcher reads it */
-    bool drop;
-    int refused;         /* why it is dropped: ASH_ELIMIT, ASH_ENOMEM, or 0 */
-    size_t held;         /* its share of http.held */
-    bool dispatched;     /* on_request was called; connection's thread only */
-    atomic_bool ticking; /* on_request returned: on_tick may come */
-    ash_buf headers;     /* of the answer: name NUL value NUL ... */
-    void *data;
-
-    pthread_mutex_t mutex; /* guards the rest */
-    answer_form form;
-    int status;
-    const char *type;
-    ash_buf whole;
-    const void *fixed;
-    size_t fixed_size;
-    ash_buf queue; /* stream: bytes [taken, queue.len) wait for the client */
-    size_t taken;
-    uint64_t sent;
-    int64_t moved_ms; /* when the client last took something, or there was nothing to take */
-    bool paused, ended, gone, left, suspended, wake, completed;
-};
-
-/* ---- exchange: suspend, resume, cut ---- */
-
-static void resume_locked(ash_exchange *x)
-{
-    if (!x->suspended) return;
-    x->suspended = false;
-    MHD_resume_connection(x->conn);
-}
-
-/* Ends an exchange that still waits or streams. A whole answer on its way is left to the socket. */
-static void cut_locked(ash_exchange *x)
-{
-    if (x->form == WHOLE) return;
-    x->gone = true;
-    resume_locked(x);
-}
-
-static bool must_end_locked(const ash_exchange *x)
-{
-    return x->gone || x->left || atomic_load(&x->http->closing);
-}
-
-static bool take_wake_locked(ash_exchange *x)
-{
-    bool wake = x->wake;
-    x->wake = false;
-    return wake;
-}
-
-static size_t waiting_locked(const ash_exchange *x)
-{
-    return x->queue.len - x->taken;
-}
-
-/* ---- answering ---- */
-
-static bool decide(ash_exchange *x, answer_form form, int status, const char *type)
-{
-    if (x->form != OPEN) return false;
-    x->form = form;
-    x->status = status;
-    x->type = type;
-    x->moved_ms = ash_clock_ms();
-    return true;
-}
-
-bool ash_exchange_respond(ash_exchange *x, int status, const char *type, ash_buf *body)
-{
-    pthread_mutex_lock(&x->mutex);
-    bool first = decide(x, WHOLE, status, type);
-    if (first && body) {
-        x->whole = *body;
-        *body = (ash_buf){.max = body->max};
-    }
-    resume_locked(x);
-    pthread_mutex_unlock(&x->mutex);
-    return first;
-}
-
-bool ash_exchange_respond_static(ash_exchange *x, int status, const char *type, const void *p,
-                                 size_t n)
-{
-    pthread_mutex_lock(&x->mutex);
-    bool first = decide(x, WHOLE, status, type);
-    if (first) {
-        x->fixed = p;
-        x->fixed_size = n;
-    }
-    resume_locked(x);
-    pthread_mutex_unlock(&x->mutex);
-    return first;
-}
-
-bool ash_exchange_stream(ash_exchange *x, int status, const char *type)
-{
-    pthread_mutex_lock(&x->mutex);
-    bool first = decide(x, STREAM, status, type);
-    resume_locked(x);
-    pthread_mutex_unlock(&x->mutex);
-    return first;
-}
-
-/* Bytes already taken are moved out only when they are the larger part: linear in all. */
-static void compact_locked(ash_exchange *x)
-{
-    if (x->taken == x->queue.len) {
-        ash_buf_clear(&x->queue);
-        x->taken = 0;
-    } else if (x->taken > x->queue.len / 2) {
-        ash_buf_consume(&x->queue, x->taken);
-        x->taken = 0;
-    }
-}
-
-int ash_exchange_write(ash_exchange *x, const void *p, size_t n)
-{
-    int rc = 0;
-    pthread_mutex_lock(&x->mutex);
-    if (must_end_locked(x) || x->ended || x->form == WHOLE) {
-        rc = ASH_ECANCELED;
-    } else if (waiting_locked(x) + n > x->http->opts.max_queue || ash_buf_add(&x->queue, p, n)) {
-        cut_locked(x);
-        rc = ASH_ECANCELED;
-    } else {
-        if (x->form == STREAM) resume_locked(x);
-        if (waiting_locked(x) >= x->http->opts.high) {
-            x->paused = true;
-            rc = ASH_EAGAIN;
-        }
-    }
-    pthread_mutex_unlock(&x->mutex);
-    return rc;
-}
-
-void ash_exchange_end(ash_exchange *x)
-{
-    pthread_mutex_lock(&x->mutex);
-    x->ended = true;
-    resume_locked(x);
-    pthread_mutex_unlock(&x->mutex);
-}
-
-void ash_exchange_wake(ash_exchange *x)
-{
-    pthread_mutex_lock(&x->mutex);
-    x->wake = true;
-    resume_locked(x);
-    pthread_mutex_unlock(&x->mutex);
-}
-
-void ash_exchange_add_header(ash_exchange *x, const char *name, const char *value)
-{
-    if (strpbrk(value, "\r\n")) return;
-    ash_buf_add(&x->headers, name, strlen(name) + 1);
-    ash_buf_add(&x->headers, value, strlen(value) + 1);
-}
-
 /* ---- reading requests ---- */
-
-static void release_body(ash_exchange *x)
-{
-    ash_buf_release(&x->body);
-    atomic_fetch_sub(&x->http->held, x->held);
-    x->held = 0;
-}
 
 static void free_exchange(ash_exchange *x)
 {
-    release_body(x);
+    http_release_body(x);
     ash_buf_release(&x->headers);
     ash_buf_release(&x->whole);
     ash_buf_release(&x->queue);
@@ -255,7 +51,7 @@ static void free_exchange(ash_exchange *x)
     free(x);
 }
 
-static client *client_of(struct MHD_Connection *conn)
+static http_client *client_of(struct MHD_Connection *conn)
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(conn, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
@@ -265,7 +61,7 @@ static client *client_of(struct MHD_Connection *conn)
 static ash_exchange *new_exchange(ash_http *h, struct MHD_Connection *conn, const char *method,
                                   const char *path)
 {
-    client *c = client_of(conn);
+    http_client *c = client_of(conn);
     ash_exchange *x = c ? calloc(1, sizeof *x) : NULL;
     if (!x) return NULL;
     x->http = h;
@@ -328,14 +124,14 @@ static enum MHD_Result on_headers(ash_exchange *x)
     ash_http *h = x->http;
     if (is_ambiguous(x)) return MHD_NO; /* nobody knows where it ends: close */
     h->opts.on_head(h->opts.user, x);
-    x->drop = x->form != OPEN;
+    x->drop = x->form != HTTP_OPEN;
     if (!refuse_unread(x)) return MHD_YES;
-    if (x->form == OPEN) {
+    if (x->form == HTTP_OPEN) {
         x->refused = ASH_ELIMIT;
         x->dispatched = true;
         h->opts.on_request(h->opts.user, x);
     }
-    return x->form == WHOLE ? queue_answer(x) : MHD_NO;
+    return x->form == HTTP_WHOLE ? queue_answer(x) : MHD_NO;
 }
 
 static enum MHD_Result on_upload(ash_exchange *x, const char *p, size_t n)
@@ -348,10 +144,17 @@ static enum MHD_Result on_upload(ash_exchange *x, const char *p, size_t n)
         x->refused = ash_buf_add(&x->body, p, n);
         if (!x->refused && all > h->opts.max_bodies) x->refused = ASH_ENOMEM;
         x->drop = x->refused != 0;
-        if (x->drop) release_body(x);
+        if (x->drop) http_release_body(x);
     }
     if (x->drop) x->dropped += n;
     return x->dropped > (uint64_t)h->opts.max_body * MAX_DROPPED_FACTOR ? MHD_NO : MHD_YES;
+}
+
+static bool take_wake_locked(ash_exchange *x)
+{
+    bool wake = x->wake;
+    x->wake = false;
+    return wake;
 }
 
 /* The request is complete: lets the caller answer, and suspends until there is an answer. */
@@ -360,12 +163,13 @@ static enum MHD_Result on_complete(ash_exchange *x)
     const ash_http_opts *o = &x->http->opts;
     if (!x->dispatched) {
         x->dispatched = true;
-        if (x->form == OPEN) o->on_request(o->user, x);
+        if (x->form == HTTP_OPEN) o->on_request(o->user, x);
         atomic_store(&x->ticking, true);
     }
     for (;;) {
         pthread_mutex_lock(&x->mutex);
-        bool wake = take_wake_locked(x), answered = x->form != OPEN, end = must_end_locked(x);
+        bool wake = take_wake_locked(x), answered = x->form != HTTP_OPEN,
+             end = http_must_end_locked(x);
         if (!wake && !answered && !end) {
             x->suspended = true;
             MHD_suspend_connection(x->conn);
@@ -419,9 +223,21 @@ static void on_completed(void *cls, struct MHD_Connection *conn, void **con_cls,
 
 /* ---- sending answers ---- */
 
+/* Bytes already taken are moved out only when they are the larger part: linear in all. */
+static void compact_locked(ash_exchange *x)
+{
+    if (x->taken == x->queue.len) {
+        ash_buf_clear(&x->queue);
+        x->taken = 0;
+    } else if (x->taken > x->queue.len / 2) {
+        ash_buf_consume(&x->queue, x->taken);
+        x->taken = 0;
+    }
+}
+
 static ssize_t take_locked(ash_exchange *x, char *to, size_t max)
 {
-    size_t n = waiting_locked(x);
+    size_t n = http_waiting_locked(x);
     n = n < max ? n : max;
     memcpy(to, x->queue.data + x->taken, n);
     x->taken += n;
@@ -441,14 +257,14 @@ static ssize_t read_stream(void *cls, uint64_t pos, char *to, size_t max)
         bool drained = false;
         pthread_mutex_lock(&x->mutex);
         bool wake = take_wake_locked(x);
-        if (must_end_locked(x)) {
+        if (http_must_end_locked(x)) {
             n = MHD_CONTENT_READER_END_WITH_ERROR;
             wake = false;
         } else if (wake) {
             n = 0;
-        } else if (waiting_locked(x)) {
+        } else if (http_waiting_locked(x)) {
             n = take_locked(x, to, max);
-            drained = x->paused && waiting_locked(x) < o->low;
+            drained = x->paused && http_waiting_locked(x) < o->low;
             x->paused = x->paused && !drained;
         } else if (x->ended) {
             n = MHD_CONTENT_READER_END_OF_STREAM;
@@ -466,7 +282,7 @@ static ssize_t read_stream(void *cls, uint64_t pos, char *to, size_t max)
 
 static struct MHD_Response *make_response(ash_exchange *x)
 {
-    if (x->form == STREAM)
+    if (x->form == HTTP_STREAM)
         return MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, read_stream, x,
                                                  NULL);
     if (x->fixed) {
@@ -508,7 +324,7 @@ static enum MHD_Result queue_answer(ash_exchange *x)
 
 /* ---- connections and the watcher ---- */
 
-static uint64_t client_key(const ash_http *h, const client *c)
+static uint64_t client_key(const ash_http *h, const http_client *c)
 {
     return (uint64_t)c->generation << 32 | (uint32_t)(c - h->clients);
 }
@@ -517,7 +333,7 @@ static void on_connection(void *cls, struct MHD_Connection *conn, void **context
                           enum MHD_ConnectionNotificationCode what)
 {
     ash_http *h = cls;
-    client *c = *context;
+    http_client *c = *context;
     if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
         if (!c) return;
         pthread_mutex_lock(&h->mutex);
@@ -533,7 +349,7 @@ static void on_connection(void *cls, struct MHD_Connection *conn, void **context
     for (int i = 0; info && i < h->n_clients && !c; i++)
         if (h->clients[i].fd < 0) c = &h->clients[i];
     if (c) {
-        *c = (client){
+        *c = (http_client){
             .fd = info->connect_fd, .generation = c->generation, .since_ms = ash_clock_ms()};
         struct epoll_event ev = {.events = EPOLLRDHUP | EPOLLET, .data.u64 = client_key(h, c)};
         epoll_ctl(h->epoll_fd, EPOLL_CTL_ADD, c->fd, &ev);
@@ -546,13 +362,13 @@ static void client_left(ash_http *h, uint64_t key)
 {
     uint32_t slot = (uint32_t)key;
     pthread_mutex_lock(&h->mutex);
-    client *c = slot < (uint32_t)h->n_clients ? &h->clients[slot] : NULL;
+    http_client *c = slot < (uint32_t)h->n_clients ? &h->clients[slot] : NULL;
     if (c && c->fd >= 0 && c->generation == key >> 32) {
         c->left = true;
         if (c->x) {
             pthread_mutex_lock(&c->x->mutex);
             c->x->left = true;
-            if (atomic_load(&c->x->ticking)) cut_locked(c->x);
+            if (atomic_load(&c->x->ticking)) http_cut_locked(c->x);
             pthread_mutex_unlock(&c->x->mutex);
         }
     }
@@ -560,7 +376,7 @@ static void client_left(ash_http *h, uint64_t key)
 }
 
 /* Whether the client took too long over what it has to do now. */
-static bool too_slow(const ash_http *h, client *c, int64_t now)
+static bool too_slow(const ash_http *h, http_client *c, int64_t now)
 {
     int64_t idle = h->opts.idle_ms;
     ash_exchange *x = c->x;
@@ -570,11 +386,11 @@ static bool too_slow(const ash_http *h, client *c, int64_t now)
     if (!atomic_load(&x->ticking)) /* still uploading */
         slow = now - x->since_ms > idle + (int64_t)(atomic_load(&x->got) / MIN_BYTES_PER_MS);
 
-    else if (x->form == WHOLE)
+    else if (x->form == HTTP_WHOLE)
         slow = now - x->moved_ms > idle + (int64_t)(x->sent / MIN_BYTES_PER_MS);
-    else if (x->form == STREAM && waiting_locked(x))
+    else if (x->form == HTTP_STREAM && http_waiting_locked(x))
         slow = now - x->moved_ms > idle;
-    if (slow) cut_locked(x);
+    if (slow) http_cut_locked(x);
     pthread_mutex_unlock(&x->mutex);
     return slow;
 }
@@ -584,7 +400,7 @@ static void tick(ash_http *h)
     int64_t now = ash_clock_ms();
     pthread_mutex_lock(&h->mutex);
     for (int i = 0; i < h->n_clients; i++) {
-        client *c = &h->clients[i];
+        http_client *c = &h->clients[i];
         if (c->fd < 0) continue;
         if (too_slow(h, c, now))
             shutdown(c->fd, SHUT_RDWR); /* libmicrohttpd sees it and closes */
@@ -616,7 +432,7 @@ void ash_http_each(ash_http *h, void (*fn)(void *user, ash_exchange *x), void *u
 {
     pthread_mutex_lock(&h->mutex);
     for (int i = 0; i < h->n_clients; i++) {
-        client *c = &h->clients[i];
+        http_client *c = &h->clients[i];
         if (c->fd >= 0 && c->x && atomic_load(&c->x->ticking)) fn(user, c->x);
     }
     pthread_mutex_unlock(&h->mutex);
@@ -702,7 +518,7 @@ int ash_http_open(const ash_http_opts *opts, ash_http **out, ash_err *err)
 {
     *out = NULL;
     ash_http *h = calloc(1, sizeof *h);
-    client *clients = calloc((size_t)opts->max_connections, sizeof *clients);
+    http_client *clients = calloc((size_t)opts->max_connections, sizeof *clients);
     if (!h || !clients) {
         free(h);
         free(clients);
@@ -751,7 +567,7 @@ void ash_http_close(ash_http *h)
         ash_exchange *x = h->clients[i].fd >= 0 ? h->clients[i].x : NULL;
         if (!x) continue;
         pthread_mutex_lock(&x->mutex);
-        resume_locked(x);
+        http_resume_locked(x);
         pthread_mutex_unlock(&x->mutex);
     }
     pthread_mutex_unlock(&h->mutex);
@@ -761,71 +577,4 @@ void ash_http_close(ash_http *h)
     pthread_mutex_destroy(&h->mutex);
     free(h->clients);
     free(h);
-}
-
-/* ---- accessors ---- */
-
-const char *ash_exchange_method(const ash_exchange *x)
-{
-    return x->method;
-}
-
-const char *ash_exchange_path(const ash_exchange *x)
-{
-    return x->path;
-}
-
-const char *ash_exchange_header(const ash_exchange *x, const char *name)
-{
-    return MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, name);
-}
-
-const char *ash_exchange_query(const ash_exchange *x, const char *name)
-{
-    return MHD_lookup_connection_value(x->conn, MHD_GET_ARGUMENT_KIND, name);
-}
-
-ash_str ash_exchange_body(const ash_exchange *x)
-{
-    return (ash_str){ash_buf_cstr(&x->body), x->body.len};
-}
-
-void ash_exchange_drop_body(ash_exchange *x)
-{
-    release_body(x);
-}
-
-int ash_exchange_refused(const ash_exchange *x)
-{
-    return x->refused;
-}
-
-int64_t ash_exchange_since(const ash_exchange *x)
-{
-    return x->since_ms;
-}
-
-void ash_exchange_set_data(ash_exchange *x, void *data)
-{
-    x->data = data;
-}
-
-void *ash_exchange_data(const ash_exchange *x)
-{
-    return x->data;
-}
-
-bool ash_exchange_gone(const ash_exchange *x)
-{
-    return x->gone;
-}
-
-int ash_exchange_status(const ash_exchange *x)
-{
-    return x->status;
-}
-
-uint64_t ash_exchange_sent(const ash_exchange *x)
-{
-    return x->sent;
 }
