@@ -325,6 +325,7 @@ int ash_route_budgets(const ash_server_opts *o, const ash_route *r, const ash_ex
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         const char *text = ash_exchange_header(x, all[i].header);
         if (!text) continue;
+        if (all[i].ms == &out->first_token_ms) out->first_token_renewed = false;
         if (!ash_params_time(text, all[i].ms))
             return ash_errors_set(e, 400, NULL, all[i].header,
                                   "%s must be a time like 500ms, 30s or 10m, not '%.40s'",

@@ -292,7 +292,6 @@ int ash_asker_ask(ash_asker *a, const json_t *messages, ash_buf *text)
 {
     ash_err err = ASH_ERR_INIT;
     ash_answering *handle = NULL;
-    const ash_config *c = a->cli->config;
     json_t *body = json_pack("{s:O, s:b}", "messages", messages, "stream", 1);
     if (!body) return ash_cli_fail((ash_err_nomem(&err, "a request"), &err));
     ash_request req = {.kind = ASH_REQUEST_CHAT,
@@ -302,7 +301,7 @@ int ash_asker_ask(ash_asker *a, const json_t *messages, ash_buf *text)
                        .n = 1,
                        .stream = true,
                        .add_generation_prompt = true,
-                       .budgets = {c->queue_ms, c->load_ms, c->first_token_ms, c->idle_ms}};
+                       .budgets = ash_cli_budgets(a->cli->config)};
     int status = read_params(a, &req, body);
     a->text = text;
     a->ended = a->failed = a->thinking = false;

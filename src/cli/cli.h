@@ -9,6 +9,7 @@
 #include "config/catalogue.h"
 #include "config/options.h"
 #include "config/persona.h"
+#include "provider/provider.h"
 
 /* Exit statuses, as documented for users. */
 enum {
@@ -86,6 +87,8 @@ int ash_cli_ints(const char *what, const char *text, long lo, long hi, long *out
  */
 int ash_cli_configure(ash_cli *cli);
 void ash_cli_release(ash_cli *cli);
+/* The time budgets of a request that asks for none. */
+ash_budgets ash_cli_budgets(const ash_config *config);
 /* Prints "ashley: MESSAGE" to standard error and returns the exit status of the error's code. */
 int ash_cli_fail(const ash_err *err);
 int ash_cli_usage(const char *fmt, ...) ASH_PRINTF(1, 2);

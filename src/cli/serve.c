@@ -299,6 +299,7 @@ static void entry_budgets(void *user, const char *id, ash_budgets *b)
                {e->idle_ms, &b->idle_ms}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i].said) *all[i].to = all[i].said > 0 ? all[i].said : 0;
+    if (e->first_token_ms) b->first_token_renewed = false;
 }
 
 static int open_server(serving *s, ash_err *err)
@@ -326,8 +327,8 @@ static int open_server(serving *s, ash_err *err)
         .user = s,
         .personas = s->api_personas,
         .n_personas = s->n_personas,
-        .budgets = {c->queue_ms, c->load_ms, c->first_token_ms, c->idle_ms},
-        .budget_caps = {3600000, 24 * 3600000, 3600000, 3600000},
+        .budgets = ash_cli_budgets(c),
+        .budget_caps = {3600000, 24 * 3600000, 3600000, 3600000, false},
         .drain_ms = c->drain_ms,
         .allow_open = c->allow_open};
     return ash_server_open(&o, &s->server, err);

@@ -63,6 +63,13 @@ int ash_cli_configure(ash_cli *cli)
     return 0;
 }
 
+ash_budgets ash_cli_budgets(const ash_config *config)
+{
+    const char *origin = ash_config_origin(config, "ASHLEY_FIRST_TOKEN_TIMEOUT");
+    return (ash_budgets){config->queue_ms, config->load_ms, config->first_token_ms, config->idle_ms,
+                         !strcmp(origin, "default")};
+}
+
 void ash_cli_release(ash_cli *cli)
 {
     ash_catalogue_close(cli->catalogue);

@@ -57,8 +57,9 @@ static const ash_key_info keys[] = {
     {"ASHLEY_LOAD_TIMEOUT", "load-timeout", ASH_KEY_TIME, "10m", NULL,
      "most time of a request waiting for a load; 0: no limit", .built = true, FIELD(load_ms)},
     {"ASHLEY_FIRST_TOKEN_TIMEOUT", "first-token-timeout", ASH_KEY_TIME, "30s", NULL,
-     "most time to the first token once running; 0: no limit", .built = true,
-     FIELD(first_token_ms)},
+     "most time to the first token once running; 0: no limit. While nobody sets it, each advance of the "
+     "prompt starts it anew",
+     .built = true, FIELD(first_token_ms)},
     {"ASHLEY_IDLE_TIMEOUT", "idle-timeout", ASH_KEY_TIME, "30s", NULL,
      "most time between two tokens; 0: no limit", .built = true, FIELD(idle_ms)},
     {"ASHLEY_FALLBACK", "fallback", ASH_KEY_WORD, NULL, "never on-error on-not-ready always",

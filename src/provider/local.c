@@ -296,7 +296,7 @@ static int submit_job(ash_answering *a, local_job *j, const local_prompt *prompt
         .n_stops = q->n_stops,
         .ignore_eos = q->ignore_eos,
         .want_logprobs = q->logprobs,
-        .want_progress = q->return_progress && !j->index,
+        .want_progress = (q->return_progress || q->budgets.first_token_renewed) && !j->index,
         .skip_special = true,
         .background = q->background,
         .on_event = local_on_event,

@@ -144,6 +144,9 @@ static void on_progress(local_job *j, const ash_event *ev)
 {
     ash_answering *a = j->a;
     if (j->index) return; /* one prompt's progress, not all choices' */
+    if (a->req.budgets.first_token_renewed && a->phase == LOCAL_PREFILL)
+        local_due(a, a->req.budgets.first_token_ms);
+    if (!a->req.return_progress) return;
     give_head(a);
     local_give(a, &(ash_answer){.kind = ASH_ANSWER_PROGRESS,
                                 .total = ev->total,

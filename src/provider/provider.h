@@ -11,9 +11,11 @@
 
 typedef enum ash_request_kind { ASH_REQUEST_CHAT, ASH_REQUEST_COMPLETION } ash_request_kind;
 
-/* The four time budgets, in milliseconds; 0 = none. */
+/* The four time budgets, in milliseconds; 0 = none. first_token_renewed: nobody set first_token_ms, so
+ * that every advance of a prompt that is computed here starts it anew: a long one is no failure. */
 typedef struct ash_budgets {
     int64_t queue_ms, load_ms, first_token_ms, idle_ms;
+    bool first_token_renewed;
 } ash_budgets;
 
 /* A request as the route made it. Everything is borrowed until start() returns. */

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct job {
     struct job *next;
@@ -119,6 +120,11 @@ static bool play_one(job *j)
     } else if (j->at < 0) {
         ev.kind = ASH_EVENT_STARTED;
         j->what.on_event(j->what.user, &ev);
+        for (int i = 0; i < j->play.steps; i++) {
+            usleep(100000);
+            ev = (ash_event){.kind = ASH_EVENT_PROGRESS, .total = 9, .processed = 1};
+            if (j->what.want_progress) j->what.on_event(j->what.user, &ev);
+        }
         if (j->what.want_progress) {
             ev = (ash_event){.kind = ASH_EVENT_PROGRESS, .total = 9, .cached = 3, .processed = 9};
             j->what.on_event(j->what.user, &ev);

@@ -15,6 +15,7 @@ typedef struct pretend_play {
     ash_finish finish;
     bool logprobs, progress;
     int submit_rc; /* what submit returns */
+    int steps;     /* of the prompt's computing, 100 ms each, told where progress is wanted */
 } pretend_play;
 
 /* What was submitted last, and counters. */

@@ -446,10 +446,20 @@ static void budgets(void **state)
                      "within 30 ms\n");
     pretend_set((pretend_play){.tokens = HELLO, .hold_at = 2, .finish = ASH_FINISH_STOP});
     q = CHAT(HI);
-    q.budgets = (ash_budgets){10000, 10000, 10000, 30};
+    q.budgets = (ash_budgets){10000, 10000, 10000, 30, false};
     expect_events(q, HEAD "0 'Hel' ''\n0 'lo' ''\nERROR 503 unavailable_error idle_timeout - 5 -: "
                           "no token came within 30 ms\n");
     while (pretend_seen().canceled < 3) usleep(1000); /* what was late does not go on */
+    /* the prompt takes longer than the budget, but advances; nobody asked to be told */
+    pretend_set((pretend_play){
+        .tokens = HELLO, .hold_at = 99, .finish = ASH_FINISH_STOP, .steps = 8});
+    q = CHAT(HI);
+    q.budgets = (ash_budgets){10000, 10000, 500, 0, true};
+    expect_events(q, HEAD "0 'Hel' ''\n0 'lo' ''\n0 '!' ''\n0 stop\nEND * 4\n");
+    q = CHAT(HI);
+    q.budgets = (ash_budgets){10000, 10000, 500, 0, false};
+    expect_events(q, "ERROR 503 unavailable_error first_token_timeout - 5 -: no first token came "
+                     "within 500 ms\n");
     end_world();
 }
 
@@ -503,7 +513,7 @@ static void *storm_thread(void *arg)
         record r;
         ash_request q = CHAT(HI);
         q.n = 1 + (int)(seed % 3);
-        q.budgets = (ash_budgets){seed % 4, 0, seed % 5, seed % 3};
+        q.budgets = (ash_budgets){seed % 4, 0, seed % 5, seed % 3, seed & 32};
         ash_answering *a = ask(&q, &r);
         seed = seed * 1103515245u + 12345u;
         if (seed & 64) usleep(seed >> 8 & 1023);
