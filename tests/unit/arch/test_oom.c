@@ -8,7 +8,7 @@
 
 #include "fake.h"
 
-#include "../format/oom.h"
+#include "oom.h"
 
 /* A model with a GPTQ matrix in act-order. */
 static void make(fake *f)

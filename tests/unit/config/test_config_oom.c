@@ -18,43 +18,15 @@
 #include "config/catalogue.h"
 #include "config/options.h"
 #include "config/persona.h"
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-
-static long left = -1; /* allocations until the one that fails; negative: none fails */
-
-static bool fails(void)
-{
-    return left >= 0 && left-- == 0;
-}
-
-void *__wrap_malloc(size_t n)
-{
-    return fails() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t n)
-{
-    return fails() ? NULL : __real_realloc(p, n);
-}
+#include "oom.h"
 
 static void fail_each(int (*fn)(void))
 {
     for (long at = 0;; at++) {
-        left = at;
+        oom_left = at;
         int rc = fn();
-        bool reached = left < 0;
-        left = -1;
+        bool reached = oom_left < 0;
+        oom_left = -1;
         if (!reached) {
             assert_int_equal(rc, 0);
             assert_true(at > 3);

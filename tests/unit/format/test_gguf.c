@@ -11,6 +11,7 @@
 
 #include "format/gguf.h"
 #include "gguf_writer.h"
+#include "oom.h"
 
 static const uint64_t dims_2x32[] = {32, 2};
 static const uint64_t dims_8[] = {8};
@@ -473,35 +474,6 @@ static void test_split(void **state)
 
 /* ---- memory runs out ------------------------------------------------------------------------ */
 
-static long allocations_left = -1;
-
-static bool out_of_memory(void)
-{
-    return allocations_left >= 0 && allocations_left-- == 0;
-}
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t m);
-void *__real_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t m);
-void *__wrap_realloc(void *p, size_t n);
-
-void *__wrap_malloc(size_t n)
-{
-    return out_of_memory() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t m)
-{
-    return out_of_memory() ? NULL : __real_calloc(n, m);
-}
-
-void *__wrap_realloc(void *p, size_t n)
-{
-    return out_of_memory() ? NULL : __real_realloc(p, n);
-}
-
 static void test_out_of_memory(void **state)
 {
     ash_gguf *g;
@@ -512,9 +484,9 @@ static void test_out_of_memory(void **state)
     long n = 0;
     for (; rc && n < 1000; n++) {
         ash_err err = ASH_ERR_INIT;
-        allocations_left = n;
+        oom_left = n;
         rc = open_named("m-00001-of-00003.gguf", &g, &err);
-        allocations_left = -1;
+        oom_left = -1;
         if (rc)
             assert_int_equal(rc, ASH_ENOMEM);
     }

@@ -10,7 +10,7 @@
 
 #include "lists.h"
 
-#include "../format/oom.h"
+#include "oom.h"
 
 static int read_and_choose(void *arg, ash_err *err)
 {

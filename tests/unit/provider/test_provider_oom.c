@@ -13,39 +13,11 @@
 #include <cmocka.h>
 
 #include "base/log.h"
+#include "oom.h"
 #include "pretend.h"
 #include "provider/local.h"
 #include "provider/openai.h"
 #include "upstream.h"
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-
-static atomic_long left = -1; /* allocations until the one that fails; negative: none fails */
-
-static bool fails(void)
-{
-    return atomic_load(&left) >= 0 && atomic_fetch_sub(&left, 1) == 0;
-}
-
-void *__wrap_malloc(size_t n)
-{
-    return fails() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t n)
-{
-    return fails() ? NULL : __real_realloc(p, n);
-}
 
 typedef struct ended {
     pthread_mutex_t lock;
@@ -74,17 +46,17 @@ static bool ask(ash_provider *p, const ash_request *q, long at, int status)
     ash_err err = ASH_ERR_INIT;
     pthread_mutex_init(&e.lock, NULL);
     pthread_cond_init(&e.more, NULL);
-    atomic_store(&left, at);
+    atomic_store(&oom_left, at);
     int rc = p->start(p, q, on_answer, &e, &a, &err);
     if (rc) {
-        atomic_store(&left, -1);
+        atomic_store(&oom_left, -1);
         assert_int_equal(rc, ASH_ENOMEM);
         return false;
     }
     pthread_mutex_lock(&e.lock);
     while (!e.last) pthread_cond_wait(&e.more, &e.lock);
     pthread_mutex_unlock(&e.lock);
-    atomic_store(&left, -1);
+    atomic_store(&oom_left, -1);
     p->close_request(p, a);
     if (!e.good) assert_int_equal(e.status, status);
     return e.good;

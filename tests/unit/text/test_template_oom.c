@@ -11,48 +11,20 @@
 #include <cmocka.h>
 
 #include "base/json.h"
+#include "oom.h"
 #include "text/chat.h"
 #include "text/sampler.h"
 #include "text/stop.h"
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-
-static long left = -1; /* allocations until the one that fails; negative: none fails */
-
-static bool fails(void)
-{
-    return left >= 0 && left-- == 0;
-}
-
-void *__wrap_malloc(size_t n)
-{
-    return fails() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t n)
-{
-    return fails() ? NULL : __real_realloc(p, n);
-}
 
 /* Runs `fn` with its first, second, ... allocation failing, until it gets through. */
 static void fail_each(int (*fn)(void *), void *arg)
 {
     long at = 0;
     for (;; at++) {
-        left = at;
+        oom_left = at;
         int rc = fn(arg);
-        bool reached = left < 0;
-        left = -1;
+        bool reached = oom_left < 0;
+        oom_left = -1;
         if (!reached) {
             assert_int_equal(rc, 0);
             break;

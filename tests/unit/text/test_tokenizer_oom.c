@@ -6,36 +6,8 @@
 
 #include <cmocka.h>
 
+#include "oom.h"
 #include "tokenizer_files.h"
-
-static long allocations_left = -1;
-
-static bool out_of_memory(void)
-{
-    return allocations_left >= 0 && allocations_left-- == 0;
-}
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t m);
-void *__real_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t m);
-void *__wrap_realloc(void *p, size_t n);
-
-void *__wrap_malloc(size_t n)
-{
-    return out_of_memory() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t m)
-{
-    return out_of_memory() ? NULL : __real_calloc(n, m);
-}
-
-void *__wrap_realloc(void *p, size_t n)
-{
-    return out_of_memory() ? NULL : __real_realloc(p, n);
-}
 
 static ash_gguf *open_fixture(const char *name)
 {
@@ -53,9 +25,9 @@ static void check_open(const char *name)
     long n = 0;
     for (; rc && n < 10000; n++) {
         ash_err err = ASH_ERR_INIT;
-        allocations_left = n;
+        oom_left = n;
         rc = ash_tokenizer_open_gguf(g, &t, &err);
-        allocations_left = -1;
+        oom_left = -1;
         if (rc) {
             assert_int_equal(rc, ASH_ENOMEM);
             assert_null(t);
@@ -79,9 +51,9 @@ static void check_encode(ash_tokenizer *t)
     assert_int_equal(ash_ids_add(&ids, 7, NULL), 0);
     for (; rc && n < 10000; n++) {
         ash_err err = ASH_ERR_INIT;
-        allocations_left = n;
+        oom_left = n;
         rc = ash_tokenizer_encode(t, text, sizeof text - 1, ASH_ENCODE_SPECIAL, span, 1, &ids, &err);
-        allocations_left = -1;
+        oom_left = -1;
         if (rc) {
             assert_int_equal(rc, ASH_ENOMEM);
             assert_int_equal(ids.n, 1);
@@ -133,9 +105,9 @@ static void check_files(const json_t *root, const char *name)
     list[0].n = b.len;
     for (; rc && n < 10000; n++) {
         ash_err err = ASH_ERR_INIT;
-        allocations_left = n;
+        oom_left = n;
         rc = open_made_files(list, NULL, &t, &err);
-        allocations_left = -1;
+        oom_left = -1;
         if (rc && rc != ASH_ENOMEM)
             fail_msg("%s: allocation %ld: %s", name, n, err.msg);
         assert_true(!rc == !!t);

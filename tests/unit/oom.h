@@ -4,15 +4,18 @@
 #define ASHLEY_TESTS_OOM_H
 
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdlib.h>
 
-static long oom_left = -1; /* allocations that still succeed; -1: all */
+#include "base/err.h"
+
+static atomic_long oom_left = -1; /* allocations, of all threads, that still succeed; -1: all */
 
 static bool out_of_memory(void)
 {
-    return oom_left >= 0 && oom_left-- == 0;
+    return atomic_load(&oom_left) >= 0 && atomic_fetch_sub(&oom_left, 1) == 0;
 }
 
 void *__real_malloc(size_t n);
