@@ -220,15 +220,24 @@ static int alias_reasoning(json_t *m)
     return rc || json_object_get(m, names[1]) ? rc : json_object_set(m, names[1], found);
 }
 
-/* One message as templates want it. NULL without memory. */
-static json_t *build_message(const json_t *m, bool objects, bool *changed)
+/* How messages are put to the template. */
+typedef enum form {
+    CALLS_OPEN = 1,    /* arguments of tool calls as objects, not as text */
+    CONTENT_FILLED = 2 /* a content that is null or missing as "" */
+} form;
+
+/* One message as templates want it. *opened: there were arguments that CALLS_OPEN changed. NULL without
+ * memory. */
+static json_t *build_message(const json_t *m, unsigned forms, bool *opened)
 {
     json_t *out = copy_object(m), *content = json_object_get(m, "content");
     int rc = out ? alias_reasoning(out) : -1;
     if (!rc && json_is_array(content))
         rc = json_object_set_new(out, "content", flatten(content));
-    if (!rc && objects)
-        rc = open_calls(out, changed);
+    if (!rc && (forms & CONTENT_FILLED) && (!content || json_is_null(content)))
+        rc = json_object_set_new(out, "content", json_string(""));
+    if (!rc && (forms & CALLS_OPEN))
+        rc = open_calls(out, opened);
     if (rc) {
         json_decref(out);
         return NULL;
@@ -252,12 +261,12 @@ static int tag_last(json_t *messages, ash_buf *content, ash_err *err)
     return 0;
 }
 
-static int build_messages(const json_t *messages, const ash_chat_opts *o, bool objects, bool *changed,
-                          ash_buf *final, json_t **out, ash_err *err)
+static int build_messages(const json_t *messages, const ash_chat_opts *o, unsigned forms,
+                          bool *opened, ash_buf *final, json_t **out, ash_err *err)
 {
     json_t *list = json_array();
     for (size_t i = 0; list && i < json_array_size(messages); i++)
-        if (json_array_append_new(list, build_message(json_array_get(messages, i), objects, changed))) {
+        if (json_array_append_new(list, build_message(json_array_get(messages, i), forms, opened))) {
             json_decref(list);
             list = NULL;
         }
@@ -347,9 +356,9 @@ static int cut_at_tag(ash_buf *out, size_t base, const ash_buf *final, ash_spans
     return 0;
 }
 
-/* One attempt; `objects` opens the arguments of tool calls. *changed: whether there were any. */
-static int attempt(const ash_template *t, const json_t *messages, const ash_chat_opts *o, bool objects,
-                   bool *changed, ash_buf *out, ash_spans *untrusted, ash_err *err)
+/* One attempt. */
+static int attempt(const ash_template *t, const json_t *messages, const ash_chat_opts *o, unsigned forms,
+                   bool *opened, ash_buf *out, ash_spans *untrusted, ash_err *err)
 {
     const char *keys[MAX_KWARGS + 4];
     size_t base = out->len;
@@ -358,7 +367,7 @@ static int attempt(const ash_template *t, const json_t *messages, const ash_chat
     ash_buf_init(&final, ASH_MAX_JSON_BODY);
     int rc = list_keys(o->kwargs, keys, err);
     if (!rc)
-        rc = build_messages(messages, o, objects, changed, &final, &list, err);
+        rc = build_messages(messages, o, forms, opened, &final, &list, err);
     if (rc)
         goto out;
     ctx = build_context(list, o);
@@ -382,22 +391,39 @@ out:
     return rc;
 }
 
+/* Whether a message has no text: assistants that only call tools. */
+static bool lacks_content(const json_t *messages)
+{
+    for (size_t i = 0; i < json_array_size(messages); i++) {
+        const json_t *content = json_object_get(json_array_get(messages, i), "content");
+        if (!content || json_is_null(content))
+            return true;
+    }
+    return false;
+}
+
+/* Most templates print a call's arguments with tojson, some join them to a string as they are; some that
+ * know no tools join every content to a string, also one that is not there. */
 int ash_chat_format(const ash_template *t, const json_t *messages, const ash_chat_opts *opts, ash_buf *out,
                     ash_spans *untrusted, ash_err *err)
 {
-    bool changed = false;
+    static const unsigned further[] = {0, CALLS_OPEN | CONTENT_FILLED, CONTENT_FILLED};
+    bool opened = false;
     int rc = ash_chat_check(messages, err);
     if (rc)
         return rc;
     if (opts->continue_final_message && opts->add_generation_prompt)
         return ash_err_set(err, ASH_EINVAL, "'continue_final_message' and 'add_generation_prompt' cannot "
                            "both be true");
-    rc = attempt(t, messages, opts, true, &changed, out, untrusted, err);
-    /* Most templates print a call's arguments with tojson, some join them to a string as they are. */
-    if (rc == ASH_EINVAL && changed && !attempt(t, messages, opts, false, &changed, out, untrusted, NULL)) {
-        if (err)
-            *err = ASH_ERR_INIT;
-        rc = 0;
+    rc = attempt(t, messages, opts, CALLS_OPEN, &opened, out, untrusted, err);
+    bool empty = rc == ASH_EINVAL && lacks_content(messages);
+    for (size_t i = 0; i < sizeof further / sizeof *further && rc == ASH_EINVAL; i++) {
+        bool differs = (opened || (further[i] & CALLS_OPEN)) && (empty || !(further[i] & CONTENT_FILLED));
+        if (differs && !attempt(t, messages, opts, further[i], &opened, out, untrusted, NULL)) {
+            if (err)
+                *err = ASH_ERR_INIT;
+            rc = 0;
+        }
     }
     return rc;
 }

@@ -117,6 +117,14 @@ static void test_tool_calls(void **state)
            &(ash_chat_opts){0}, "[{\"a\": 1}]");
     expect("{{ 'x' + messages[0].tool_calls[0].function.arguments }}", called, &(ash_chat_opts){0},
            "x[{\"a\": 1}]");
+    /* a template that knows no tools; with both, the arguments stay what the template takes */
+    static const char plain[] = "{{ messages[0].role + '|' + messages[0]['content'] }}",
+                      missing[] = "[{\"role\":\"assistant\",\"tool_calls\":[{}]}]";
+    expect(plain, called, &(ash_chat_opts){0}, "[assistant]|");
+    expect(plain, missing, &(ash_chat_opts){0}, "[assistant]|");
+    expect("{{ messages[0].content + messages[0].tool_calls[0].function.arguments }}", called,
+           &(ash_chat_opts){0}, "[{\"a\": 1}]");
+    expect("{{ messages[0].content is none }}", called, &(ash_chat_opts){0}, "True");
 }
 
 static void test_continue(void **state)
