@@ -46,6 +46,7 @@ static int copy_sampling(ash_sequence *s, const ash_job *job, ash_err *err)
     s->sampling.logit_bias = NULL;
     s->sampling.logprobs |= job->want_logprobs;
     int rc = ash_sampler_check(&job->sampling, err);
+    rc = rc ? rc : ash_sampler_check_ids(&job->sampling, s->model->n_usable, err);
     if (rc || !job->sampling.n_logit_bias)
         return rc;
     size_t bytes = job->sampling.n_logit_bias * sizeof *job->sampling.logit_bias;

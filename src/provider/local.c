@@ -324,15 +324,18 @@ static int submit_job(ash_answering *a, local_job *j, const local_prompt *prompt
 static void fail_submit(ash_answering *a, const ash_err *err)
 {
     ash_api_error e;
-    if (err->code == ASH_EINVAL || err->code == ASH_ELIMIT)
+    static const char bias[] = "'logit_bias'"; /* the one field that only the engine can check */
+    if (err->code == ASH_EINVAL || err->code == ASH_ELIMIT) {
         local_error(&e, 400, "invalid_request_error", NULL, "%s", err->msg);
-    else
+        if (!strncmp(err->msg, bias, sizeof bias - 1)) e.param = "logit_bias";
+    } else {
         local_error(&e, 503, "unavailable_error",
                     err->code == ASH_EAGAIN      ? "queue_full"
                     : err->code == ASH_ECANCELED ? "shutting_down"
                                                  : "out_of_memory",
                     "%s", err->msg);
-    if (e.status == 503) e.retry_after = DEFAULT_RETRY_S;
+        e.retry_after = DEFAULT_RETRY_S;
+    }
     local_fail(a, &e);
 }
 

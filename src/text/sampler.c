@@ -84,6 +84,15 @@ int ash_sampler_check(const ash_sampler_params *p, ash_err *err)
     return rc;
 }
 
+int ash_sampler_check_ids(const ash_sampler_params *p, int64_t n_usable, ash_err *err)
+{
+    for (size_t i = 0; i < p->n_logit_bias; i++)
+        if (p->logit_bias[i].id >= n_usable)
+            return ash_err_set(err, ASH_EINVAL, "'logit_bias' has id %d, the vocabulary ends at %lld",
+                               p->logit_bias[i].id, (long long)n_usable - 1);
+    return 0;
+}
+
 static bool penalised(const ash_sampler_params *p)
 {
     return p->repeat_last_n != 0 && (p->repeat_penalty < 1 || p->repeat_penalty > 1 ||
@@ -123,10 +132,8 @@ int ash_sampler_open(const ash_sampler_params *p, int64_t n_vocab, int64_t n_usa
     if (n_vocab > ASH_MAX_VOCAB || n_usable < 1 || n_usable > n_vocab)
         return ash_err_set(err, ASH_EINVAL, "sampler: %lld usable ids of a vocabulary of %lld",
                            (long long)n_usable, (long long)n_vocab);
-    for (size_t i = 0; i < p->n_logit_bias; i++)
-        if (p->logit_bias[i].id >= n_usable)
-            return ash_err_set(err, ASH_EINVAL, "'logit_bias' has id %d, the vocabulary ends at %lld",
-                               p->logit_bias[i].id, (long long)n_usable - 1);
+    if ((rc = ash_sampler_check_ids(p, n_usable, err)))
+        return rc;
     ash_sampler *s = calloc(1, sizeof *s);
     if (!s)
         return ash_err_nomem(err, "sampler");

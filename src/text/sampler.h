@@ -37,6 +37,8 @@ ash_sampler_params ash_sampler_params_default(void);
 /* Refuses with ASH_EINVAL what is outside the ranges above, NaN too; the message starts with the field's
  * name in quotes, as an API's `param` wants it. */
 int ash_sampler_check(const ash_sampler_params *p, ash_err *err) ASH_MUST_CHECK;
+/* Refuses a bias on an id of n_usable or more, in the same way: what a vocabulary is needed for. */
+int ash_sampler_check_ids(const ash_sampler_params *p, int64_t n_usable, ash_err *err) ASH_MUST_CHECK;
 
 typedef struct ash_logprob {
     int32_t id;

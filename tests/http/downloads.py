@@ -30,7 +30,7 @@ def downloads_that_are_refused():
     error_of(s.post("/models", {"model": "cold", "confirm": "yes"}), 400, None, "confirm")
     for text in (b"", b"{", b"[]", b'{"model":"cold"} x', b'{"model":"a","model":"b"}', b"\xff"):
         equal(s.request("POST", "/models", text).status, 400, text)
-    error_of(s.post("/models/pause", {"model": "cold"}), 400)
+    error_of(s.post("/models/pause", {"model": "cold"}), 400, param="model")
     error_of(s.post("/models/pause", {"model": "nobody"}), 404, "model_not_found", "model")
 
 

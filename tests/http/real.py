@@ -164,6 +164,11 @@ def settings_have_their_effect():
     first = lp["content"][0]["top_logprobs"][0]
     check(isinstance(first["bytes"], list) and bytes(first["bytes"]).decode() == first["token"], first)
     equal(json.loads(say(s, ignore_eos=True, max_tokens=300).body)["usage"]["completion_tokens"], 300)
+    error_of(say(s, logit_bias={"49152": 1}), 400, param="logit_bias", kind="invalid_request_error")
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    called = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": None, "tool_calls": [call]},
+              {"role": "tool", "tool_call_id": "1", "content": "5"}]
+    equal(say(s, messages=called, max_tokens=4).status, 200, "a tool's result to a template without tools")
 
 
 @test

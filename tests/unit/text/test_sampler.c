@@ -340,6 +340,8 @@ static void test_check(void **state)
     ash_sampler *s;
     assert_int_equal(ash_sampler_open(&p, 7, 7, &s, &err), ASH_EINVAL);
     assert_null(s);
+    assert_int_equal(ash_sampler_check_ids(&p, 7, &err), ASH_EINVAL);
+    assert_int_equal(ash_sampler_check_ids(&p, 8, &err), 0);
     b.bias = NAN;
     assert_int_equal(ash_sampler_check(&p, &err), ASH_EINVAL);
 }
