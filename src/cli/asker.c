@@ -26,6 +26,9 @@ struct ash_asker {
     ash_provider *provider;
     const char *model; /* what answers */
     bool local;
+    /* what the command's options say */
+    double temperature; /* negative: nothing */
+    long max_tokens, seed;
     /* the answer in flight */
     pthread_mutex_t mutex;
     pthread_cond_t cond;
@@ -55,6 +58,22 @@ static int open_upstream(ash_asker *a, ash_err *err)
     return ash_openai_open(&o, &a->provider, err);
 }
 
+/* The library's code of what /models calls an error: it decides the exit status. */
+static int code_of(const char *name)
+{
+    static const struct {
+        const char *name;
+        int code;
+    } table[] = {{"file_missing", ASH_ENOENT},
+                 {"corrupt_file", ASH_EFORMAT},
+                 {"unsupported_format", ASH_EUNSUPPORTED},
+                 {"does_not_fit", ASH_ENOSPC},
+                 {"out_of_memory", ASH_ENOMEM}};
+    for (size_t i = 0; name && i < sizeof table / sizeof *table; i++)
+        if (!strcmp(table[i].name, name)) return table[i].code;
+    return ASH_EIO;
+}
+
 /* Waits for the load with a bar; 0, or an exit status with the message printed. */
 static int wait_for_load(ash_asker *a, const char *id)
 {
@@ -71,9 +90,10 @@ static int wait_for_load(ash_asker *a, const char *id)
             ash_term_progress(&term, stage[0] * 256 + stage[1], stage,
                               (uint64_t)json_integer_value(json_object_get(p, "bytes_done")),
                               (uint64_t)json_integer_value(json_object_get(p, "bytes_total")));
+        const json_t *e = json_object_get(p, "error");
         if (failed)
-            ash_err_set(&err, ASH_EFORMAT, "%s",
-                        json_string_value(json_object_get(json_object_get(p, "error"), "message")));
+            ash_err_set(&err, code_of(json_string_value(json_object_get(e, "code"))), "%s",
+                        json_string_value(json_object_get(e, "message")));
         json_decref(p);
         if (loaded || failed || atomic_load(stop)) break;
         usleep(2000);
@@ -114,6 +134,23 @@ static int open_local(ash_asker *a, const char *id)
     return rc ? ash_cli_fail(&err) : wait_for_load(a, entry->id);
 }
 
+/* Reads the command's options, before a load that may take minutes; 0 or an exit status. */
+static int read_params(ash_asker *a)
+{
+    const char *t = ash_cli_get(a->cli, "temperature");
+    a->temperature = -1;
+    a->max_tokens = a->seed = -1;
+    int status = ash_cli_int(a->cli, "max-tokens", 0, 1 << 30, &a->max_tokens);
+    status = status ? status : ash_cli_int(a->cli, "seed", -1, INT64_MAX / 2, &a->seed);
+    if (status || !t) return status;
+    char *end;
+    double v = strtod(t, &end);
+    if (end == t || *end || !(v >= 0.0 && v <= 100.0))
+        return ash_cli_usage("--temperature: '%s' is no number from 0 to 100", t);
+    a->temperature = v;
+    return 0;
+}
+
 int ash_asker_open(ash_cli *cli, const char *model, ash_asker **out)
 {
     ash_err err = ASH_ERR_INIT;
@@ -133,9 +170,10 @@ int ash_asker_open(ash_cli *cli, const char *model, ash_asker **out)
     model = model ? model : cli->config->default_model;
     a->persona = ash_personas_find(a->personas, model);
     if (a->persona) model = a->persona->model ? a->persona->model : cli->config->default_model;
-    if (!strcmp(model, "openai"))
+    status = read_params(a);
+    if (!status && !strcmp(model, "openai"))
         status = open_upstream(a, &err) ? ash_cli_fail(&err) : 0;
-    else
+    else if (!status)
         status = open_local(a, model);
     if (status)
         ash_asker_close(a);
@@ -228,29 +266,16 @@ static int on_answer(void *user, const ash_answer *ans)
     return 0;
 }
 
-/* Fills the request from the command's options; 0 or an exit status. */
-static int read_params(ash_asker *a, ash_request *req, json_t *body)
+/* Puts what the options say into the request. */
+static void fill_params(const ash_asker *a, ash_request *req, json_t *body)
 {
-    const char *t = ash_cli_get(a->cli, "temperature");
-    long n = -1, seed = -1;
-    int status = ash_cli_int(a->cli, "max-tokens", 0, 1 << 30, &n);
-    status = status ? status : ash_cli_int(a->cli, "seed", -1, INT64_MAX / 2, &seed);
-    if (status) return status;
     req->sampling = ash_sampler_params_default();
-    req->sampling.temperature = 0.8;
-    req->sampling.seed = seed;
-    req->max_tokens = n;
-    if (t) {
-        char *end;
-        double v = strtod(t, &end);
-        if (end == t || *end || !(v >= 0.0 && v <= 100.0))
-            return ash_cli_usage("--temperature: '%s' is no number from 0 to 100", t);
-        req->sampling.temperature = v;
-        json_object_set_new(body, "temperature", json_real(v));
-    }
-    if (n >= 0) json_object_set_new(body, "max_tokens", json_integer(n));
-    if (seed >= 0) json_object_set_new(body, "seed", json_integer(seed));
-    return 0;
+    req->sampling.temperature = a->temperature < 0 ? 0.8 : a->temperature;
+    req->sampling.seed = a->seed;
+    req->max_tokens = a->max_tokens;
+    if (a->temperature >= 0) json_object_set_new(body, "temperature", json_real(a->temperature));
+    if (a->max_tokens >= 0) json_object_set_new(body, "max_tokens", json_integer(a->max_tokens));
+    if (a->seed >= 0) json_object_set_new(body, "seed", json_integer(a->seed));
 }
 
 /* Waits for the end of the answer or Ctrl-C; true if it ended. */
@@ -302,13 +327,14 @@ int ash_asker_ask(ash_asker *a, const json_t *messages, ash_buf *text)
                        .stream = true,
                        .add_generation_prompt = true,
                        .budgets = ash_cli_budgets(a->cli->config)};
-    int status = read_params(a, &req, body);
+    fill_params(a, &req, body);
     a->text = text;
     a->ended = a->failed = a->thinking = false;
     memset(&a->usage, 0, sizeof a->usage);
-    if (!status && a->provider->start(a->provider, &req, on_answer, a, &handle, &err))
+    int status = a->provider->start(a->provider, &req, on_answer, a, &handle, &err);
+    if (status) {
         status = ash_cli_fail(&err);
-    if (!status) {
+    } else {
         bool ended = wait_for_end(a);
         a->provider->close_request(a->provider, handle);
         if (!ended) {

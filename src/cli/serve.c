@@ -404,6 +404,19 @@ static void close_all(serving *s)
 /* ---- running ------------------------------------------------------------------------------------
  */
 
+/* Says so if DEFAULT_MODEL names nothing: else it comes out at the first request, as a 404. */
+static void warn_default(const serving *s)
+{
+    const ash_config *c = s->config;
+    const char *nearest = NULL;
+    bool upstream = !strcmp(c->default_model, "openai") ||
+                    (s->upstream && !strcmp(c->default_model, c->fallback_model));
+    if (upstream || ash_manager_knows(s->manager, c->default_model, &nearest)) return;
+    printf("Requests that name no model will fail: DEFAULT_MODEL=%s is neither a model of this server nor "
+           "openai%s%s%s\n",
+           c->default_model, nearest ? "; did you mean " : "", nearest ? nearest : "", nearest ? "?" : "");
+}
+
 static void greet(const serving *s)
 {
     const ash_config *c = s->config;
@@ -419,6 +432,8 @@ static void greet(const serving *s)
                "OPENAI_API_KEY, or "
                "DEFAULT_MODEL=%s\n",
                model ? model : "a local model");
+    else
+        warn_default(s);
     printf("Try: curl http://%s%s%s:%u/v1/chat/completions %s-d "
            "'{\"model\":\"%s\",\"messages\":[{\"role\":\"user\","
            "\"content\":\"Hello!\"}]}'\n",
