@@ -24,10 +24,26 @@ struct ash_engine {
     ash_kv_prompt *kept; /* the warm prompt's file, or NULL */
 };
 
+/* Takes the headers that are open already, sized by these options, or opens them. */
+static int have_headers(const ash_engine_opts *opts, ash_model **out, ash_err *err)
+{
+    ash_model *m = opts->headers ? *opts->headers : NULL;
+    *out = NULL;
+    if (!m)
+        return ash_model_open(opts, out, err);
+    *opts->headers = NULL;
+    int rc = ash_model_size(m, opts, err);
+    if (rc)
+        ash_model_close(m);
+    else
+        *out = m;
+    return rc;
+}
+
 int ash_engine_plan_read(const ash_engine_opts *opts, ash_engine_plan *out, ash_err *err)
 {
     ash_model *m;
-    int rc = ash_model_open(opts, &m, err);
+    int rc = have_headers(opts, &m, err);
     if (rc)
         return rc;
     *out = m->sizes.plan;
@@ -35,8 +51,16 @@ int ash_engine_plan_read(const ash_engine_opts *opts, ash_engine_plan *out, ash_
     if (opts->draft_path && opts->prediction != ASH_PREDICTION_NEVER &&
         ash_draft_model_plan(opts, out->n_ctx, &out->draft_bytes, &own) == ASH_ENOMEM)
         rc = ash_err_nomem(err, "draft model");
-    ash_model_close(m);
+    if (opts->headers)
+        *opts->headers = m;
+    else
+        ash_model_close(m);
     return rc;
+}
+
+void ash_headers_close(ash_headers *h)
+{
+    ash_model_close(h);
 }
 
 /* ---- opening -------------------------------------------------------------------------------- */
@@ -312,7 +336,7 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
     int64_t row_ns = 0;
     int rc;
     if ((rc = ash_model_progress(opts, ASH_LOAD_VERIFY, 0, 1, err)) ||
-        (rc = ash_model_open(opts, &e->model, err)))
+        (rc = have_headers(opts, &e->model, err)))
         goto fail;
     e->model->sizes.nn.numa = ash_numa_get();
     if ((rc = ash_nn_open(&e->model->sizes.nn, &e->run.nn, err)) || (rc = reserve_run(e, err)) ||

@@ -17,6 +17,8 @@
 #include "text/tokenizer.h"
 
 typedef struct ash_engine ash_engine;
+/* A checkpoint whose headers are read and sized, so that its load need not read them again. One thread. */
+typedef struct ash_model ash_headers;
 
 /* The stages of a load that the engine does itself, in order. */
 typedef enum ash_load_stage {
@@ -67,6 +69,10 @@ typedef struct ash_engine_opts {
                                    what is begun ends within a layer, and the request pays for cold pages.
                                    Must not become false again before the engine is open. May be NULL */
     const atomic_bool *cancel; /* true ends the load with ASH_ECANCELED within 1 s; may be NULL */
+    ash_headers **headers;     /* where the headers of `path` stay from one call to the next, from a NULL on:
+                                  ash_engine_plan_read leaves there what it has opened, or sizes anew what
+                                  it finds; ash_engine_open takes it; the caller closes what is left. They
+                                  hold the files as they were when opened. NULL: nothing is kept */
 } ash_engine_opts;
 
 /* What a load will take; read from headers only, nothing is computed. */
@@ -100,6 +106,7 @@ typedef struct ash_model_info {
 } ash_model_info;
 
 int ash_engine_plan_read(const ash_engine_opts *opts, ash_engine_plan *out, ash_err *err) ASH_MUST_CHECK;
+void ash_headers_close(ash_headers *h); /* NULL is fine */
 /* Blocks while loading. On success *out is the caller's. Nothing is left behind on failure. */
 int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err) ASH_MUST_CHECK;
 /* Ends running jobs (their final event says ASH_FINISH_CANCELED), joins the scheduler, frees. NULL ok. */

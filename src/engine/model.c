@@ -95,10 +95,21 @@ static int size_weights(ash_model *m, const ash_engine_opts *opts, ash_err *err)
                        (double)opts->weights_max * 1e-9);
 }
 
-static int size_all(ash_model *m, const ash_engine_opts *opts, ash_err *err)
+static void tell_sizes(ash_model *m)
+{
+    const ash_engine_plan *p = &m->sizes.plan;
+    m->info.file_bytes = p->file_bytes;
+    m->info.weight_bytes = p->weight_bytes;
+    m->info.kv_bytes = p->kv_bytes;
+    m->info.scratch_bytes = p->scratch_bytes;
+    m->info.n_ctx = p->n_ctx;
+}
+
+int ash_model_size(ash_model *m, const ash_engine_opts *opts, ash_err *err)
 {
     const ash_hparams *hp = &m->net->hp;
     ash_sizes *s = &m->sizes;
+    *s = (ash_sizes){0};
     uint32_t own = (uint32_t)hp->n_ctx; /* at most 2^26 */
     s->n_ctx = opts->ctx ? opts->ctx : own < OWN_CTX ? own : OWN_CTX;
     if (s->n_ctx > MAX_CTX)
@@ -125,6 +136,7 @@ static int size_all(ash_model *m, const ash_engine_opts *opts, ash_err *err)
     s->plan.scratch_bytes = s->run_bytes + ash_nn_bytes(&s->nn) + s->logits_bytes +
                             3 * s->max_sequences * row;
     s->plan.n_ctx = s->n_ctx;
+    tell_sizes(m);
     return 0;
 }
 
@@ -178,11 +190,6 @@ static int describe(ash_model *m, const ash_engine_opts *opts, ash_err *err)
         .n_params = m->net->binding.n_params,
         .token_params = m->net->binding.token_params,
         .step_bytes = m->net->binding.step_bytes,
-        .file_bytes = m->sizes.plan.file_bytes,
-        .weight_bytes = m->sizes.plan.weight_bytes,
-        .kv_bytes = m->sizes.plan.kv_bytes,
-        .scratch_bytes = m->sizes.plan.scratch_bytes,
-        .n_ctx = m->sizes.n_ctx,
         .n_ctx_train = (uint32_t)hp->n_ctx,
         .n_vocab = (uint32_t)hp->n_vocab,
         .n_layers = (uint32_t)hp->n_layers,
@@ -209,7 +216,7 @@ int ash_model_plan(const ash_engine_opts *opts, ash_checkpoint *files, ash_model
     const ash_arch *arch;
     int rc;
     if ((rc = ash_arch_find(m->files, &arch, err)) || (rc = arch->plan(m->files, &m->net, err)) ||
-        (rc = size_all(m, opts, err)) || (rc = describe(m, opts, err))) {
+        (rc = describe(m, opts, err)) || (rc = ash_model_size(m, opts, err))) {
         ash_model_close(m);
         return rc;
     }

@@ -53,6 +53,8 @@ int ash_model_open(const ash_engine_opts *opts, ash_model **out, ash_err *err) A
  * declared model cannot be loaded. */
 int ash_model_plan(const ash_engine_opts *opts, ash_checkpoint *files, ash_model **out,
                    ash_err *err) ASH_MUST_CHECK;
+/* Sizes a model that is not loaded by other options of the same path. On failure close it. */
+int ash_model_size(ash_model *m, const ash_engine_opts *opts, ash_err *err) ASH_MUST_CHECK;
 /* Reads tokenizer and template, takes the weights' memory once and packs in the files' order on the
  * pool, giving back source pages behind: resident at most packed + ~32 MiB. Calls opts->progress;
  * ASH_ECANCELED soon after opts->cancel. Afterwards the file is closed. On failure close it. */

@@ -27,7 +27,8 @@ static ash_engine_opts options(const ash_manager *m, ash_entry *e)
                              .progress = ash_entry_progress,
                              .user = e,
                              .awaited = &e->awaited,
-                             .cancel = &e->cancel};
+                             .cancel = &e->cancel,
+                             .headers = &e->headers};
 }
 
 static uint64_t bytes_of(const ash_engine_plan *p)
@@ -101,6 +102,26 @@ static int fit_draft(const ash_entry *e, ash_engine_opts *o, ash_engine_plan *pl
     return draft ? ash_engine_plan_read(o, plan, err) : 0;
 }
 
+static void close_headers(ash_entry *e)
+{
+    ash_headers_close(e->headers);
+    e->headers = NULL;
+}
+
+/* Nothing can begin for now: files of loads that wait are not held open meanwhile. True if the lock was given
+ * back for that. */
+static bool close_all_headers(ash_manager *m)
+{
+    bool any = false;
+    for (size_t i = 0; i < m->n; i++) any = any || m->entries[i].headers;
+    if (!any) return false;
+    size_t n = m->n; /* entries are added at the end, without headers */
+    pthread_mutex_unlock(&m->mutex);
+    for (size_t i = 0; i < n; i++) close_headers(&m->entries[i]);
+    pthread_mutex_lock(&m->mutex);
+    return true;
+}
+
 /* What the load would take in the room that there can be, without waiting for anybody. Called and
  * returns with the lock held, without it while headers are read. */
 static int size_load(ash_manager *m, ash_entry *e, ash_engine_opts *o, char *refused, size_t size,
@@ -112,9 +133,11 @@ static int size_load(ash_manager *m, ash_entry *e, ash_engine_opts *o, char *ref
         e->need = e->usual;
         return 0;
     }
+    bool planned = e->planned;
     ash_engine_plan plan;
     ash_measured known = {0};
     pthread_mutex_unlock(&m->mutex);
+    if (!planned) close_headers(e); /* another load's, which was given up */
     int rc = ash_engine_plan_read(o, &plan, err);
     const ash_measure_of of = ash_entry_measured_as(m, e);
     if (!rc) ash_measure_find(m->ledger, &of, &plan, &known);
@@ -301,7 +324,7 @@ void *ash_loader_main(void *arg)
         int64_t until_ms;
         uint64_t wakes = m->wakes;
         ash_openings_join(m, false);
-        if (look(m, &until_ms)) continue;
+        if (look(m, &until_ms) || close_all_headers(m)) continue;
         ash_waiter *done = NULL;
         ash_waiters_lend(m, &done);
         if (done) {
@@ -319,6 +342,7 @@ void *ash_loader_main(void *arg)
         pthread_cond_timedwait(&m->load_cond, &m->mutex, &ts);
     }
     ash_openings_join(m, true);
+    close_all_headers(m);
     pthread_mutex_unlock(&m->mutex);
     return NULL;
 }

@@ -105,6 +105,7 @@ static void open_engine(ash_opening *o)
     ash_memory_read(m->memory_root ? m->memory_root : "", &before);
     ash_info("residency", "loading %s from %s", e->spec.id, e->spec.path);
     int rc = ash_engine_open(&o->opts, &engine, &err);
+    ash_headers_close(o->headers); /* of a load that ended before it took them */
     if (rc && !err.code) ash_err_set(&err, rc, "%s", ash_err_name(rc));
     if (!rc) err = ASH_ERR_INIT;
     pthread_mutex_lock(&m->mutex);
@@ -165,7 +166,9 @@ static ash_opening *free_place(ash_manager *m)
 void ash_opening_begin(ash_manager *m, ash_entry *e, const ash_engine_opts *opts, const char *draft_refused)
 {
     ash_opening *other = running(m), *o = free_place(m);
-    *o = (ash_opening){.manager = m, .entry = e, .opts = *opts};
+    *o = (ash_opening){.manager = m, .entry = e, .opts = *opts, .headers = e->headers};
+    o->opts.headers = &o->headers;
+    e->headers = NULL;
     snprintf(o->draft_refused, sizeof o->draft_refused, "%s", draft_refused);
     e->queued = false;
     e->waits = NULL;
@@ -182,6 +185,7 @@ void ash_opening_begin(ash_manager *m, ash_entry *e, const ash_engine_opts *opts
     ash_err err = ASH_ERR_INIT;
     ash_waiter *done = NULL;
     o->entry = NULL;
+    ash_headers_close(o->headers);
     ash_err_nomem(&err, "the thread of a load");
     ash_entry_finish(m, e, &err, &done);
     pthread_mutex_unlock(&m->mutex);

@@ -51,6 +51,7 @@ typedef struct ash_entry {
     int failures;      /* in a row */
     ash_policy_uses uses;
     ash_engine_plan plan;
+    ash_headers *headers; /* of the planned load, until it begins or waits; of the loader, without the lock */
     uint64_t charge;     /* bytes of the budget that it has: from admission until it is closed */
     uint64_t estimate;    /* bytes of a load in the room that there was, by the headers; 0: unknown */
     uint64_t measured;    /* bytes it took the last time, with the whole KV pool; 0: unknown */
@@ -107,6 +108,7 @@ typedef struct ash_opening {
     bool over;        /* its thread does no more */
     pthread_t thread;
     ash_engine_opts opts; /* constant */
+    ash_headers *headers; /* of its thread: opened when it was planned, or NULL */
     char draft_refused[sizeof ((ash_err *)0)->msg];
     uint64_t changes; /* the manager's when it began */
 } ash_opening;

@@ -865,10 +865,63 @@ static void the_plan_is_what_a_load_takes(void **state)
     assert_int_equal(ash_engine_plan_read(&o, &p, &err), ASH_ENOENT);
 }
 
+/* What was planned is opened: the file's name is gone by then. The sizes are those of the last options. */
+static void headers_are_read_once(void **state)
+{
+    tiny_model m = model();
+    char path[64];
+    ash_engine_plan usual, small;
+    ash_err err = ASH_ERR_INIT;
+    ash_headers *h = NULL;
+    ash_engine_opts o = fastest();
+    assert_true(tiny_file(&m, path));
+    o.path = path;
+    o.headers = &h;
+    assert_int_equal(ash_engine_plan_read(&o, &usual, &err), 0);
+    assert_non_null(h);
+    unlink(path);
+    o.kv_bytes = 1;
+    assert_int_equal(ash_engine_plan_read(&o, &small, &err), 0);
+    assert_int_equal(small.kv_bytes, usual.kv_least);
+    assert_int_equal(small.weight_bytes, usual.weight_bytes);
+    o.kv_bytes = 0;
+    ash_engine *e;
+    assert_int_equal(ash_engine_open(&o, &e, &err), 0);
+    assert_null(h);
+    assert_int_equal(ash_engine_info(e)->kv_bytes, usual.kv_bytes);
+    assert_int_equal(ash_engine_info(e)->scratch_bytes, usual.scratch_bytes);
+    ash_engine_close(e);
+    assert_int_equal(ash_engine_plan_read(&o, &usual, &err), ASH_ENOENT);
+    assert_null(h);
+}
+
+static void headers_that_do_not_do_are_given_up(void **state)
+{
+    tiny_model m = model();
+    char path[64];
+    ash_engine_plan p;
+    ash_err err = ASH_ERR_INIT;
+    ash_headers *h = NULL;
+    ash_engine_opts o = fastest();
+    assert_true(tiny_file(&m, path));
+    o.path = path;
+    o.headers = &h;
+    assert_int_equal(ash_engine_plan_read(&o, &p, &err), 0);
+    o.max_sequences = ASH_MAX_SEQUENCES + 1;
+    assert_int_equal(ash_engine_plan_read(&o, &p, &err), ASH_ELIMIT);
+    assert_null(h);
+    o.max_sequences = 0;
+    assert_int_equal(ash_engine_plan_read(&o, &p, &err), 0);
+    unlink(path);
+    ash_headers_close(h);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_job_is_told_everything),
+        cmocka_unit_test(headers_are_read_once),
+        cmocka_unit_test(headers_that_do_not_do_are_given_up),
         cmocka_unit_test(ends_of_a_text),
         cmocka_unit_test(the_context_is_an_end),
         cmocka_unit_test(bad_jobs_are_refused),

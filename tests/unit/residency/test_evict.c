@@ -26,6 +26,11 @@ struct ash_engine {
     ash_model_info info;
 };
 
+struct ash_model {
+    unsigned long long bytes;
+};
+
+static atomic_int headers_open, handed_over;
 static fake_machine machine;
 static atomic_ullong open_bytes, most_bytes;  /* of all engines: now, and at most */
 static atomic_ullong opening, most_at_once; /* loads */
@@ -46,6 +51,16 @@ int ash_engine_plan_read(const ash_engine_opts *opts, ash_engine_plan *out, ash_
         if (opts->weights_max && opts->weights_max < bytes - 2) out->weight_bytes = opts->weights_max;
     }
     if (opts->kv_bytes && opts->kv_bytes < 2) out->kv_bytes = 1;
+    if (!opts->headers) return 0;
+    ash_headers *h = *opts->headers;
+    if (!h) {
+        h = calloc(1, sizeof *h);
+        atomic_fetch_add(&headers_open, 1);
+    } else if (h->bytes != bytes) {
+        return ash_err_set(err, ASH_EFORMAT, "headers of another model");
+    }
+    h->bytes = bytes;
+    *opts->headers = h;
     return 0;
 }
 
@@ -67,7 +82,10 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
     if (atomic_load(&broken)) return ash_err_set(err, ASH_EIO, "the disk is gone");
     if (strstr(opts->path, "grows")) fake_memory(&machine, 1 << 20, 1000 + 100, 0.0);
     ash_engine_plan plan;
+    atomic_fetch_add(&handed_over, *opts->headers != NULL);
     if (ash_engine_plan_read(opts, &plan, err)) return err->code;
+    ash_headers_close(*opts->headers);
+    *opts->headers = NULL;
     ash_engine *e = calloc(1, sizeof *e);
     e->info = (ash_model_info){.weight_bytes = plan.weight_bytes, .kv_bytes = plan.kv_bytes};
     unsigned long long now = atomic_fetch_add(&open_bytes, plan.weight_bytes + plan.kv_bytes) +
@@ -76,6 +94,12 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
     while (now > most && !atomic_compare_exchange_weak(&most_bytes, &most, now)) {}
     *out = e;
     return 0;
+}
+
+void ash_headers_close(ash_headers *h)
+{
+    if (h) atomic_fetch_sub(&headers_open, 1);
+    free(h);
 }
 
 void ash_engine_close(ash_engine *e)
@@ -96,6 +120,7 @@ static int setup(void **state)
     fake_open(&machine);
     fake_memory(&machine, 1 << 20, 0, 0.0);
     atomic_store(&loads, 0);
+    atomic_store(&handed_over, 0);
     atomic_store(&gate_open, 0);
     atomic_store(&broken, 0);
     atomic_store(&open_bytes, 0);
@@ -108,7 +133,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     fake_close(&machine);
-    return 0;
+    return atomic_load(&headers_open); /* whatever became of the loads */
 }
 
 static ash_manager *open_manager(const ash_model_spec *specs, size_t n, uint64_t budget)
@@ -172,6 +197,7 @@ static void test_makes_room_and_stays_within_the_budget(void **state)
     ash_manager *m = open_manager(specs, 3, 100);
     use(m, "a");
     use(m, "b");
+    assert_int_equal(atomic_load(&handed_over), 2);
     usleep(20000);
     use(m, "a"); /* b is idle for longer, but small: 60 * idle of a is less than 40 * idle of b */
     use(m, "c");

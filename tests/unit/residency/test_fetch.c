@@ -36,6 +36,10 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
     return 0;
 }
 
+void ash_headers_close(ash_headers *h)
+{
+}
+
 void ash_engine_close(ash_engine *e)
 {
     free(e);
