@@ -424,6 +424,7 @@ static const raw_type raw_types[] = {
 /* A matrix as unpacking sees it. */
 typedef struct raw_matrix {
     const raw_type *type;
+    void (*unpack)(raw_block b); /* the type's */
     ash_raw_layout l;
     int cols, per_tile; /* of a block; blocks of a tile */
     int64_t blocks, tiles, group_bytes;
@@ -434,7 +435,8 @@ static raw_matrix raw_matrix_of(const ash_packed *w)
 {
     int cols = (int)ash_dtype_get(w->dtype)->block, per_tile = TILE_COLS / cols;
     int64_t blocks = w->cols / cols;
-    return (raw_matrix){&raw_types[w->dtype], ash_raw_layout_of(w->dtype), cols, per_tile, blocks,
+    const raw_type *type = &raw_types[w->dtype];
+    return (raw_matrix){type, type->unpack, ash_raw_layout_of(w->dtype), cols, per_tile, blocks,
                         (blocks + per_tile - 1) / per_tile, w->group_bytes, w->data};
 }
 
@@ -460,7 +462,7 @@ static void unpack_tile(const raw_matrix *m, int64_t g, int groups, int64_t t, r
                                to->q[i * m->cols / 4] + 4 * r,
                                &to->scale[i * scales][r],
                                &to->min[i * scales][r]};
-            m->type->unpack(block);
+            m->unpack(block);
         }
     }
 }

@@ -259,9 +259,9 @@ FEW(NVFP4, 12)
 FEW(IQ4_XS, 32)
 FEW(Q2_K, 12)
 FEW(Q3_K, 8)
-FEW(Q4_K, 48)
+FEW(Q4_K, 16)
 FEW(Q5_K, 16)
-FEW(Q6_K, 24)
+FEW(Q6_K, 12)
 
 static const few *few_of(ash_dtype t)
 {
