@@ -36,8 +36,10 @@ static size_t add_stripes(ash_checksum_state *s, const uint8_t *p, size_t n)
     uint64_t lane[LANES];
     size_t at = 0;
     memcpy(lane, s->lane, sizeof lane);
-    for (; n - at >= STRIPE; at += STRIPE)
+    for (; n - at >= STRIPE; at += STRIPE) {
+#pragma GCC unroll 8 /* else -O2 keeps the lanes in memory: a third of the speed */
         for (size_t i = 0; i < LANES; i++) lane[i] = mix(lane[i], word_at(p + at + 8 * i, 8));
+    }
     memcpy(s->lane, lane, sizeof lane);
     return at;
 }

@@ -14,6 +14,8 @@
 
 enum {
     BUFFER = 128 << 10,  /* of libcurl, each connection: 512 KiB cost as much CPU time */
+    GATHER = 256 << 10,  /* of one write: libcurl gives 16 KiB at a time, and file systems take more at
+                            once for less; half stays in the second cache beside libcurl's */
     MOST_CHUNKS = 32,    /* of one part: 128 MiB, so that a round trip is little beside it */
     PROGRESS = 64 << 10, /* bytes that make a broken transfer no failure */
     PACE_MS = 1000,
@@ -72,6 +74,7 @@ static bool assign(hub_job *j, hub_connection *c, int64_t now)
     c->item->running++;
     c->pos = chunk_start(first);
     c->end = hub_chunk_end(c->item->file->size, first + n - 1);
+    c->n_gathered = 0;
     ash_checksum_init(&c->sum);
     return true;
 }
@@ -194,25 +197,34 @@ static void skip_written(hub_connection *c)
     pthread_mutex_unlock(&c->job->lock);
 }
 
-/* Writes what belongs to one chunk: how many bytes were used up, 0 with c->rc set. */
+/* Writes what was gathered; it ends at pos. */
+static int write_gathered(hub_connection *c)
+{
+    uint64_t from = c->pos - c->n_gathered;
+    ash_checksum_add(&c->sum, c->gathered, c->n_gathered);
+    for (size_t at = 0; at < c->n_gathered;) {
+        ssize_t w = pwrite(c->item->fd, c->gathered + at, c->n_gathered - at, (off_t)(from + at));
+        if (w < 0 && errno == EINTR) continue;
+        if (w < 0) return hub_os_error(&c->err, "write", c->item->file->path);
+        at += (size_t)w;
+    }
+    c->n_gathered = 0;
+    return 0;
+}
+
+/* Takes what belongs to one chunk: how many bytes were used up, 0 with c->rc set. */
 static size_t store(hub_connection *c, const char *p, size_t n)
 {
     uint32_t chunk = (uint32_t)(c->pos / ASH_HUB_CHUNK);
     uint64_t end = hub_chunk_end(c->item->file->size, chunk);
     if (n > end - c->pos) n = (size_t)(end - c->pos);
-    for (size_t at = 0; at < n;) {
-        ssize_t w = pwrite(c->item->fd, p + at, n - at, (off_t)(c->pos + at));
-        if (w < 0 && errno == EINTR) continue;
-        if (w < 0) {
-            c->rc = hub_os_error(&c->err, "write", c->item->file->path);
-            return 0;
-        }
-        at += (size_t)w;
-    }
-    ash_checksum_add(&c->sum, p, n);
+    if (n > GATHER - c->n_gathered) n = GATHER - c->n_gathered;
+    memcpy(c->gathered + c->n_gathered, p, n);
+    c->n_gathered += n;
     c->pos += n;
     c->at += n;
-    if (c->pos == end) c->rc = chunk_written(c, chunk);
+    if (c->n_gathered == GATHER || c->pos == end) c->rc = write_gathered(c);
+    if (!c->rc && c->pos == end) c->rc = chunk_written(c, chunk);
     return c->rc ? 0 : n;
 }
 
@@ -517,7 +529,8 @@ int hub_download_open(hub_job *j, ash_err *err)
     for (int i = 0; i < j->hub->connections; i++) {
         j->connections[i] =
             (hub_connection){.job = j, .easy = curl->easy_init(), .err = ASH_ERR_INIT};
-        if (!j->connections[i].easy) return ash_err_nomem(err, "connections");
+        j->connections[i].gathered = malloc(GATHER);
+        if (!j->connections[i].easy || !j->connections[i].gathered) return ash_err_nomem(err, "connections");
     }
     j->wanted = j->hub->connections < 2 ? 1 : 2;
     j->pace.at = ash_clock_ms();
@@ -532,6 +545,8 @@ void hub_download_close(hub_job *j)
         hub_connection *c = &j->connections[i];
         stop_transfer(j, c);
         if (c->easy) curl->easy_cleanup(c->easy);
+        free(c->gathered);
+        c->gathered = NULL;
         c->easy = NULL;
         c->item = NULL;
     }

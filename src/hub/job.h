@@ -63,7 +63,9 @@ typedef struct hub_connection {
     uint64_t at;            /* byte of the file that comes next */
     uint64_t pos, end;      /* what is still wanted */
     uint64_t began;         /* pos when the request began */
-    ash_checksum_state sum; /* of pos's chunk up to pos */
+    ash_checksum_state sum; /* of pos's chunk up to what is gathered */
+    char *gathered;         /* bytes before pos that are not in the file yet: never of two chunks */
+    size_t n_gathered;
     hub_connect connect;
     hub_headers headers;
     struct curl_slist *list;

@@ -1,5 +1,5 @@
-/* Owns the hashing thread of a fetch: it reads what was written, in file order, from the page
- * cache, and gives a file its name when its hash is the announced one. Refuses all else. A chunk
+/* Owns the hashing thread of a fetch: it hashes what was written, in file order, where it lies in the
+ * page cache, and gives a file its name when its hash is the announced one. Refuses all else. A chunk
  * that the journal of an earlier process claims is summed before it is hashed; if it is wrong, it
  * is fetched again. */
 #include <errno.h>
@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/sha256.h"
 #include "hub/job.h"
@@ -86,6 +88,22 @@ static int each_piece(hub_job *j, hub_item *it, uint32_t chunk, uint8_t *buf, pi
     return 0;
 }
 
+/* Hashes a chunk from a mapping: copying it out of the page cache took a third of the hash's time again.
+ * ASH_EAGAIN: nothing was hashed, it cannot be mapped. ASH_EFORMAT: its pages were lost meanwhile. */
+static int hash_mapped(hub_job *j, hub_item *it, uint32_t chunk)
+{
+    uint64_t at = (uint64_t)chunk * ASH_HUB_CHUNK;
+    size_t n = (size_t)(hub_chunk_end(it->file->size, chunk) - at);
+    atomic_bool lost = false;
+    void *map = mmap(NULL, n, PROT_READ, MAP_SHARED, it->fd, (off_t)at);
+    if (map == MAP_FAILED) return ASH_EAGAIN;
+    int rc = ash_fault_guard(map, n, &lost) ? 0 : ASH_EAGAIN;
+    if (!rc) rc = hash_piece(j, it, NULL, map, n);
+    ash_fault_forget(map);
+    munmap(map, n);
+    return !rc && atomic_load(&lost) ? ASH_EFORMAT : rc;
+}
+
 /* Whether a claimed chunk is what the journal says. 0, ASH_EFORMAT, ASH_EIO. */
 static int check_claim(hub_job *j, hub_item *it, uint32_t chunk, uint8_t *buf)
 {
@@ -115,7 +133,8 @@ static int hash_chunk(hub_job *j, hub_item *it, bool claimed, uint8_t *buf, ash_
         forget_chunk(j, it, chunk);
         return 0;
     }
-    if (!rc) rc = each_piece(j, it, chunk, buf, hash_piece, NULL);
+    if (!rc) rc = hash_mapped(j, it, chunk);
+    if (rc == ASH_EAGAIN) rc = each_piece(j, it, chunk, buf, hash_piece, NULL);
     if (rc == ASH_ENOMEM) return ash_err_nomem(err, "a hash");
     if (rc)
         return ash_err_set(err, ASH_EIO, "cannot read back '%.200s' in the hub's cache: %s",
