@@ -6,14 +6,16 @@
 target: the measured figure within 3 %
 
 MODEL is a checkpoint's file or folder (bench/peer_model.py makes some), or an id of the catalogue; without
-any it is SmolLM2. Resident memory beyond that of a server without a model, against the charge less the part
-of the KV pool that is not in use yet: it is reserved as a whole, but becomes resident block by block. The
-second start takes its figures from the ledger of the first.
+any it is SmolLM2. Resident memory beyond that of a server without a model, against the charge less what of
+the KV pool and of scratch has no memory: both are reserved as a whole, but become resident when they are
+first needed, and KV blocks that are not needed for 10 s are given back. The second start takes its figures
+from the ledger of the first.
 """
 import argparse
 import json
 import os
 import tempfile
+import time
 
 from common import MIB, MODEL_ID, Server, machine, memory, metric
 
@@ -40,16 +42,14 @@ def main():
                         s.chat(f"{i} The tide came in and the tide went out. " * 400, 8, model=model)
                     if o.chats:
                         report(s, model, empty, f"{start}, after {o.chats} chats of 4,000 tokens")
+                        time.sleep(12)
+                        report(s, model, empty, f"{start}, 12 s later")
 
 
 def report(server, model, empty, what):
     taken = memory(server.process.pid)["rss"] - empty
     text = server.get("/metrics")[1]
-    pool = metric(text, "ashley_model_bytes", model=model, kind="kv")
-    total = metric(text, "ashley_kv_blocks", model=model, kind="total")
-    blocks = metric(text, "ashley_kv_blocks", model=model, kind="used") + \
-        metric(text, "ashley_kv_blocks", model=model, kind="cached")
-    unused = pool - pool / total * blocks
+    unused = metric(text, "ashley_model_bytes", model=model, kind="untouched")
     models = json.loads(server.get("/models")[1])["data"]
     said = next(m for m in models if m["id"] == model)["status"]["memory"]
     line = f"  {what:42} takes {taken / MIB:7.1f} MiB"

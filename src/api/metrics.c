@@ -192,11 +192,13 @@ static void add_engine(void *user, const char *id, ash_engine *e)
     line(&l->bytes, "ashley_model_bytes", id, "kv", info->kv_bytes);
     line(&l->bytes, "ashley_model_bytes", id, "scratch", info->scratch_bytes);
     line(&l->bytes, "ashley_model_bytes", id, "draft", info->draft_bytes);
+    line(&l->bytes, "ashley_model_bytes", id, "untouched", ash_engine_untouched(e));
     line(&l->running, "ashley_running", id, NULL, s.running);
     line(&l->queue, "ashley_queue_length", id, NULL, s.queued);
     line(&l->kv, "ashley_kv_blocks", id, "total", s.kv_blocks);
     line(&l->kv, "ashley_kv_blocks", id, "used", s.kv_blocks_used);
     line(&l->kv, "ashley_kv_blocks", id, "cached", s.kv_blocks_cached);
+    line(&l->kv, "ashley_kv_blocks", id, "resident", s.kv_blocks_resident);
     line(&l->guesses, "ashley_guessed_tokens", id, "computed", s.guessed_tokens);
     line(&l->guesses, "ashley_guessed_tokens", id, "right", s.right_tokens);
     line(&l->guesses, "ashley_guessed_tokens", id, "drafted", s.drafted_tokens);
@@ -212,7 +214,8 @@ static void write_engines(ash_manager *manager, ash_buf *out)
         ash_buf *lines;
         const char *name, *help;
     } all[] = {
-        {&l.bytes, "ashley_model_bytes", "Memory of a loaded model by kind."},
+        {&l.bytes, "ashley_model_bytes",
+         "Memory of a loaded model by kind; untouched: what of it is not taken now."},
         {&l.running, "ashley_running", "Answers being computed."},
         {&l.queue, "ashley_queue_length", "Answers waiting for their turn."},
         {&l.kv, "ashley_kv_blocks", "Blocks of the KV pool by kind."},

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "base/clock.h"
+#include "base/pages.h"
 
 typedef struct slot {
     uint64_t job;    /* whose text it is; 0: nobody's */
@@ -224,6 +225,16 @@ const char *ash_draft_model_name(const ash_draft_model *d)
 uint64_t ash_draft_model_bytes(const ash_draft_model *d)
 {
     return d->bytes;
+}
+
+uint64_t ash_draft_model_untouched(const ash_draft_model *d)
+{
+    if (!d)
+        return 0;
+    const ash_kv *kv = d->run.kv;
+    return ash_pages_untouched(d->map, d->map_bytes) +
+           ash_pages_untouched(d->run.nn->scratch, ash_nn_bytes(&d->run.nn->o)) +
+           ash_pages_untouched(kv->data, (uint64_t)(kv->blocks * kv->block_bytes));
 }
 
 int64_t ash_draft_model_step_ns(const ash_draft_model *d)

@@ -36,6 +36,8 @@ int ash_draft_model_open(const ash_engine_opts *opts, const ash_model *model, as
 void ash_draft_model_close(ash_draft_model *d); /* NULL is fine */
 const char *ash_draft_model_name(const ash_draft_model *d);
 uint64_t ash_draft_model_bytes(const ash_draft_model *d);
+/* Of these the bytes of slots and scratch that nothing has needed yet. Any thread; NULL has none. */
+uint64_t ash_draft_model_untouched(const ash_draft_model *d);
 /* Measured while opening: a forward of one row, and a row of one of many. */
 int64_t ash_draft_model_step_ns(const ash_draft_model *d);
 int64_t ash_draft_model_row_ns(const ash_draft_model *d);

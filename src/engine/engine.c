@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/pages.h"
 #include "engine/kv_folder.h"
 #include "engine/kv_prompt.h"
 
@@ -95,10 +96,11 @@ static int64_t warm_step(ash_engine *e, ash_batch_row *rows, const int32_t *tabl
 }
 
 /* Runs the code and touches the memory of prompts and single tokens, so that no request pays for that;
- * *row_ns is what a prompt's row took. A large model's first token has touched all that matters, and its
- * prompts are not kept waiting: a row among many takes less than a quarter of the time of one alone. A
- * request that waits already would pay for every step twice, so that it ends them. */
-static int warm(ash_engine *e, const ash_engine_opts *opts, int64_t *row_ns, ash_err *err)
+ * *row_ns is what a prompt's row took, and *used says how many of the pool's first blocks were. A large
+ * model's first token has touched all that matters, and its prompts are not kept waiting: a row among many
+ * takes less than a quarter of the time of one alone. A request that waits already would pay for every step
+ * twice, so that it ends them. */
+static int warm(ash_engine *e, const ash_engine_opts *opts, int64_t *row_ns, uint32_t *used, ash_err *err)
 {
     enum { STEPS = 3, FIRST = ASH_KV_TOKENS, WORTH_NS = 200000000, BYTES_A_NS = 10 };
     const ash_sizes *z = &e->model->sizes;
@@ -116,6 +118,8 @@ static int warm(ash_engine *e, const ash_engine_opts *opts, int64_t *row_ns, ash
     for (int i = 0; !rc && i < STEPS && (!i || *row_ns * counts[i] < WORTH_NS); i++) {
         rc = ash_model_progress(opts, ASH_LOAD_WARM, (uint64_t)i, STEPS, err);
         int64_t ns = !rc && !ash_run_gives_way(&e->run) ? warm_step(e, rows, table, counts[i]) : 0;
+        if (ns)
+            *used = (uint32_t)(counts[i] + ASH_KV_TOKENS - 1) / ASH_KV_TOKENS;
         if (ash_run_gives_way(&e->run)) {
             info->warmed = false;
             break;
@@ -334,6 +338,7 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
     if (!e)
         return ash_err_nomem(err, "engine");
     int64_t row_ns = 0;
+    uint32_t warm_blocks = 0;
     int rc;
     if ((rc = ash_model_progress(opts, ASH_LOAD_VERIFY, 0, 1, err)) ||
         (rc = have_headers(opts, &e->model, err)))
@@ -341,11 +346,11 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
     e->model->sizes.nn.numa = ash_numa_get();
     if ((rc = ash_nn_open(&e->model->sizes.nn, &e->run.nn, err)) || (rc = reserve_run(e, err)) ||
         (rc = load_weights(e, opts, err)) ||
-        (rc = warm(e, opts, &row_ns, err)) ||
+        (rc = warm(e, opts, &row_ns, &warm_blocks, err)) ||
         (rc = open_draft(e, opts, err)) ||
         (rc = ash_scheduler_open(e->model, &e->run, e->logits, opts->prediction, e->draft, row_ns,
-                                 &e->scheduler, err)) ||
-        (rc = prefill_warm_prompt(e, opts, err)))
+                                 warm_blocks, &e->scheduler, err)) ||
+        (rc = prefill_warm_prompt(e, opts, err)) || (rc = ash_scheduler_settle(e->scheduler, err)))
         goto fail;
     open_spill(e, opts);
     ash_packs_start(e->model->packs, e->model->region);
@@ -420,4 +425,14 @@ void ash_engine_get_stats(const ash_engine *e, ash_engine_stats *out)
     out->experts_found = counts.found;
     out->expert_read_bytes = counts.read_bytes;
     out->expert_wait_ns = counts.wait_ns;
+}
+
+uint64_t ash_engine_untouched(const ash_engine *e)
+{
+    ash_engine_stats s;
+    ash_scheduler_stats(e->scheduler, &s);
+    return (uint64_t)(s.kv_blocks - s.kv_blocks_resident) * (uint64_t)e->run.kv->block_bytes +
+           ash_pages_untouched(e->map, e->map_bytes) +
+           ash_pages_untouched(e->run.nn->scratch, ash_nn_bytes(&e->run.nn->o)) +
+           ash_scheduler_untouched(e->scheduler) + ash_draft_model_untouched(e->draft);
 }

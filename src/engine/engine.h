@@ -187,6 +187,7 @@ int ash_engine_eval(ash_engine *e, const int32_t *ids, size_t n, bool all, float
 typedef struct ash_engine_stats {
     uint32_t running, queued;
     uint32_t kv_blocks, kv_blocks_used, kv_blocks_cached; /* cached: kept for prefix reuse */
+    uint32_t kv_blocks_resident; /* that have memory: used, cached, or free since a short while */
     uint64_t prompt_tokens, cached_tokens, completion_tokens;
     uint64_t guessed_tokens, right_tokens; /* computed as guesses; those that came true */
     uint64_t drafted_tokens, drafted_right; /* of these from the draft model */
@@ -195,5 +196,8 @@ typedef struct ash_engine_stats {
     int64_t last_step_ns; /* monotonic; for liveness: 0 before the first */
 } ash_engine_stats;
 void ash_engine_get_stats(const ash_engine *e, ash_engine_stats *out);
+/* Of what it may take (KV pool, scratch, samplers, draft model) the bytes that have no memory now, because
+ * nothing has needed them yet or lately. Asks the kernel: about 0.1 ms. */
+uint64_t ash_engine_untouched(const ash_engine *e);
 
 #endif

@@ -19,6 +19,7 @@
 #include "base/fs.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/pages.h"
 #include "base/sha256.h"
 #include "engine/kv_folder.h"
 
@@ -302,6 +303,11 @@ static int reserve(ash_kv_slots *s, ash_err *err)
         return ash_err_nomem(err, "KV slots");
     s->staging = map;
     return 0;
+}
+
+uint64_t ash_kv_slots_untouched(const ash_kv_slots *s)
+{
+    return s ? ash_pages_untouched(s->staging, (uint64_t)s->n_staging * s->block_bytes) : 0;
 }
 
 int ash_kv_slots_open(const ash_kv_slots_opts *o, ash_kv_slots **out, ash_err *err)

@@ -35,6 +35,8 @@ typedef struct ash_kv_slots_opts {
 int ash_kv_slots_open(const ash_kv_slots_opts *o, ash_kv_slots **out, ash_err *err) ASH_MUST_CHECK;
 /* Waits for the operation that runs; those that wait are dropped. No `to` of a reading is written after. */
 void ash_kv_slots_close(ash_kv_slots *s); /* NULL is fine */
+/* Of its memory the bytes that no block has needed yet. Any thread, NULL is fine. */
+uint64_t ash_kv_slots_untouched(const ash_kv_slots *s);
 /* fn(user) is called on the store's thread when there is something to poll. Before the first put or get. */
 void ash_kv_slots_on_done(ash_kv_slots *s, void (*fn)(void *user), void *user);
 

@@ -56,6 +56,11 @@ void ash_kv_spill_close(ash_kv_spill *p)
     free(p);
 }
 
+uint64_t ash_kv_spill_untouched(const ash_kv_spill *p)
+{
+    return p ? ash_kv_slots_untouched(p->store) : 0;
+}
+
 /* ---- bringing back -------------------------------------------------------------------------- */
 
 /* References what the cache has of ids[0..n): blocks[], and the name of the last. Returns how many. */

@@ -22,6 +22,9 @@ int ash_kv_spill_open(ash_kv_slots *store, ash_prefix_cache *cache, ash_kv *kv, 
 /* Waits for the operation that runs; before kv is closed. NULL is fine. */
 void ash_kv_spill_close(ash_kv_spill *p);
 
+/* As ash_kv_slots_untouched. Any thread; NULL has none. */
+uint64_t ash_kv_spill_untouched(const ash_kv_spill *p);
+
 /* Whether the disk has more whole blocks of ids[0..n) than the cache. NULL: it has none. */
 bool ash_kv_spill_has(ash_kv_spill *p, const int32_t *ids, uint32_t n);
 /* Begins to bring them back; nothing may be under way. ids are copied. */

@@ -36,6 +36,11 @@ int ash_model_progress(const ash_engine_opts *opts, ash_load_stage stage, uint64
 
 /* ---- sizes ---------------------------------------------------------------------------------- */
 
+uint64_t ash_model_sampler_bytes(const ash_model *m)
+{
+    return 12 * (uint64_t)m->net->hp.n_vocab;
+}
+
 /* As many rows as keep a forward's scratch small beside the weights; large models gain nothing from
  * more, small ones need them to be busy. */
 static void size_rows(const ash_net *net, const ash_engine_opts *opts, ash_sizes *s)
@@ -132,9 +137,8 @@ int ash_model_size(ash_model *m, const ash_engine_opts *opts, ash_err *err)
     s->plan.weight_bytes = m->streams ? opts->weights_max : m->net->binding.bytes;
     uint64_t least = opts->state_dir && m->experts.n ? ash_expert_least(&m->experts) : UINT64_MAX;
     s->plan.weights_least = least < s->plan.weight_bytes ? least : s->plan.weight_bytes;
-    /* a sampler takes about 12 bytes an id */
     s->plan.scratch_bytes = s->run_bytes + ash_nn_bytes(&s->nn) + s->logits_bytes +
-                            3 * s->max_sequences * row;
+                            s->max_sequences * ash_model_sampler_bytes(m);
     s->plan.n_ctx = s->n_ctx;
     tell_sizes(m);
     return 0;

@@ -67,6 +67,9 @@ void ash_model_close(ash_model *m); /* NULL is fine */
  * their content). Constant from then on, borrowed; any thread. */
 const uint8_t *ash_model_key(const ash_model *m);
 
+/* About what a running sequence's sampler takes. */
+uint64_t ash_model_sampler_bytes(const ash_model *m);
+
 /* True once weights have got lost while they were in use (a pack file was damaged, its disk failed): what was
  * computed since then means nothing. Any thread. */
 bool ash_model_lost(const ash_model *m);

@@ -9,7 +9,7 @@
 
 enum { NONE = -1 };
 
-typedef enum list_id { LIST_FREE, LIST_BACKGROUND, LIST_CHAT, LIST_COUNT } list_id;
+typedef enum list_id { LIST_EMPTY, LIST_SPARE, LIST_BACKGROUND, LIST_CHAT, LIST_COUNT } list_id;
 
 typedef struct block {
     uint64_t serial; /* of this publication; 0: not published */
@@ -22,10 +22,11 @@ typedef struct block {
     uint32_t refs;
     bool chat;  /* a chat has used what is published here */
     bool saved; /* as ash_prefix_cache_mark_saved */
+    bool memory;
 } block;
 
-/* Cached blocks least recently used first; free ones last freed first, so that memory that was never
- * touched stays so while there is other. */
+/* Cached blocks least recently used first; free ones, with memory (spare) or without (empty), last freed
+ * first. */
 typedef struct list {
     int32_t head, tail;
     uint32_t n;
@@ -42,6 +43,8 @@ struct ash_prefix_cache {
     uint32_t n_buckets;
     list lists[LIST_COUNT];
     uint32_t n_unsaved; /* whole blocks of LIST_CHAT that are not */
+    uint32_t n_memory;  /* blocks that have memory */
+    uint32_t least_spare; /* since ash_prefix_cache_unneeded was asked */
 };
 
 static void list_add_first(ash_prefix_cache *c, list_id which, int32_t b)
@@ -65,7 +68,7 @@ static bool is_unsaved(const ash_prefix_cache *c, int32_t b)
 static void list_add(ash_prefix_cache *c, list_id which, int32_t b)
 {
     c->n_unsaved += which == LIST_CHAT && is_unsaved(c, b);
-    if (which == LIST_FREE) {
+    if (which <= LIST_SPARE) {
         list_add_first(c, which, b);
         return;
     }
@@ -94,11 +97,13 @@ static void list_remove(ash_prefix_cache *c, list_id which, int32_t b)
     else
         c->blocks[k->next].prev = k->prev;
     l->n--;
+    if (which == LIST_SPARE && l->n < c->least_spare)
+        c->least_spare = l->n;
 }
 
 static list_id home_of(const block *k)
 {
-    return !k->serial ? LIST_FREE : k->chat ? LIST_CHAT : LIST_BACKGROUND;
+    return !k->serial ? LIST_SPARE : k->chat ? LIST_CHAT : LIST_BACKGROUND;
 }
 
 static uint32_t bucket_of(const ash_prefix_cache *c, uint64_t parent, const int32_t *ids)
@@ -141,13 +146,18 @@ static void reference(ash_prefix_cache *c, int32_t b, bool background)
         k->chat = true;
 }
 
-/* Drops the oldest block of a list of cached ones to the free list. */
+/* Drops the oldest block of a list of cached ones to the free ones. */
 static void evict(ash_prefix_cache *c, list_id which)
 {
     int32_t b = c->lists[which].head;
     list_remove(c, which, b);
     forget(c, b);
-    list_add(c, LIST_FREE, b);
+    list_add(c, LIST_SPARE, b);
+}
+
+static uint32_t n_free(const ash_prefix_cache *c)
+{
+    return c->lists[LIST_EMPTY].n + c->lists[LIST_SPARE].n;
 }
 
 static uint64_t serial_of(const ash_prefix_cache *c, int32_t parent)
@@ -212,7 +222,7 @@ int ash_prefix_cache_open(uint32_t n_blocks, uint32_t block_tokens, ash_prefix_c
     }
     for (int i = 0; i < LIST_COUNT; i++) c->lists[i] = (list){NONE, NONE, 0};
     for (uint32_t i = 0; i < c->n_buckets; i++) c->buckets[i] = NONE;
-    for (uint32_t i = n_blocks; i-- > 0;) list_add(c, LIST_FREE, (int32_t)i);
+    for (uint32_t i = n_blocks; i-- > 0;) list_add(c, LIST_EMPTY, (int32_t)i);
     *out = c;
     return 0;
 }
@@ -245,22 +255,24 @@ uint32_t ash_prefix_cache_extend(ash_prefix_cache *c, int32_t parent, const int3
 
 int32_t ash_prefix_cache_take(ash_prefix_cache *c, bool background)
 {
-    if (!c->lists[LIST_FREE].n && c->lists[LIST_BACKGROUND].n)
+    if (!n_free(c) && c->lists[LIST_BACKGROUND].n)
         evict(c, LIST_BACKGROUND);
-    if (!c->lists[LIST_FREE].n && c->lists[LIST_CHAT].n && !background)
+    if (!n_free(c) && c->lists[LIST_CHAT].n && !background)
         evict(c, LIST_CHAT);
-    int32_t b = c->lists[LIST_FREE].head;
+    list_id from = c->lists[LIST_SPARE].n ? LIST_SPARE : LIST_EMPTY;
+    int32_t b = c->lists[from].head;
     if (b == NONE)
         return NONE;
-    list_remove(c, LIST_FREE, b);
+    list_remove(c, from, b);
+    c->n_memory += !c->blocks[b].memory;
+    c->blocks[b].memory = true;
     c->blocks[b].refs = 1;
     return b;
 }
 
 uint32_t ash_prefix_cache_room(const ash_prefix_cache *c, bool background)
 {
-    return c->lists[LIST_FREE].n + c->lists[LIST_BACKGROUND].n +
-           (background ? 0 : c->lists[LIST_CHAT].n);
+    return n_free(c) + c->lists[LIST_BACKGROUND].n + (background ? 0 : c->lists[LIST_CHAT].n);
 }
 
 int32_t ash_prefix_cache_publish(ash_prefix_cache *c, int32_t parent, int32_t b, const int32_t *ids,
@@ -350,9 +362,53 @@ void ash_prefix_cache_clear(ash_prefix_cache *c)
     while (c->lists[LIST_CHAT].n) evict(c, LIST_CHAT);
 }
 
+void ash_prefix_cache_warmed(ash_prefix_cache *c, uint32_t n)
+{
+    for (uint32_t i = n < c->n_blocks ? n : c->n_blocks; i-- > 0;) {
+        list_remove(c, LIST_EMPTY, (int32_t)i);
+        list_add(c, LIST_SPARE, (int32_t)i);
+        c->blocks[i].memory = true;
+        c->n_memory++;
+    }
+}
+
+bool ash_prefix_cache_has_memory(const ash_prefix_cache *c, int32_t b)
+{
+    return c->blocks[b].memory;
+}
+
+uint32_t ash_prefix_cache_resident(const ash_prefix_cache *c)
+{
+    return c->n_memory;
+}
+
+uint32_t ash_prefix_cache_spare(const ash_prefix_cache *c)
+{
+    return c->lists[LIST_SPARE].n;
+}
+
+uint32_t ash_prefix_cache_unneeded(ash_prefix_cache *c)
+{
+    uint32_t n = c->least_spare;
+    c->least_spare = c->lists[LIST_SPARE].n;
+    return n;
+}
+
+int32_t ash_prefix_cache_shed(ash_prefix_cache *c)
+{
+    int32_t b = c->lists[LIST_SPARE].tail;
+    if (b == NONE)
+        return NONE;
+    list_remove(c, LIST_SPARE, b);
+    list_add(c, LIST_EMPTY, b);
+    c->blocks[b].memory = false;
+    c->n_memory--;
+    return b;
+}
+
 uint32_t ash_prefix_cache_used(const ash_prefix_cache *c)
 {
-    return c->n_blocks - c->lists[LIST_FREE].n - ash_prefix_cache_cached(c);
+    return c->n_blocks - n_free(c) - ash_prefix_cache_cached(c);
 }
 
 uint32_t ash_prefix_cache_cached(const ash_prefix_cache *c)

@@ -15,6 +15,9 @@
  * Background work may evict what only background work has used, never a chat's prefix; a quarter of
  * the pool is kept clear of unreferenced chat prefixes, so that background work can run at all.
  *
+ * A block has memory from when it is first taken until the caller gives that back. Those that have some
+ * are taken first, the one that was freed last before the others, so that what is not needed shows.
+ *
  * Knows numbers only, not where keys and values lie. One thread at a time (the scheduler's); nothing
  * is allocated after open. */
 #ifndef ASHLEY_ENGINE_PREFIX_CACHE_H
@@ -72,6 +75,17 @@ const int32_t *ash_prefix_cache_ids(const ash_prefix_cache *c, int32_t block);
 void ash_prefix_cache_give(ash_prefix_cache *c, const int32_t *blocks, uint32_t n);
 /* Forgets every unreferenced prefix. */
 void ash_prefix_cache_clear(ash_prefix_cache *c);
+
+/* The first n blocks have memory already. Before the first call of another kind. */
+void ash_prefix_cache_warmed(ash_prefix_cache *c, uint32_t n);
+bool ash_prefix_cache_has_memory(const ash_prefix_cache *c, int32_t block);
+uint32_t ash_prefix_cache_resident(const ash_prefix_cache *c); /* blocks that have memory, */
+uint32_t ash_prefix_cache_spare(const ash_prefix_cache *c);    /* and of these the free ones */
+/* How many of the spare ones were not needed since the last call. */
+uint32_t ash_prefix_cache_unneeded(ash_prefix_cache *c);
+/* The spare block that would be taken last: it has no memory from now on, and the caller gives that back;
+ * -1 if there is none. */
+int32_t ash_prefix_cache_shed(ash_prefix_cache *c);
 
 uint32_t ash_prefix_cache_used(const ash_prefix_cache *c);   /* blocks referenced */
 uint32_t ash_prefix_cache_cached(const ash_prefix_cache *c); /* kept only for reuse */

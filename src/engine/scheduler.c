@@ -1,5 +1,6 @@
 /* Owns the scheduler's thread, its step and its inbox. Refuses jobs over ASH_MAX_QUEUE. The lock covers the
  * inbox, the list of all jobs and the statistics; it is never held over a forward or an event. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -155,6 +156,7 @@ static void note_stats(ash_scheduler *s, bool turn)
     s->stats.queued = waiting;
     s->stats.kv_blocks_used = ash_prefix_cache_used(s->cache);
     s->stats.kv_blocks_cached = ash_prefix_cache_cached(s->cache);
+    s->stats.kv_blocks_resident = ash_prefix_cache_resident(s->cache);
     s->stats.prompt_tokens = s->prompt_tokens;
     s->stats.cached_tokens = s->cached_tokens;
     s->stats.completion_tokens = completion;
@@ -167,13 +169,22 @@ static void note_stats(ash_scheduler *s, bool turn)
     pthread_mutex_unlock(&s->lock);
 }
 
-/* Waits for work; what came in is the thread's from here on. False at the end. */
+/* Waits to be woken, or for the time at which the pool may give memory back; false once that has come. */
+static bool wait_to_be_woken(ash_scheduler *s)
+{
+    if (s->trim_at == INT64_MAX)
+        return !pthread_cond_wait(&s->wake, &s->lock);
+    struct timespec at = {.tv_sec = s->trim_at / 1000000000, .tv_nsec = s->trim_at % 1000000000};
+    return pthread_cond_timedwait(&s->wake, &s->lock, &at) != ETIMEDOUT;
+}
+
+/* Waits for something to do; what came in is the thread's from here on. False at the end. */
 static bool take_work(ash_scheduler *s, sched_call **calls)
 {
     pthread_mutex_lock(&s->lock);
     while (!s->stop && !s->inbox && !s->calls && !s->canceled && !s->turn &&
-           (!s->waiting || s->stuck) && !s->n_running)
-        pthread_cond_wait(&s->wake, &s->lock);
+           (!s->waiting || s->stuck) && !s->n_running && wait_to_be_woken(s))
+        continue;
     ash_sequence *in = s->inbox;
     s->inbox = NULL;
     s->inbox_end = &s->inbox;
@@ -211,7 +222,9 @@ static void *thread_main(void *arg)
         bool steps = s->n_running;
         if (steps)
             step(s);
-        note_stats(s, steps && s->spill);
+        int64_t now = ash_clock_ns();
+        s->trim_at = ash_kv_trim_turn(&s->trim, now, steps ? s->step_ns : STEP_BESIDE_NS);
+        note_stats(s, (steps && s->spill) || s->trim_at <= now);
     }
     while (calls) {
         sched_call *e = calls;
@@ -223,7 +236,7 @@ static void *thread_main(void *arg)
 
 /* ---- public --------------------------------------------------------------------------------- */
 
-static int reserve(ash_scheduler *s, ash_err *err)
+static int reserve(ash_scheduler *s, uint32_t warm_blocks, ash_err *err)
 {
     const ash_sizes *z = &s->model->sizes;
     s->running = calloc(z->max_sequences, sizeof *s->running);
@@ -233,7 +246,14 @@ static int reserve(ash_scheduler *s, ash_err *err)
     s->eval_blocks = calloc(sched_blocks(z->n_ctx), sizeof *s->eval_blocks);
     if (!s->running || !s->drawn || !s->prompts || !s->rows || !s->eval_blocks)
         return ash_err_nomem(err, "scheduler");
-    return ash_prefix_cache_open((uint32_t)z->kv_blocks, ASH_KV_TOKENS, &s->cache, err);
+    int rc = ash_prefix_cache_open((uint32_t)z->kv_blocks, ASH_KV_TOKENS, &s->cache, err);
+    if (rc)
+        return rc;
+    ash_prefix_cache_warmed(s->cache, warm_blocks);
+    s->stats.kv_blocks_resident = ash_prefix_cache_resident(s->cache);
+    s->trim = (ash_kv_trim){.cache = s->cache, .kv = s->run->kv, .keep = sched_blocks((uint32_t)z->max_rows)};
+    s->trim_at = INT64_MAX;
+    return 0;
 }
 
 static void release(ash_scheduler *s)
@@ -252,7 +272,8 @@ static void release(ash_scheduler *s)
 }
 
 int ash_scheduler_open(const ash_model *m, ash_run *run, float *logits, ash_prediction prediction,
-                       ash_draft_model *draft, int64_t row_ns, ash_scheduler **out, ash_err *err)
+                       ash_draft_model *draft, int64_t row_ns, uint32_t warm_blocks, ash_scheduler **out,
+                       ash_err *err)
 {
     *out = NULL;
     ash_scheduler *s = calloc(1, sizeof *s);
@@ -267,10 +288,14 @@ int ash_scheduler_open(const ash_model *m, ash_run *run, float *logits, ash_pred
     s->inbox_end = &s->inbox;
     s->calls_end = &s->calls;
     s->stats.kv_blocks = (uint32_t)m->sizes.kv_blocks;
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->wake, NULL);
+    pthread_cond_init(&s->wake, &attr);
+    pthread_condattr_destroy(&attr);
     pthread_cond_init(&s->answered, NULL);
-    int rc = reserve(s, err);
+    int rc = reserve(s, warm_blocks, err);
     if (!rc && pthread_create(&s->thread, NULL, thread_main, s))
         rc = ash_err_nomem(err, "the scheduler's thread");
     if (rc) {
@@ -351,6 +376,26 @@ static int make_call(ash_scheduler *s, sched_call *c)
 int ash_scheduler_call(ash_scheduler *s, ash_scheduler_fn fn, void *arg, ash_err *err)
 {
     return make_call(s, &(sched_call){.fn = fn, .arg = arg, .err = err});
+}
+
+uint64_t ash_scheduler_untouched(const ash_scheduler *s)
+{
+    pthread_mutex_t *lock = (pthread_mutex_t *)&s->lock;
+    pthread_mutex_lock(lock);
+    uint32_t most = s->model->sizes.max_sequences, running = s->stats.running;
+    pthread_mutex_unlock(lock);
+    uint64_t idle = running < most ? most - running : 0;
+    return idle * ash_model_sampler_bytes(s->model) + ash_kv_spill_untouched(s->spill);
+}
+
+static int do_nothing(ash_prefix_cache *cache, ash_kv *kv, void *arg, ash_err *err)
+{
+    return 0;
+}
+
+int ash_scheduler_settle(ash_scheduler *s, ash_err *err)
+{
+    return ash_scheduler_call(s, do_nothing, NULL, err);
 }
 
 static void disk_is_done(void *user)

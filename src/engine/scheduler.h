@@ -24,9 +24,10 @@ typedef struct ash_scheduler ash_scheduler;
 
 /* Borrows a loaded model and its run (scratch, KV pool); logits is [max_sequences + ASH_MAX_DRAFT][n_vocab].
  * draft: borrowed, or NULL. row_ns: what a row of a prompt was measured to take; corrected while running.
+ * warm_blocks: so many of the pool's first blocks have memory already.
  * Starts the thread. */
 int ash_scheduler_open(const ash_model *m, ash_run *run, float *logits, ash_prediction prediction,
-                       ash_draft_model *draft, int64_t row_ns, ash_scheduler **out,
+                       ash_draft_model *draft, int64_t row_ns, uint32_t warm_blocks, ash_scheduler **out,
                        ash_err *err) ASH_MUST_CHECK;
 /* Ends all jobs with ASH_FINISH_CANCELED, joins the thread, frees. NULL is fine. */
 void ash_scheduler_close(ash_scheduler *s);
@@ -44,5 +45,9 @@ int ash_scheduler_call(ash_scheduler *s, ash_scheduler_fn fn, void *arg, ash_err
 /* Has prefixes that are evicted go to the store, and come back from it; takes it, also on failure. Once. */
 int ash_scheduler_spill(ash_scheduler *s, ash_kv_slots *store, ash_err *err) ASH_MUST_CHECK;
 void ash_scheduler_stats(const ash_scheduler *s, ash_engine_stats *out);
+/* Bytes for samplers and for blocks that go to the disk that have no memory now. Any thread. */
+uint64_t ash_scheduler_untouched(const ash_scheduler *s);
+/* Waits until the statistics know of all that is done so far. ASH_ECANCELED once the scheduler closes. */
+int ash_scheduler_settle(ash_scheduler *s, ash_err *err) ASH_MUST_CHECK;
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "engine/drafting.h"
 #include "engine/kv_spill.h"
+#include "engine/kv_trim.h"
 #include "engine/scheduler.h"
 
 #define STEP_BESIDE_NS 34000000ll /* a step that holds running streams back */
@@ -53,6 +54,8 @@ struct ash_scheduler {
     bool beside_prompts;     /* this step computes prompts too */
     bool stuck;              /* all that wait do so for the spill, or for KV memory that a call holds */
     ash_kv_spill *spill;     /* owned, or NULL */
+    ash_kv_trim trim;
+    int64_t trim_at;         /* monotonic ns: it wants a turn then; INT64_MAX: not by itself */
     uint64_t restoring;      /* the job that the spill brings blocks back for */
     int64_t step_ns;         /* of the last step */
     ash_batch_row *rows;     /* [max_rows] */

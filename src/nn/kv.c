@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "nn/scratch.h"
 
@@ -100,6 +101,21 @@ void ash_kv_copy(ash_kv *kv, int32_t to, int32_t from)
 void *ash_kv_block(const ash_kv *kv, int32_t block)
 {
     return kv->data + block * kv->block_bytes;
+}
+
+void ash_kv_give_back(ash_kv *kv, int32_t block, bool before_is_empty, bool after_is_empty)
+{
+    int64_t page = sysconf(_SC_PAGESIZE), from = block * kv->block_bytes, to = from + kv->block_bytes;
+    bool wide = kv->block_bytes >= page; /* else a page is of more than two blocks */
+    from += page - 1;
+    from -= from % page;
+    if (wide && before_is_empty && from > block * kv->block_bytes)
+        from -= page;
+    if (block == kv->blocks - 1 || (wide && after_is_empty))
+        to += page - 1;
+    to -= to % page;
+    if (from < to)
+        madvise(kv->data + from, (size_t)(to - from), MADV_DONTNEED);
 }
 
 typedef struct job {

@@ -3,8 +3,9 @@
  *
  * A sequence is a table of block ids: token t is in block table[t / 32]. Blocks are counted, so that
  * sequences may share a common prefix: whole blocks are shared, a block is written only while it has
- * one owner. The memory is one reservation that becomes resident as blocks are first used; freed
- * blocks are used again, lowest number first. One thread at a time.
+ * one owner. The memory is one reservation that becomes resident as blocks are first used, and stays so
+ * until it is given back (ash_kv_give_back); freed blocks are used again, lowest number first. One thread
+ * at a time.
  *
  * block: [layer] { K [kv_heads][k_dim][32 tokens], V [kv_heads][32 tokens][v_dim] }, each K and V on
  * 64 bytes; of ASH_KV_Q8 see kernel.h. K is transposed so that a vector register holds one component of many
@@ -44,6 +45,10 @@ void ash_kv_drop(ash_kv *kv, int32_t block);  /* one owner less; free at none */
 void ash_kv_copy(ash_kv *kv, int32_t to, int32_t from);
 /* The block's block_bytes, to save or restore; the layout depends on the shape only. */
 void *ash_kv_block(const ash_kv *kv, int32_t block);
+/* Gives the memory of a block back to the machine; its content is undefined then, and the next use has new
+ * pages. The pages at its ends, which it shares with the blocks before and after it, go too where those have
+ * no memory either. */
+void ash_kv_give_back(ash_kv *kv, int32_t block, bool before_is_empty, bool after_is_empty);
 
 /* One row of a batch: a token of a sequence. Rows of one sequence with adjacent positions that stand
  * together are computed together: keep them so. */

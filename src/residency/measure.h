@@ -26,8 +26,8 @@ void ash_measure_find(ash_ledger *l, const ash_measure_of *of, const ash_engine_
                       ash_measured *out);
 /* Keeps the figures of a load that was planned with n_ctx tokens of context. l may be NULL. */
 void ash_measure_put(ash_ledger *l, const ash_measure_of *of, uint32_t n_ctx, const ash_ledger_row *row);
-/* The process grew by this from `before` to `now` bytes, if that is plausible of the model; else 0. The
- * KV pool is touched when it is used, so that it is not in it. */
+/* The process grew by this from `before` to `now` bytes, neither with the KV pool, if that is plausible of
+ * the model; else 0. */
 uint64_t ash_measure_grown(uint64_t before, uint64_t now, uint64_t weights, uint64_t others);
 
 #endif

@@ -12,16 +12,18 @@ enum { LOOK_MS = 500 }; /* over which it is measured how busy the processors are
 
 /* ---- what came of one ---- */
 
-/* What the process grew by from `before`, 0 if something else happened meanwhile. */
-static uint64_t measure(const ash_manager *m, uint64_t changes, uint64_t before,
-                        const ash_model_info *info)
+/* What the process grew by from `before`, as if all scratch was in use but the KV pool not yet; 0 if
+ * something else happened meanwhile. */
+static uint64_t measure(const ash_manager *m, uint64_t changes, uint64_t before, const ash_engine *engine)
 {
+    const ash_model_info *info = ash_engine_info(engine);
     ash_memory now;
     for (size_t i = 0; i < m->n; i++)
         if (m->entries[i].leases) return 0;
     if (m->changes != changes) return 0;
     ash_memory_read(m->memory_root ? m->memory_root : "", &now);
-    return ash_measure_grown(before, now.resident, info->weight_bytes,
+    uint64_t full = now.resident + ash_engine_untouched(engine);
+    return ash_measure_grown(before, full > info->kv_bytes ? full - info->kv_bytes : 0, info->weight_bytes,
                              info->scratch_bytes + info->draft_bytes);
 }
 
@@ -112,7 +114,7 @@ static void open_engine(ash_opening *o)
     bool told = !e->shared || !(e->bring_back_s > 0.0); /* times of two at once mislead */
     if (!rc) {
         const ash_model_info *info = ash_engine_info(engine);
-        uint64_t grown = measure(m, o->changes, before.resident, info);
+        uint64_t grown = measure(m, o->changes, before.resident, engine);
         loaded(m, e, engine, o->draft_refused, grown);
         row = row_of(e, info, grown);
     }

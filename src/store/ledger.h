@@ -31,7 +31,7 @@ typedef struct ash_ledger_key {
 typedef struct ash_ledger_row {
     uint64_t weight_bytes, kv_bytes, scratch_bytes, draft_bytes; /* as the engine sized them */
     uint64_t file_bytes;
-    uint64_t grown_bytes;  /* by which the process grew; the KV pool, untouched then, is not in it. 0: the
+    uint64_t grown_bytes;  /* by which the process grew, with all scratch and without the KV pool. 0: the
                               load was not alone, so nobody knows */
     double load_ms;
     double stage_ms[ASH_LEDGER_STAGES];

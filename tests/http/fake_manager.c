@@ -151,6 +151,11 @@ const ash_model_info *ash_engine_info(const ash_engine *e)
     return &info;
 }
 
+uint64_t ash_engine_untouched(const ash_engine *e)
+{
+    return 150;
+}
+
 void ash_engine_get_stats(const ash_engine *e, ash_engine_stats *out)
 {
     *out = (ash_engine_stats){.running = 1, .queued = 2, .kv_blocks = 64};

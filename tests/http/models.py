@@ -213,6 +213,7 @@ def metrics():
         equal(values['ashley_model_state{model="tiny",state="loaded"}'], 1)
         equal(values['ashley_model_state{model="tiny",state="failed"}'], 0)
         equal(values['ashley_model_bytes{model="tiny",kind="weights"}'], 1000)
+        equal(values['ashley_model_bytes{model="tiny",kind="untouched"}'], 150)
         equal((values['ashley_queue_length{model="tiny"}'], values['ashley_running{model="tiny"}']), (2, 1))
         for name in values:
             base = name.split("{")[0]

@@ -286,6 +286,15 @@ static void random_run(void **state)
         uint32_t used = ash_prefix_cache_used(c), cached = ash_prefix_cache_cached(c);
         assert_true(used + cached <= BLOCKS);
         assert_int_equal(ash_prefix_cache_room(c, false), BLOCKS - used);
+        assert_int_equal(ash_prefix_cache_resident(c), used + cached + ash_prefix_cache_spare(c));
+        if (round % 7 == 0) {
+            uint32_t spare = ash_prefix_cache_spare(c);
+            int32_t shed = ash_prefix_cache_shed(c);
+            assert_int_equal(shed >= 0, spare > 0);
+            assert_true(shed < 0 || !ash_prefix_cache_has_memory(c, shed));
+            assert_int_equal(ash_prefix_cache_spare(c), spare - (shed >= 0));
+            assert_int_equal(ash_prefix_cache_room(c, false), BLOCKS - used);
+        }
     }
     for (int s = 0; s < SEQS; s++) ash_prefix_cache_give(c, seq[s], n[s]);
     assert_int_equal(ash_prefix_cache_used(c), 0);

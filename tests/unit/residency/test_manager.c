@@ -83,6 +83,11 @@ void ash_engine_close(ash_engine *e)
     free(e);
 }
 
+uint64_t ash_engine_untouched(const ash_engine *e)
+{
+    return 1;
+}
+
 const ash_model_info *ash_engine_info(const ash_engine *e)
 {
     return &e->info;
