@@ -7,7 +7,8 @@ some 90 minutes on one core, most of it in GPTQ quantisation, and 4 GB of disk.
     venv/bin/python tests/golden/trained.py compare OUT [--binary build/ashley] [variant...]
 
 make takes the weights of models/SmolLM2-135M-Instruct.Q4_1.gguf (scripts/run fetches it), dequantised, and
-writes them as safetensors and .bin in each type, and as GPTQ by GPTQModel's own quantiser in each variant.
+writes them as safetensors and .bin in each type, as FP8 with block scales (as DeepSeek's), and as GPTQ by
+GPTQModel's own quantiser in each variant.
 
 compare runs every checkpoint in OUT through `ashley eval` and `ashley perplexity`, and LlamaForCausalLM
 in float32 with the weights that the files hold (GPTQ ones dequantised here by the formula), and prints a
@@ -48,6 +49,7 @@ GPTQ = {
     "gptq-2b-32g-act": (2, 32, True, True, "gptq"),
     "gptq-2b-64g-asym": (2, 64, False, False, "gptq_v2"),
 }
+FP8 = {"fp8-128": 128}  # rows and columns of a block with one scale; 576 are no multiple here, too
 PROMPTS = ["<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
            "<|im_end|>\n<|im_start|>user\nName three colours of the rainbow.<|im_end|>\n"
            "<|im_start|>assistant\n",
@@ -120,6 +122,39 @@ def make_plain(out, name, dtype):
     write_tokenizer(folder)
 
 
+def blockwise(scales, block, shape):
+    """scales [ceil(rows / block), ceil(cols / block)] -> one for each weight of a matrix."""
+    return scales.repeat_interleave(block, 0)[:shape[0]].repeat_interleave(block, 1)[:, :shape[1]]
+
+
+def make_fp8(out, name):
+    """The linears of the layers as E4M3, the largest number of each block as 448; all else in bfloat16."""
+    from safetensors.torch import save_file
+    folder, block = os.path.join(out, name), FP8[name]
+    os.makedirs(folder, exist_ok=True)
+    model = load_source()
+    model.config.quantization_config = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic",
+                                        "weight_block_size": [block, block]}
+    model.config.dtype = torch.bfloat16
+    model.config.save_pretrained(folder)
+    tensors = {}
+    for n, w in model.state_dict().items():
+        if n == "lm_head.weight":  # tied
+            continue
+        if not n.endswith("_proj.weight"):
+            tensors[n] = w.to(torch.bfloat16).clone()
+            continue
+        rows, cols = (-(-s // block) for s in w.shape)
+        whole = torch.zeros(rows * block, cols * block)
+        whole[:w.shape[0], :w.shape[1]] = w
+        most = whole.reshape(rows, block, cols, block).abs().amax((1, 3))
+        scales = torch.where(most == 0, 1.0, most / 448)
+        tensors[n] = (w / blockwise(scales, block, w.shape)).to(torch.float8_e4m3fn)
+        tensors[n + "_scale_inv"] = scales
+    save_file(tensors, os.path.join(folder, "model.safetensors"), {"format": "pt"})
+    write_tokenizer(folder)
+
+
 def calibration():
     """Small, and of this project's own text: what counts is that the same weights are compared, not that
     they are the best possible. Not the text of compare."""
@@ -153,6 +188,9 @@ def make(out, names):
     for name, dtype in PLAIN.items():
         if not names or name in names:
             make_plain(out, name, dtype)
+    for name in FP8:
+        if not names or name in names:
+            make_fp8(out, name)
     for name in GPTQ:
         if (not names or name in names) and not os.path.exists(os.path.join(out, name)):
             # one process each: GPTQModel keeps what it has quantised
@@ -205,11 +243,16 @@ def load_oracle(folder):
     """LlamaForCausalLM in float32 with the weights that the folder's files hold."""
     from transformers import LlamaConfig, LlamaForCausalLM
     config = LlamaConfig.from_pretrained(folder)
+    quantised = getattr(config, "quantization_config", None)
     config.quantization_config = None
     config._attn_implementation = "eager"
     settings = os.path.join(folder, "quantize_config.json")
     t = read_tensors(folder)
     state = {n: w.float() for n, w in t.items() if n.endswith(".weight")}
+    for n in t:
+        if n.endswith("_scale_inv"):
+            w = n[:-len("_scale_inv")]
+            state[w] *= blockwise(t[n], quantised["weight_block_size"][0], state[w].shape)
     if os.path.exists(settings):
         with open(settings) as f:
             q = json.load(f)
@@ -319,7 +362,7 @@ def compare_one(binary, folder, texts):
 
 
 def compare(out, binary, names):
-    folders = [os.path.join(out, n) for n in list(PLAIN) + list(GPTQ) if not names or n in names]
+    folders = [os.path.join(out, n) for n in list(PLAIN) + list(FP8) + list(GPTQ) if not names or n in names]
     print("| checkpoint | perplexity, torch | float reference: difference | greedy ids | KL | fast kernels: "
           "difference | greedy ids | of the clear ones | KL |\n| " + "--- | " * 9)
     bad = 0
