@@ -203,6 +203,7 @@ TINY = {
     "q8-0": (2, 64, 4, 2, 16, 96, 96, False, {"type": T.Q8_0}),
     "q4-0": (2, 64, 4, 2, 16, 96, 96, False, {"type": T.Q4_0}),
     "q4-1": (2, 64, 4, 2, 16, 96, 96, False, {"type": T.Q4_1}),
+    "iq2-s": (2, 256, 4, 1, 64, 256, 96, False, {"type": T.IQ2_S}),
 }
 
 
@@ -248,6 +249,13 @@ def tiny_header(w, name, shape, rope, theta, eps):
         w.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
 
 
+def random_iq2_s(rng, size, deviation):
+    """Blocks of any bits, for nothing here finds good ones: 2 bytes of scale before 80 of everything else."""
+    blocks = rng.integers(0, 256, (size[0] * size[1] // 256, 82), np.uint8)
+    blocks[:, :2] = np.array([deviation / 57], np.float16).view(np.uint8)
+    return blocks.reshape(size[0], -1)
+
+
 def make_tiny(name, shape):
     layers, hidden, heads, kv_heads, head, ff, vocab, tied, more = shape
     rope, theta, eps = more.get("rope", {}), more.get("theta", 10000.0), more.get("eps", 1e-5)
@@ -274,12 +282,13 @@ def make_tiny(name, shape):
         elif n.endswith(".bias"):
             a = 0.3 * rng.standard_normal(size)
         else:  # large enough for attention to be far from uniform
-            a = rng.standard_normal(size) * (1.6 / math.sqrt(size[1]) if "embd" not in n else 0.7)
+            deviation = 1.6 / math.sqrt(size[1]) if "embd" not in n else 0.7
+            a = rng.standard_normal(size) * deviation
         a = a.astype(np.float32)
         kind = more.get("type", T.F32) if len(size) == 2 else T.F32
         stored = a
         if kind != T.F32:
-            stored = gguf.quants.quantize(a, kind)
+            stored = random_iq2_s(rng, size, deviation) if kind == T.IQ2_S else gguf.quants.quantize(a, kind)
             a = gguf.quants.dequantize(stored, kind).astype(np.float32)
         w.add_tensor(n, stored, raw_dtype=None if kind in (T.F32, T.F16) else kind)
         # a is in GGUF's order; the oracle wants its own
