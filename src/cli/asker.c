@@ -65,13 +65,11 @@ static int code_of(const char *name)
         const char *name;
         int code;
     } table[] = {{"file_missing", ASH_ENOENT},
-                 {"corrupt_file", ASH_EFORMAT},
-                 {"unsupported_format", ASH_EUNSUPPORTED},
                  {"does_not_fit", ASH_ENOSPC},
                  {"out_of_memory", ASH_ENOMEM}};
     for (size_t i = 0; name && i < sizeof table / sizeof *table; i++)
         if (!strcmp(table[i].name, name)) return table[i].code;
-    return ASH_EIO;
+    return ASH_EFORMAT;
 }
 
 /* Waits for the load with a bar; 0, or an exit status with the message printed. */
