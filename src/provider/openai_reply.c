@@ -262,11 +262,16 @@ static void finish_stream(ash_answering *a)
 static void finish_whole(ash_answering *a)
 {
     json_t *v = NULL;
+    const json_t *object;
     ash_err err = ASH_ERR_INIT;
+    char s[MAX_SHOWN + 1];
     if (ash_json_parse(ash_buf_cstr(&a->whole), a->whole.len, &v, &err)) {
         openai_reply_fail(a, "answered with a body that is not JSON: %.200s", err.msg);
     } else if (!json_is_object(v)) {
         openai_reply_fail(a, "answered with %s; expected an object.", ash_json_type_name(v));
+    } else if (!json_array_size(json_object_get(v, "choices"))) { /* some send errors with 200 */
+        shown(error_text(v, &object), s);
+        openai_reply_fail(a, "answered without 'choices'%s%s", *s ? ": " : ".", s);
     } else {
         give_head(a);
         ash_str body = {ash_buf_cstr(&a->whole), a->whole.len};

@@ -1,6 +1,6 @@
 """An OpenAI-compatible server that answers, or fails in the way the last message asks for:
-"mode:401", 400, 429, 500, rubbish, cut (a stream without its end), slow (two seconds before anything),
-hang (nothing at all), drip (a word every 0.2 s). It keeps what it was sent."""
+"mode:401", 400, 429, 500, rubbish, hidden (an error with 200), cut (a stream without its end), slow (two
+seconds before anything), hang (nothing at all), drip (a word every 0.2 s). It keeps what it was sent."""
 
 import http.server
 import json
@@ -49,6 +49,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.reply(int(mode), {"error": error}, **more)
         elif mode == "rubbish":
             self.reply(200, b"<html>not JSON</html>", "text/html")
+        elif mode == "hidden":
+            self.reply(200, {"error": {"message": "no such model here"}})
         else:
             if mode in ("slow", "hang"):
                 self.server.stop.wait(2 if mode == "slow" else 60)

@@ -415,6 +415,8 @@ def upstream_errors():
                 check(KEY.encode() not in r.body, "the key shows:", r.body)
                 if mode == "429":
                     equal(r.headers["retry-after"], "3")
+        e = error_of(ask(s, "hidden"), 502, kind="upstream_error")
+        check("no such model here" in e["message"], e)
         r = ask(s, "cut", stream=True)
         chunks = data_events(r.body)
         check("error" in chunks[-1] and "[DONE]" not in chunks, chunks[-2:])

@@ -67,8 +67,10 @@ static const script scripts[] = {
      STEPS(SEND("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<p>"))},
     {"not-http", STEPS(SEND("what?\n"))},
     {"closes", STEPS({STEP_SLEEP, NULL, 1})},
-    {"whole", STEPS(SEND(JSON("200 OK", "", "{\"choices\":[],\"model\":\"theirs\"}")))},
+    {"whole", STEPS(SEND(JSON("200 OK", "", "{\"choices\":[{}],\"model\":\"theirs\"}")))},
     {"whole-rubbish", STEPS(SEND(JSON("200 OK", "", "{\"choices\":")))},
+    {"whole-empty", STEPS(SEND(JSON("200 OK", "", "{\"choices\":[]}")))},
+    {"whole-error", STEPS(SEND(JSON("200 OK", "", "{\"error\":{\"message\":\"no luck\"}}")))},
     {"whole-array", STEPS(SEND(JSON("200 OK", "", "[1]")))},
     {"whole-cut", STEPS(SEND(JSON("200 OK", "Content-Length: 100\r\n", "{\"choices\":[]}")))},
     {"huge",
@@ -264,9 +266,11 @@ static void the_request(void **state)
 static void whole_answers(void **state)
 {
     expect("whole", false, 10000, 10000,
-           HEAD "RAW 200 {\"choices\":[],\"model\":\"theirs\"}\nEND\n");
+           HEAD "RAW 200 {\"choices\":[{}],\"model\":\"theirs\"}\nEND\n");
     expect("whole-rubbish", false, 0, 0, BAD "answered with a body that is not JSON: *\n");
     expect("whole-array", false, 0, 0, BAD "answered with an array; expected an object.\n");
+    expect("whole-empty", false, 0, 0, BAD "answered without 'choices'.\n");
+    expect("whole-error", false, 0, 0, BAD "answered without 'choices': no luck\n");
     expect("whole-cut", false, 0, 0, BAD "cannot be reached or broke off: *\n");
     expect("huge", false, 0, 0, BAD "answered with more than 67108864 bytes.\n");
 }
