@@ -152,8 +152,11 @@ static void answer_empty(ash_call *c, const char *reason)
     ash_buf out;
     ash_buf_init(&out, 64 << 10);
     ash_ollama *t = ash_ollama_open(c->load_chat, false, c->load_name);
-    if (t) ash_ollama_finish(t, reason);
-    if (!t || ash_ollama_end(t, NULL, &out)) out.failed = ASH_ENOMEM;
+    if (t) {
+        ash_ollama_since(t, ash_exchange_since(c->x));
+        ash_ollama_finish(t, reason);
+    }
+    if (!t || ash_ollama_end(t, &(ash_answer_usage){0}, &out)) out.failed = ASH_ENOMEM;
     ash_ollama_close(t);
     ash_call_json(c, 200, &out);
     ash_buf_release(&out);
@@ -212,7 +215,8 @@ static int load_or_unload(ash_call *c, const json_t *body, const ash_route *rout
     return e->status;
 }
 
-/* Whether the request was an empty one, which is answered then or by a tick. */
+/* Whether the request was an empty one, which is answered then or by a tick: no tick comes before this
+ * returns. */
 static bool serve_empty(ash_call *c, bool chat)
 {
     ash_arena arena;
@@ -236,6 +240,8 @@ static bool serve_empty(ash_call *c, bool chat)
         ash_call_error(c, &e);
     else if (empty && !waits)
         answer_empty(c, route.upstream ? "load" : "unload");
+    else if (empty && ash_manager_state(c->server->opts.manager, c->load_model) == ASH_MODEL_LOADED)
+        ash_ollama_tick(c, ash_clock_ms());
     json_decref(body);
     ash_arena_release(&arena);
     return empty;

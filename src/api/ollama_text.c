@@ -41,6 +41,11 @@ void ash_ollama_close(ash_ollama *t)
     free(t);
 }
 
+void ash_ollama_since(ash_ollama *t, int64_t ms)
+{
+    t->began_ns = ms * 1000000;
+}
+
 void ash_ollama_model(ash_ollama *t, const char *model)
 {
     snprintf(t->model, sizeof t->model, "%s", model);

@@ -10,6 +10,8 @@ typedef struct ash_ollama ash_ollama;
 /* chat: `message`, else `response`. NULL without memory. `model` (copied) is cut to ASH_MAX_MODEL_ID. */
 ash_ollama *ash_ollama_open(bool chat, bool stream, const char *model);
 void ash_ollama_close(ash_ollama *t); /* NULL is fine */
+/* The request came at ms of ash_clock_ms: its durations count from there, not from open. */
+void ash_ollama_since(ash_ollama *t, int64_t ms);
 void ash_ollama_model(ash_ollama *t, const char *model);
 /* A piece: a line of a stream, else kept. 0 or the failure of what is kept. */
 int ash_ollama_delta(ash_ollama *t, ash_str text, ash_str thinking, ash_buf *out) ASH_MUST_CHECK;

@@ -107,6 +107,8 @@ def an_empty_request_loads_or_unloads():
         r = client(s).generate("cold", keep_alive="10m")
         equal((r.response, r.done, r.done_reason), ("", True, "load"))
         check(time.monotonic() - began >= 0.4, "it waits for the load")
+        check(r.total_duration >= r.load_duration >= 3e8, "the wait is told", r)
+        equal(client(s).generate("cold").done_reason, "load", "of a model that is there")
         told = state(s, "cold")
         equal((told["value"], told["kept"]), ("loaded", 600000))
         r = client(s).chat("cold", [], keep_alive=0)
