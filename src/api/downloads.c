@@ -57,10 +57,7 @@ int ash_downloads_begin(ash_call *c, const char *model, bool confirm, ash_arena 
     ash_err err = ASH_ERR_INIT;
     int rc = known_or_added(o, model, a, id, e);
     if (rc || !ash_manager_download(o->manager, *id, confirm, &err)) return rc;
-    ash_errors_from(e, &err, a);
-    if (err.code == ASH_EAUTH)
-        ash_errors_set(e, 403, "consent_needed", "confirm", "%.400s Accept it with \"confirm\":true",
-                       err.msg);
+    ash_errors_manage(e, &err, a);
     if (err.code == ASH_EAGAIN) ash_errors_set(e, 409, "model_in_use", "model", "%s", err.msg);
     return e->status;
 }

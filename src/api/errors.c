@@ -82,6 +82,16 @@ void ash_errors_from(ash_api_error *e, const ash_err *err, ash_arena *a)
     if (status == 503) e->retry_after = 1;
 }
 
+int ash_errors_manage(ash_api_error *e, const ash_err *err, ash_arena *a)
+{
+    if (err->code == ASH_EAUTH)
+        return ash_errors_set(e, 403, "consent_needed", "confirm",
+                              "%.400s Accept it with POST /models and \"confirm\":true", err->msg);
+    ash_errors_from(e, err, a);
+    e->param = "model"; /* the message may begin with a quoted id, which is no field */
+    return e->status;
+}
+
 static void add_string(ash_buf *out, const char *key, const char *value)
 {
     ash_buf_printf(out, ",\"%s\":", key);

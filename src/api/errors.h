@@ -11,6 +11,9 @@ int ash_errors_set(ash_api_error *e, int status, const char *code, const char *p
                    ...) ASH_PRINTF(5, 6);
 /* From a library error. A message that starts with a quoted field name gives `param` (copied to a). */
 void ash_errors_from(ash_api_error *e, const ash_err *err, ash_arena *a);
+/* The same from what a manager's call on a model refused; ASH_EAUTH is consent that is missing. Returns
+ * e->status. */
+int ash_errors_manage(ash_api_error *e, const ash_err *err, ash_arena *a);
 /* "invalid_request_error", ... of an HTTP status. */
 const char *ash_errors_type(int status);
 /* Appends {"error":{...}}. Secrets known to the log are masked. */

@@ -167,9 +167,7 @@ static int manage_one(ash_call *c, manage_fn fn, ash_arena *a, json_t **body, as
         return e->status;
     }
     if (!fn(o->manager, route.model, &err)) return 0;
-    ash_errors_from(e, &err, a); /* which takes a quoted id for a field's name */
-    e->param = "model";
-    return e->status;
+    return ash_errors_manage(e, &err, a);
 }
 
 static void manage(ash_call *c, manage_fn fn)

@@ -211,8 +211,7 @@ static int load_or_unload(ash_call *c, const json_t *body, const ash_route *rout
                          budgets.load_ms ? ash_clock_ms() + budgets.load_ms : INT64_MAX);
     }
     if (!rc) return 0;
-    ash_errors_from(e, &err, a);
-    return e->status;
+    return ash_errors_manage(e, &err, a);
 }
 
 /* Whether the request was an empty one, which is answered then or by a tick: no tick comes before this

@@ -34,7 +34,7 @@ static int not_found(const ash_server_opts *o, const char *name, const char *nea
 {
     for (size_t i = 0; i < o->n_personas; i++) {
         const char *id = o->personas[i].id;
-        if (ash_nearest(name, &id, 1)) nearest = closer(name, nearest, id);
+        if (strcmp(name, id) && ash_nearest(name, &id, 1)) nearest = closer(name, nearest, id);
     }
     return ash_errors_set(e, 404, "model_not_found", "model",
                           nearest ? "the model '%.128s' does not exist; did you mean '%.128s'?"

@@ -61,9 +61,7 @@ static int refused(const ash_manager *m, ash_entry *e, bool confirm, ash_err *er
     if (rc || e->spec.path) return rc;
     if (e->spec.confirm && confirm) e->spec.fetch = true;
     if (ash_entry_can_load(m, e)) return 0;
-    if (e->spec.confirm && m->fetch)
-        return ash_err_set(err, ASH_EAUTH, "%s", e->error.msg);
-    return ash_err_set(err, e->error.code, "%s", e->error.msg);
+    return ash_err_set(err, ash_entry_absent(m, e), "%s", e->error.msg);
 }
 
 int ash_manager_download(ash_manager *m, const char *id, bool confirm, ash_err *err)

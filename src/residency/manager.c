@@ -49,6 +49,11 @@ bool ash_entry_can_load(const ash_manager *m, const ash_entry *e)
     return e->spec.path || (e->spec.fetch && m->fetch);
 }
 
+int ash_entry_absent(const ash_manager *m, const ash_entry *e)
+{
+    return e->spec.confirm && m->fetch ? ASH_EAUTH : e->error.code;
+}
+
 void ash_entry_queue(ash_manager *m, ash_entry *e, bool demand)
 {
     if (e->state == ASH_MODEL_LOADING || e->state == ASH_MODEL_LOADED || e->removing) return;
@@ -336,16 +341,23 @@ void ash_manager_close(ash_manager *m)
 
 /* ---- requests ---- */
 
+/* Listed only to say why it cannot be had. */
+static bool is_nobody(const ash_entry *e)
+{
+    return e->spec.absent_code && !strcmp(e->spec.absent_code, "model_not_found");
+}
+
 bool ash_manager_knows(const ash_manager *m, const char *id, const char **nearest)
 {
     ash_manager *w = (ash_manager *)m; /* the lock is not part of the state */
     if (nearest) *nearest = NULL;
     pthread_mutex_lock(&w->mutex);
-    bool known = ash_entry_find(m, id) != NULL;
+    const ash_entry *e = ash_entry_find(w, id);
+    bool known = e && !is_nobody(e);
     int best = ASH_NEAREST_FAR;
     for (size_t i = 0; nearest && !known && i < m->n; i++) {
         int d = ash_nearest_distance(id, m->entries[i].spec.id);
-        if (d < best) {
+        if (d < best && !is_nobody(&m->entries[i])) {
             best = d;
             *nearest = m->entries[i].spec.id;
         }
@@ -452,7 +464,8 @@ int ash_manager_load(ash_manager *m, const char *id, ash_err *err)
     ash_entry *e = ash_entry_find(m, id);
     int rc = e ? 0 : unknown(id, err);
     rc = rc ? rc : ash_entry_removing(e, err);
-    if (!rc && !ash_entry_can_load(m, e)) rc = ash_err_set(err, e->error.code, "%s", e->error.msg);
+    if (!rc && !ash_entry_can_load(m, e))
+        rc = ash_err_set(err, ash_entry_absent(m, e), "%s", e->error.msg);
     bool paused = !rc && (e->paused || e->pausing);
     if (!rc) {
         e->unload_pending = false;

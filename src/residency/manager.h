@@ -37,7 +37,8 @@ typedef struct ash_model_spec {
     const char *path;          /* the checkpoint on this machine, or NULL */
     const char *absent_reason; /* path NULL: why, for people ("not downloaded: ...") */
     const char
-        *absent_code; /* path NULL: "not_downloaded", "unsupported_format", "consent_needed" */
+        *absent_code; /* path NULL: "not_downloaded", "unsupported_format", "consent_needed",
+                         "model_not_found" (a preload that nobody knows) */
     const char *absent_hint;                                  /* path NULL: what to do, or NULL */
     bool fetch;   /* where it is not here: opts.fetch can bring it, and may, */
     bool confirm; /* or may once its warning is accepted (ash_manager_download) */
@@ -96,8 +97,8 @@ int ash_manager_start(ash_manager *m, ash_err *err) ASH_MUST_CHECK;
 /* Cancels loads, fails waiters with ASH_ECANCELED, closes engines. No lease may be held. */
 void ash_manager_close(ash_manager *m);
 
-/* NULL if nobody knows the id; *nearest then is the closest known id or NULL (borrowed, constant).
- */
+/* Whether a request may name it: an entry whose absent_code is "model_not_found" is listed for its reason
+ * only. If not, *nearest is the closest id that is known or NULL (borrowed, constant). */
 bool ash_manager_knows(const ash_manager *m, const char *id, const char **nearest);
 ash_model_state ash_manager_state(const ash_manager *m, const char *id);
 

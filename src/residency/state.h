@@ -164,6 +164,8 @@ ash_entry *ash_entry_find(const ash_manager *m, const char *id);
 void ash_entry_changed(ash_manager *m, ash_entry *e);
 /* Whether a load can be tried: it is here, or can be fetched. */
 bool ash_entry_can_load(const ash_manager *m, const ash_entry *e);
+/* The code of why one that cannot is refused: ASH_EAUTH where consent is what it waits for. */
+int ash_entry_absent(const ash_manager *m, const ash_entry *e);
 /* Queues a load, unless the model is there or on its way: on demand before those that nobody waits for. */
 void ash_entry_queue(ash_manager *m, ash_entry *e, bool demand);
 /* Takes the engine out of a loaded entry that nobody uses; the caller closes it without the lock, and then

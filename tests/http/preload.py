@@ -121,7 +121,8 @@ class Started(Server):
         return {m["id"]: m["status"]["value"] for m in json.loads(self.get("/v1/models").body)["data"]}
 
     def status_of(self, model):
-        return json.loads(self.get(f"/v1/models/{model}").body)["status"]
+        listed = json.loads(self.get("/v1/models").body)["data"]
+        return next(m["status"] for m in listed if m["id"] == model)
 
     def error(self, model):
         """The code of a failed one."""
@@ -218,6 +219,8 @@ def several_models_cached_and_not():
             equal(set(by_name), {"far", "nonsense", "far-nonsense", "smal"})
             equal((s.error("smal"), by_name["smal"]["required"]), ("model_not_found", False))
             check("'small'" in s.status_of("smal")["error"]["message"], by_name["smal"])
+            e = error_of(s.chat(model="smal"), 404, "model_not_found")
+            check("did you mean 'small'" in e["message"], e)
             equal(json.loads(s.get("/v1/models/far").body)["meta"]["n_ctx"], 300)
             with concurrent.futures.ThreadPoolExecutor(2) as pool:  # while the third is fetched
                 texts = list(pool.map(s.answers, ("far", "nonsense")))
@@ -291,6 +294,8 @@ def a_large_one_with_a_warning():
             equal(s.error("large"), "consent_needed")
             told = s.status_of("large")["error"]
             check("confirm" in told["hint"] + told["message"], "what to do is not said", told)
+            error_of(s.post("/models/load", {"model": "large"}), 403, "consent_needed", "confirm")
+            equal(s.post("/api/generate", {"model": "large"}).status, 403)
             e = error_of(s.chat(model="large"), 503, "consent_needed")
             check("hours" in json.dumps([e, told]), "the warning is not shown", e, told)
             equal(s.get("/readyz").status, 503)

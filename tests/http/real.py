@@ -1,5 +1,6 @@
 """The real program over a real model, and over a fake upstream: what a user of issue 3 does."""
 
+import atexit
 import concurrent.futures
 import json
 import os
@@ -21,6 +22,7 @@ KEY = "sk-upstream-secret"
 MODEL = "smollm2"
 SAY = [{"role": "user", "content": "Name three colours."}]
 _shared = {}
+atexit.register(lambda: [s.process.kill() for s in _shared.values()])  # with --only its end is not asked for
 
 
 def model_file():
@@ -349,7 +351,8 @@ def one_bad_entry_never_stops_the_rest():
         check(all(e["code"] and e["message"] for e in failed.values()), failed)
         check("no-such-model" in json.dumps(body["report"]), body["report"])
         check(s.wait_line(lambda t: "no-such-model" in t, 5, s.errors), "the log does not tell")
-        error_of(say(s, model="no-such-model"), 503)
+        error_of(say(s, model="no-such-model"), 404, "model_not_found")
+        error_of(s.post("/models/load", {"model": "no-such-model"}), 404, "model_not_found", "model")
         error_of(say(s, model="broken"), 503)
         error_of(say(s, model="absent"), 503)
         listed = {m["id"]: m["status"]["value"] for m in json.loads(s.get("/v1/models").body)["data"]}

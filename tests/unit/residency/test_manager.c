@@ -311,6 +311,13 @@ static void test_nearest_name(void **state)
     assert_false(ash_manager_knows(m, "gpt-4o", &near));
     assert_null(near);
     ash_manager_close(m);
+    ash_model_spec nobody = SPEC("smolm2", NULL, true); /* as a preload that no catalogue has */
+    nobody.absent_code = "model_not_found";
+    ash_model_spec more[] = {nobody, SPEC("smollm2", "a", false)};
+    m = open_manager(more, 2, ASH_READY_REQUIRED);
+    assert_false(ash_manager_knows(m, "smolm2", &near));
+    assert_string_equal(near, "smollm2");
+    ash_manager_close(m);
 }
 
 static void test_unload_waits_for_the_last_lease(void **state)
