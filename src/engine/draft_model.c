@@ -181,7 +181,7 @@ static int load(ash_draft_model *d, const ash_engine_opts *opts, const ash_model
         return ash_err_set(err, ASH_EUNSUPPORTED, "a context of %u tokens is too small for a draft model",
                            z.n_ctx);
     if ((rc = reserve(d, &z, err)) || (rc = ash_model_load(d->model, &o, pool, err)) ||
-        (rc = check_vocabulary(model, d->model, err)))
+        (rc = ash_model_finish(d->model, err)) || (rc = check_vocabulary(model, d->model, err)))
         return rc;
     warm(d);
     ash_packs_start(d->model->packs, d->model->region);

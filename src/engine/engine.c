@@ -346,7 +346,7 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
     e->model->sizes.nn.numa = ash_numa_get();
     if ((rc = ash_nn_open(&e->model->sizes.nn, &e->run.nn, err)) || (rc = reserve_run(e, err)) ||
         (rc = load_weights(e, opts, err)) ||
-        (rc = warm(e, opts, &row_ns, &warm_blocks, err)) ||
+        (rc = warm(e, opts, &row_ns, &warm_blocks, err)) || (rc = ash_model_finish(e->model, err)) ||
         (rc = open_draft(e, opts, err)) ||
         (rc = ash_scheduler_open(e->model, &e->run, e->logits, opts->prediction, e->draft, row_ns,
                                  warm_blocks, &e->scheduler, err)) ||

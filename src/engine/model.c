@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "engine/model_text.h"
 
 enum {
     ARENA_MAX = 128 << 20,
@@ -21,7 +22,6 @@ enum {
     PACK_WINDOW = 16 << 20,   /* source bytes packed between two progress reports; as many are read */
     MAX_CHUNKS = 256,         /* meanwhile */
     HUGE_PAGE = 2 << 20,
-    SPARE_TOKENS = 256,       /* fine-tuners add a token such as [PAD] without a row for it */
 };
 
 int ash_model_progress(const ash_engine_opts *opts, ash_load_stage stage, uint64_t done, uint64_t total,
@@ -240,6 +240,7 @@ void ash_model_close(ash_model *m)
 {
     if (!m)
         return;
+    ash_model_text_end(m);
     ash_placement_close(m->placement);
     ash_expert_cache_close(m->cache);
     if (m->pack_fd >= 0)
@@ -253,72 +254,6 @@ void ash_model_close(ash_model *m)
         munmap(m->map, m->map_bytes);
     ash_arena_release(&m->arena);
     free(m);
-}
-
-/* ---- text ----------------------------------------------------------------------------------- */
-
-static const char *token_text(ash_model *m, int32_t id)
-{
-    ash_str s = {0};
-    if (id >= 0)
-        ash_tokenizer_piece(m->tokenizer, id, &s);
-    return copy_str(m, s);
-}
-
-static int load_tokenizer(ash_model *m, const ash_engine_opts *opts, ash_err *err)
-{
-    m->n_usable = m->net->hp.n_vocab;
-    m->bos_text = m->eos_text = "";
-    int rc = ash_tokenizer_open(m->files, &m->tokenizer, err);
-    if (rc && rc != ASH_ENOMEM && opts->bare)
-        return 0;
-    if (rc)
-        return rc;
-    if (ash_tokenizer_note(m->tokenizer)[0])
-        ash_warn("engine", "%s: %s", opts->path, ash_tokenizer_note(m->tokenizer));
-    size_t n = ash_tokenizer_n_vocab(m->tokenizer), rows = (size_t)m->net->hp.n_vocab;
-    if (n > rows + (m->files->gguf ? 0 : SPARE_TOKENS))
-        return ash_err_set(err, ASH_EFORMAT, "%s: the tokenizer has %zu tokens, the model %zu rows",
-                           opts->path, n, rows);
-    if (n > rows) {
-        ash_warn("engine", "%s: the last %zu of %zu tokens have no rows in the model and are not used",
-                 opts->path, n - rows, n);
-        n = rows;
-    }
-    m->n_usable = (int64_t)n;
-    for (size_t id = 0; id < n; id++) {
-        ash_str s;
-        if (ash_tokenizer_piece(m->tokenizer, (int32_t)id, &s) && s.n > m->max_piece)
-            m->max_piece = s.n;
-    }
-    m->bos_text = token_text(m, ash_tokenizer_bos(m->tokenizer));
-    m->eos_text = token_text(m, ash_tokenizer_eos(m->tokenizer));
-    return m->bos_text && m->eos_text ? 0 : ash_err_nomem(err, "special tokens");
-}
-
-static int load_template(ash_model *m, const ash_engine_opts *opts, ash_err *err)
-{
-    ash_err own = ASH_ERR_INIT;
-    ash_str text = {0};
-    int rc;
-    if (opts->template_text) {
-        rc = ash_chat_template_open(opts->template_text, strlen(opts->template_text), &m->template, err);
-        if (rc)
-            return ash_err_prefix(err, "chat template of the catalogue");
-        m->info.template_from = "catalogue";
-    } else if (m->tokenizer && ash_tokenizer_chat_template(m->tokenizer, &text) && text.n) {
-        rc = ash_chat_template_open(text.p, text.n, &m->template, &own);
-        if (rc == ASH_ENOMEM)
-            return ash_err_nomem(err, "chat template");
-        if (rc) { /* the model still completes text; a chat request says that there is no template */
-            ash_warn("engine", "%s: its chat template cannot be used: %s", opts->path, own.msg);
-            return 0;
-        }
-        m->info.template_from = ash_tokenizer_template_from(m->tokenizer);
-    }
-    if (m->template)
-        m->info.chat_template = ash_template_source(m->template);
-    return 0;
 }
 
 /* ---- weights -------------------------------------------------------------------------------- */
@@ -525,11 +460,11 @@ static int stream_weights(ash_model *m, const ash_engine_opts *opts, ash_pool *p
 static int have_weights(ash_model *m, const ash_engine_opts *opts, ash_pool *pool, ash_err *err)
 {
     void *region = NULL;
+    int rc = m->streams ? 0 : restore_weights(m, opts, pool, err);
+    if (rc || m->region || (rc = ash_model_text_wait(m, err)))
+        return rc; /* what the text refuses is refused before the long work */
     if (m->streams)
         return stream_weights(m, opts, pool, err);
-    int rc = restore_weights(m, opts, pool, err);
-    if (rc || m->region)
-        return rc;
     if ((rc = take_memory(m, &region, err)) || (rc = m->net->arch->bind(m->net, region, err)) ||
         (rc = ash_model_progress(opts, ASH_LOAD_MAP, 1, 1, err)) ||
         (rc = pack_weights(m, opts, pool, err)))
@@ -548,10 +483,17 @@ int ash_model_load(ash_model *m, const ash_engine_opts *opts, ash_pool *pool, as
     int rc;
     if (m->files->note[0])
         ash_warn("engine", "%s: %s", opts->path, m->files->note);
-    if ((rc = load_tokenizer(m, opts, err)) || (rc = load_template(m, opts, err)) ||
-        (rc = ash_model_progress(opts, ASH_LOAD_VERIFY, 1, 1, err)) ||
-        (rc = ash_packs_open(opts->state_dir, opts->disk_budget, m->files, m->net, &m->packs, err)) ||
-        (rc = have_weights(m, opts, pool, err)))
+    ash_model_text_start(m, opts);
+    if ((rc = ash_model_progress(opts, ASH_LOAD_VERIFY, 1, 1, err)) ||
+        (rc = ash_packs_open(opts->state_dir, opts->disk_budget, m->files, m->net, &m->packs, err)))
+        return rc;
+    return have_weights(m, opts, pool, err);
+}
+
+int ash_model_finish(ash_model *m, ash_err *err)
+{
+    int rc = ash_model_text_wait(m, err);
+    if (rc)
         return rc;
     ash_bind_release(&m->net->binding); /* it borrows from the files */
     ash_checkpoint_close(m->files);

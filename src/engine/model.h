@@ -1,9 +1,11 @@
 /* A checkpoint in memory: packed weights, tokenizer, template and what is told about them.
  *
- * open reads the headers and sizes everything; load takes the memory and fills it. A loaded model is
- * immutable: any thread. */
+ * open reads the headers and sizes everything; load takes the memory and fills it, finish has the text. A
+ * finished model is immutable: any thread. */
 #ifndef ASHLEY_ENGINE_MODEL_H
 #define ASHLEY_ENGINE_MODEL_H
+
+#include <pthread.h>
 
 #include "arch/arch.h"
 #include "engine/engine.h"
@@ -24,10 +26,20 @@ typedef struct ash_sizes {
     ash_engine_plan plan;
 } ash_sizes;
 
+/* The reading of tokenizer and template (engine/model_text.h). */
+typedef struct ash_model_text {
+    const ash_engine_opts *opts; /* borrowed while it runs */
+    pthread_t thread;
+    bool started; /* and not waited for */
+    int rc;
+    ash_err err;
+} ash_model_text;
+
 typedef struct ash_model {
-    ash_checkpoint *files; /* owned; NULL once loaded */
+    ash_checkpoint *files; /* owned; NULL once finished */
     ash_net *net;   /* owned */
     ash_sizes sizes;
+    ash_model_text text;
     ash_tokenizer *tokenizer; /* owned, or NULL */
     ash_template *template;   /* owned, or NULL */
     ash_model_info info;      /* strings in the arena */
@@ -55,11 +67,15 @@ int ash_model_plan(const ash_engine_opts *opts, ash_checkpoint *files, ash_model
                    ash_err *err) ASH_MUST_CHECK;
 /* Sizes a model that is not loaded by other options of the same path. On failure close it. */
 int ash_model_size(ash_model *m, const ash_engine_opts *opts, ash_err *err) ASH_MUST_CHECK;
-/* Reads tokenizer and template, takes the weights' memory once and packs in the files' order on the
- * pool, giving back source pages behind: resident at most packed + ~32 MiB. Calls opts->progress;
- * ASH_ECANCELED soon after opts->cancel. Afterwards the file is closed. On failure close it. */
+/* Maps the weights as an earlier start packed them; else takes their memory once and packs in the files'
+ * order on the pool, giving back source pages behind: resident at most packed + ~32 MiB. Tokenizer and
+ * template are read meanwhile, but before anything is packed. Calls opts->progress; ASH_ECANCELED soon after
+ * opts->cancel. Afterwards weights may be used, the rest after finish; opts is borrowed until then. On
+ * failure close it. */
 int ash_model_load(ash_model *m, const ash_engine_opts *opts, ash_pool *pool,
                    ash_err *err) ASH_MUST_CHECK;
+/* Waits for tokenizer and template, and closes the files. On failure close it. */
+int ash_model_finish(ash_model *m, ash_err *err) ASH_MUST_CHECK;
 void ash_model_close(ash_model *m); /* NULL is fine */
 /* ASH_SHA256_BYTES that stand for the weights: the content of all their files and of the configuration, the
  * version of packing and the layout. Two models of one key and one kernel table compute alike. NULL without

@@ -361,6 +361,7 @@ static void bench_open(bench *b)
     assert_int_equal(ash_pool_open(2, &b->pool, &err), 0);
     assert_int_equal(ash_model_open(&b->o, &b->model, &err), 0);
     assert_int_equal(ash_model_load(b->model, &b->o, b->pool, &err), 0);
+    assert_int_equal(ash_model_finish(b->model, &err), 0);
     assert_int_equal(ash_draft_model_open(&b->o, b->model, b->pool, &b->draft, &err), 0);
 }
 

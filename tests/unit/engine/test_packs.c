@@ -192,6 +192,31 @@ static void the_second_start_maps(void **state)
     leave(&p);
 }
 
+/* The template is read beside the weights: what is wrong with it is found all the same, mapped or packed. */
+static void a_template_is_refused_beside_mapped_weights(void **state)
+{
+    place p;
+    result r;
+    char path[256];
+    enter(&p);
+    for (int kept = 0; kept < 2; kept++) {
+        if (kept) assert_int_equal(load(&p, 0, true, &r), 0);
+        assert_int_equal(find_pack(&p, path), kept);
+        ash_err err = ASH_ERR_INIT;
+        ash_engine *e;
+        ash_engine_opts o = {.path = p.model, .threads = 2, .cpu = ash_cpu_get()->level,
+                             .state_dir = p.state, .bare = true, .template_text = "{% if %}"};
+        assert_int_equal(ash_engine_open(&o, &e, &err), ASH_EFORMAT);
+        assert_non_null(strstr(err.msg, "chat template of the catalogue"));
+        o.template_text = "{{ messages }}";
+        o.state_dir = kept ? p.state : NULL;
+        assert_int_equal(ash_engine_open(&o, &e, &err), 0);
+        assert_string_equal(ash_engine_info(e)->template_from, "catalogue");
+        ash_engine_close(e);
+    }
+    leave(&p);
+}
+
 static void flip(const char *path, off_t at)
 {
     uint8_t b;
@@ -470,6 +495,7 @@ int main(void)
     ash_log_set_level(ASH_LOG_NONE);
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_forward_gives_way),
                                        cmocka_unit_test(the_second_start_maps),
+                                       cmocka_unit_test(a_template_is_refused_beside_mapped_weights),
                                        cmocka_unit_test(every_flipped_byte_is_found),
                                        cmocka_unit_test(a_cut_file_is_packed_again),
                                        cmocka_unit_test(a_changed_checkpoint_has_another_key),
