@@ -1,7 +1,10 @@
 /* Owns worker threads that split one job at a time. Refuses more than 1024 threads.
  * One caller at a time; workers touch only the claimed ranges of the job.
  *
- * A job is one atomic word a node: which job, how many chunks, how many of them are claimed. Claiming a
+ * A node's share of a job is divided into lanes, in each of which some of its threads begin (up to LANES, one
+ * each): a thread so goes from one chunk to the next, of which a matmul has fetched the start already.
+ *
+ * A job is one atomic word a lane: which job, how many chunks, how many of them are claimed. Claiming a
  * chunk is one compare-and-swap on it, so a worker that wakes late, or never, finds no chunk left and is not
  * waited for: the caller waits for claimed chunks only. What a chunk needs to know is read after it was
  * claimed, when the caller cannot yet have gone on to the next job: that begins when all words are used up,
@@ -19,23 +22,29 @@
 #include "base/cpu.h"
 
 /* Spinning hides the microseconds between the jobs of a forward; 4,000 pauses are some 50 us. */
-enum { MAX_THREADS = 1024, SPINS = 4000 };
+enum { MAX_THREADS = 1024, SPINS = 4000, LANES = 8 };
 
 /* The word: job number (24 bits), chunks (20), claimed (20). */
 enum { COUNT_BITS = 20, MAX_CHUNKS = (1 << COUNT_BITS) - 1 };
 
-struct node {
+struct lane {
     _Alignas(64) atomic_ullong word;
-    int64_t end;                    /* of its share of the current job, which begins at the end before */
+    int64_t begin, end;             /* of its part of the current job */
+    int node;
+};
+
+struct node {
     int before, threads;            /* threads of the nodes before it; its own */
+    int lane, lanes;                /* its first; how many */
     int id;                         /* the kernel's number */
     cpu_set_t cpus;
 };
 
 struct ash_pool {
-    int threads, nodes;
+    int threads, nodes, lanes;
     bool bound;                     /* workers are bound to the cpus of their nodes */
     struct node *node;              /* [nodes] */
+    struct lane *lane;              /* [lanes], node by node */
     pthread_t *workers;
     ash_pool_fn fn;                 /* of the current job, as arg, grain and chunks */
     void *arg;
@@ -90,14 +99,14 @@ static inline uint64_t job_of(uint64_t word)
     return word >> (2 * COUNT_BITS);
 }
 
-/* The index of a node's chunk that is now the calling thread's, or -1 if all are taken. At home *job becomes
+/* The index of a lane's chunk that is now the calling thread's, or -1 if all are taken. At home *job becomes
  * the one of which no chunk is left there; elsewhere only its chunks are claimed, so that the next job, too,
  * is begun at home. */
-static int64_t claim(struct node *node, bool home, uint64_t *job)
+static int64_t claim(struct lane *lane, bool home, uint64_t *job)
 {
-    uint64_t word = atomic_load_explicit(&node->word, memory_order_relaxed);
+    uint64_t word = atomic_load_explicit(&lane->word, memory_order_relaxed);
     while (claimed(word) < chunks(word) && (home || job_of(word) == *job))
-        if (atomic_compare_exchange_weak_explicit(&node->word, (unsigned long long *)&word, word + 1,
+        if (atomic_compare_exchange_weak_explicit(&lane->word, (unsigned long long *)&word, word + 1,
                                                   memory_order_acquire, memory_order_relaxed))
             return (int64_t)claimed(word);
     if (home)
@@ -105,27 +114,37 @@ static int64_t claim(struct node *node, bool home, uint64_t *job)
     return -1;
 }
 
-/* Does chunks until none is left, those of node `home` first. Who ends the last one wakes the caller. */
+/* Does a lane's chunks until none is left. Who ends the job's last one wakes the caller. */
+static void work_lane(ash_pool *p, int worker, struct lane *lane, bool home, uint64_t *job)
+{
+    for (int64_t i; (i = claim(lane, home, job)) >= 0;) {
+        int64_t begin = lane->begin + i * p->grain;
+        int64_t end = lane->end - begin < p->grain ? lane->end : begin + p->grain;
+        int all = p->chunks;
+        p->fn(p->arg, begin, end, worker);
+        /* From this addition on the job may be over and p's fields another's. */
+        if (atomic_fetch_add(&p->done, 1) + 1 == all && worker > 0 && atomic_load(&p->waiting))
+            futex_wake(&p->done, 1);
+    }
+}
+
+/* Does chunks until none is left: those of lane `home` first, then those of its node, then the others'. */
 static void work(ash_pool *p, int worker, int home)
 {
     uint64_t job = 0;
-    for (int k = home, left = p->nodes; left > 0; left--, k = k + 1 < p->nodes ? k + 1 : 0) {
-        for (int64_t i; (i = claim(&p->node[k], k == home, &job)) >= 0;) {
-            int64_t begin = (k ? p->node[k - 1].end : 0) + i * p->grain;
-            int64_t end = p->node[k].end - begin < p->grain ? p->node[k].end : begin + p->grain;
-            int all = p->chunks;
-            p->fn(p->arg, begin, end, worker);
-            /* From this addition on the job may be over and p's fields another's. */
-            if (atomic_fetch_add(&p->done, 1) + 1 == all && worker > 0 && atomic_load(&p->waiting))
-                futex_wake(&p->done, 1);
-        }
+    const struct node *node = &p->node[p->lane[home].node];
+    for (int i = 0; i < node->lanes; i++) {
+        int at = node->lane + (home - node->lane + i) % node->lanes;
+        work_lane(p, worker, &p->lane[at], at == home, &job);
     }
+    for (int i = node->lanes; i < p->lanes; i++)
+        work_lane(p, worker, &p->lane[(node->lane + i) % p->lanes], false, &job);
 }
 
 static bool has_chunk(ash_pool *p)
 {
-    for (int k = 0; k < p->nodes; k++) {
-        uint64_t word = atomic_load_explicit(&p->node[k].word, memory_order_relaxed);
+    for (int k = 0; k < p->lanes; k++) {
+        uint64_t word = atomic_load_explicit(&p->lane[k].word, memory_order_relaxed);
         if (claimed(word) < chunks(word))
             return true;
     }
@@ -156,9 +175,10 @@ static void *worker_main(void *arg)
 {
     struct start s = *(struct start *)arg;
     free(arg);
-    int home = ash_pool_node_of(s.pool, s.index);
+    const struct node *node = &s.pool->node[ash_pool_node_of(s.pool, s.index)];
+    int home = node->lane + (s.index - node->before) * node->lanes / node->threads;
     if (s.pool->bound) /* refused: it runs where the system wants it to */
-        pthread_setaffinity_np(pthread_self(), sizeof(cpu_set_t), &s.pool->node[home].cpus);
+        pthread_setaffinity_np(pthread_self(), sizeof(cpu_set_t), &node->cpus);
     while (wait_for_job(s.pool)) work(s.pool, s.index, home);
     return NULL;
 }
@@ -178,13 +198,30 @@ static void count_threads(const ash_numa *numa, int threads, int count[ASH_MAX_N
     }
 }
 
+/* The lanes of all nodes. */
+static int make_lanes(ash_pool *p)
+{
+    for (int k = 0; k < p->nodes; k++) {
+        p->node[k].lane = p->lanes;
+        p->node[k].lanes = p->node[k].threads < LANES ? p->node[k].threads : LANES;
+        p->lanes += p->node[k].lanes;
+    }
+    p->lane = aligned_alloc(64, (size_t)p->lanes * sizeof *p->lane);
+    if (!p->lane)
+        return ASH_ENOMEM;
+    for (int k = 0; k < p->nodes; k++)
+        for (int i = 0; i < p->node[k].lanes; i++)
+            p->lane[p->node[k].lane + i] = (struct lane){.node = k};
+    return 0;
+}
+
 /* Those of numa's nodes that get threads. */
 static int make_nodes(ash_pool *p, const ash_numa *numa, int threads)
 {
     static const ash_numa one = {.nodes = 1};
     int count[ASH_MAX_NODES], before = 0;
     numa = numa ? numa : &one;
-    p->node = aligned_alloc(64, (size_t)numa->nodes * sizeof *p->node);
+    p->node = calloc((size_t)numa->nodes, sizeof *p->node);
     if (!p->node)
         return ASH_ENOMEM;
     count_threads(numa, threads, count);
@@ -196,12 +233,13 @@ static int make_nodes(ash_pool *p, const ash_numa *numa, int threads)
         before += count[k];
     }
     p->bound = numa->real && p->nodes > 1;
-    return 0;
+    return make_lanes(p);
 }
 
 static void free_pool(ash_pool *p)
 {
     free(p->node);
+    free(p->lane);
     free(p->workers);
     free(p);
 }
@@ -324,14 +362,22 @@ static int node_of_caller(const ash_pool *p)
     return 0;
 }
 
-/* Sets the job's share of every node and returns its chunks. */
+/* Divides the job among the lanes, whole chunks to each, and returns its chunks. */
 static int64_t set_shares(ash_pool *p, const int64_t *ends, int64_t *count)
 {
     int64_t all = 0, begin = 0;
     for (int k = 0; k < p->nodes; k++) {
-        count[k] = (ends[k] - begin + p->grain - 1) / p->grain;
-        all += count[k];
-        begin = p->node[k].end = ends[k];
+        const struct node *node = &p->node[k];
+        int64_t chunks_here = (ends[k] - begin + p->grain - 1) / p->grain;
+        for (int i = 0; i < node->lanes; i++) {
+            struct lane *lane = &p->lane[node->lane + i];
+            int64_t first = chunks_here * i / node->lanes, next = chunks_here * (i + 1) / node->lanes;
+            count[node->lane + i] = next - first;
+            lane->begin = begin + first * p->grain;
+            lane->end = next == chunks_here ? ends[k] : begin + next * p->grain;
+        }
+        all += chunks_here;
+        begin = ends[k];
     }
     return all;
 }
@@ -347,7 +393,7 @@ static void run_alone(int nodes, const int64_t *ends, ash_pool_fn fn, void *arg)
 void ash_pool_run_shares(ash_pool *p, const int64_t *ends, int64_t grain, ash_pool_fn fn, void *arg)
 {
     int nodes = ash_pool_nodes(p);
-    int64_t n = ends[nodes - 1], count[ASH_MAX_NODES];
+    int64_t n = ends[nodes - 1], count[ASH_MAX_NODES * LANES];
     if (!p || p->threads == 1 || n <= grain) {
         run_alone(nodes, ends, fn, arg);
         return;
@@ -361,10 +407,10 @@ void ash_pool_run_shares(ash_pool *p, const int64_t *ends, int64_t grain, ash_po
     p->chunks = (int)all;
     atomic_store_explicit(&p->done, 0, memory_order_relaxed);
     uint64_t job = (uint64_t)++p->job << (2 * COUNT_BITS);
-    for (int k = 0; k < nodes; k++)
-        atomic_store(&p->node[k].word, job | (uint64_t)count[k] << COUNT_BITS);
+    for (int k = 0; k < p->lanes; k++)
+        atomic_store(&p->lane[k].word, job | (uint64_t)count[k] << COUNT_BITS);
     wake(p, all);
-    work(p, 0, node_of_caller(p));
+    work(p, 0, p->node[node_of_caller(p)].lane);
     wait_for_chunks(p, (int)all);
 }
 

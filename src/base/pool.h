@@ -1,9 +1,10 @@
 /* A thread pool for the rows of a matrix and the heads of attention.
  *
  * One caller at a time runs a job: `fn(arg, begin, end, worker)` over [0, n) in chunks of `grain`.
- * Chunks are claimed, so that work flows to the core that is free; the caller works too (worker 0) and
- * waits only for chunks that a worker has begun. Workers spin for some 50 microseconds between jobs and
- * then sleep. No allocation while running.
+ * Chunks are claimed, so that work flows to the core that is free: each thread begins in a part of its own
+ * (eight parts at most on a node), in order, and then takes what others have left. The caller works too
+ * (worker 0) and waits only for chunks that a worker has begun. Workers spin for some 50 microseconds
+ * between jobs and then sleep. No allocation while running.
  *
  * On a machine of several NUMA nodes (base/numa.h) the threads are divided among them in proportion to their
  * CPUs, workers are bound to their node, and a job's items to nodes in contiguous shares: a thread claims

@@ -171,19 +171,18 @@ static void test_threads_begin_at_home(void **state)
 }
 
 typedef struct theft {
-    ash_pool *pool;
-    int64_t n;
+    int64_t n, second; /* chunks; the first that is the worker's own */
     atomic_int held, done, by_worker[2];
 } theft;
 
-/* The worker of the second node stays in its first chunk until all others are done; the caller does not
- * begin before that one is in it. */
+/* The worker, which begins in the second half, stays in its first chunk until all others are done; the caller
+ * does not begin before that one is in it. */
 static void hold_up(void *arg, int64_t begin, int64_t end, int worker)
 {
     theft *t = arg;
     atomic_fetch_add(&t->by_worker[worker], 1);
     if (worker == 1) {
-        atomic_store(&t->held, begin >= ash_pool_share(t->pool, t->n, 1) ? 1 : -1);
+        atomic_store(&t->held, begin == t->second ? 1 : -1);
         while (atomic_load(&t->done) < t->n - 1) nap();
     } else {
         while (!atomic_load(&t->held)) nap();
@@ -191,18 +190,31 @@ static void hold_up(void *arg, int64_t begin, int64_t end, int worker)
     atomic_fetch_add(&t->done, 1);
 }
 
-static void test_what_a_held_up_node_leaves_is_taken(void **state)
+static void check_theft(const ash_numa *numa)
 {
-    ash_numa numa = machine(2, (const int[]){1, 1});
-    ash_pool *p = open_pool(&numa, 2);
+    ash_pool *p = open_pool(numa, 2);
     for (int round = 0; round < 50; round++) {
-        theft t = {.pool = p, .n = 12};
+        theft t = {.n = 12, .second = 6};
         ash_pool_run(p, t.n, 1, hold_up, &t);
-        assert_int_equal(t.held, 1); /* its chunk was its own node's */
+        assert_int_equal(t.held, 1);
         assert_int_equal(t.by_worker[1], 1);
         assert_int_equal(t.by_worker[0], 11); /* 6 of its own, 5 of the other's */
     }
     ash_pool_close(p);
+}
+
+static void test_what_a_held_up_node_leaves_is_taken(void **state)
+{
+    ash_numa numa = machine(2, (const int[]){1, 1});
+    check_theft(&numa);
+}
+
+/* Threads of one node each begin in a part of their own, too. */
+static void test_what_a_held_up_thread_leaves_is_taken(void **state)
+{
+    ash_numa numa = machine(1, (const int[]){2});
+    check_theft(&numa);
+    check_theft(NULL);
 }
 
 /* On this machine's own CPUs: workers stay on the node they are told. */
@@ -247,6 +259,7 @@ int main(void)
         cmocka_unit_test(test_shares_of_large_jobs),
         cmocka_unit_test(test_threads_begin_at_home),
         cmocka_unit_test(test_what_a_held_up_node_leaves_is_taken),
+        cmocka_unit_test(test_what_a_held_up_thread_leaves_is_taken),
         cmocka_unit_test(test_workers_are_bound),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
