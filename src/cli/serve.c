@@ -115,6 +115,7 @@ static int add_spec(serving *s, const ash_catalogue_entry *e, const ash_preload 
                              .keep_alive_ms = s->config->keep_alive_ms,
                              .absent_reason = reason,
                              .absent_hint = hint};
+    spec->usual = !strcmp(spec->id, s->config->default_model);
     if (e && e->has_keep_alive) spec->keep_alive_ms = e->keep_alive_ms;
     if (p) set_preload(spec, p);
     if (!e) {

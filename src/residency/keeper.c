@@ -46,7 +46,7 @@ static ash_entry *find_pressed(ash_manager *m, int64_t now)
     ash_entry *e = &m->entries[m->keeper_list[0]];
     ash_warn("residency", "evicting %s (%.1f MB): memory is short", e->spec.id,
              (double)e->charge * 1e-6);
-    e->comes_back = e->spec.preload;
+    e->comes_back = ash_entry_returns(e);
     m->looked_ns = now - SECOND; /* the next one at once, if one is not enough */
     return e;
 }

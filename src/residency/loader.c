@@ -198,7 +198,7 @@ static void evict(ash_manager *m, size_t n, const ash_entry *wanted)
         if (e->state != ASH_MODEL_LOADED || e->leases) return;
         ash_info("residency", "evicting %s (%.1f MB) for %s", e->spec.id, (double)e->charge * 1e-6,
                  wanted->spec.id);
-        e->comes_back = e->spec.preload;
+        e->comes_back = ash_entry_returns(e);
         ash_engine *engine = ash_entry_take(m, e);
         pthread_mutex_unlock(&m->mutex);
         ash_engine_close(engine);
@@ -212,7 +212,7 @@ static void evict(ash_manager *m, size_t n, const ash_entry *wanted)
 static void put_off(ash_manager *m, ash_entry *e, const ash_policy_decision *d)
 {
     ash_err err = ASH_ERR_INIT;
-    e->comes_back = e->spec.preload;
+    e->comes_back = ash_entry_returns(e);
     if (e->boot_state == 1) {
         e->queued = false;
         e->waits = NULL;

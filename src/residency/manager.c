@@ -104,6 +104,11 @@ void ash_entry_closed(ash_manager *m, ash_entry *e)
     ash_loader_wake(m);
 }
 
+bool ash_entry_returns(const ash_entry *e)
+{
+    return e->spec.preload || e->spec.usual;
+}
+
 int64_t ash_entry_expires(const ash_entry *e)
 {
     bool stays = e->state != ASH_MODEL_LOADED || e->leases || e->spec.pin || e->keep_alive_ms < 0;

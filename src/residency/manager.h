@@ -4,11 +4,12 @@
  * then the quickest if all of them fit, else in order), loads others on demand (one load serves all who
  * wait, and goes on when they leave), and lends engines. At most two loads run at once; residency/policy.h
  * says when. All models together stay within a budget of bytes: who goes for whom, who waits and who is
- * refused is there, too. A preload that had to go comes back when there is room; a failed one is tried
- * again, after 10 s and then twice as long each time, at most 10 min, where trying again can help (memory,
- * disk, network). A model that is not on this machine is fetched first, where the caller says how: on a
- * thread of its own, one at a time, while others load. Any thread may call any function; callbacks come on
- * the manager's or the caller's thread, never with its lock held, and must be quick. */
+ * refused is there, too. A preload that had to go comes back when there is room, and so does the usual
+ * model; a failed preload is tried again, after 10 s and then twice as long each time, at most 10 min, where
+ * trying again can help (memory, disk, network). A model that is not on this machine is fetched first, where
+ * the caller says how: on a thread of its own, one at a time, while others load. Any thread may call any
+ * function; callbacks come on the manager's or the caller's thread, never with its lock held, and must be
+ * quick. */
 #ifndef ASHLEY_RESIDENCY_MANAGER_H
 #define ASHLEY_RESIDENCY_MANAGER_H
 
@@ -53,6 +54,7 @@ typedef struct ash_model_spec {
     const char *draft_absent; /* draft_path NULL: why */
     int64_t keep_alive_ms; /* idle time before an on-demand model goes; -1 = for ever */
     bool preload, required, pin;
+    bool usual; /* what is asked for without a name: once evicted it comes back as a preload does */
     const char *warm_prompt; /* the default persona's system prompt, or NULL */
 } ash_model_spec;
 

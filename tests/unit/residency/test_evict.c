@@ -300,6 +300,27 @@ static void test_an_evicted_preload_comes_back(void **state)
     ash_manager_close(m);
 }
 
+/* The default model that nobody preloads: it comes back from an eviction, and not from its keep-alive. */
+static void test_the_usual_model_comes_back(void **state)
+{
+    ash_model_spec specs[] = {DEMAND("usual", "60:u"), DEMAND("b", "60:b"), DEMAND("c", "60:c")};
+    specs[0].usual = true;
+    specs[1].keep_alive_ms = specs[2].keep_alive_ms = 50;
+    ash_manager *m = open_manager(specs, 3, 100);
+    use(m, "usual");
+    use(m, "b");
+    assert_int_equal(ash_manager_state(m, "usual"), ASH_MODEL_UNLOADED);
+    until_state(m, "usual", ASH_MODEL_LOADED);
+    assert_int_equal(ash_manager_keep(m, "usual", 1, NULL), 0);
+    until_state(m, "usual", ASH_MODEL_UNLOADED);
+    use(m, "c");
+    until_state(m, "c", ASH_MODEL_UNLOADED);
+    usleep(1200000); /* the keeper looks each second */
+    assert_int_equal(ash_manager_state(m, "usual"), ASH_MODEL_UNLOADED);
+    assert_string_equal(order, "ubuc");
+    ash_manager_close(m);
+}
+
 static void test_a_preload_evicts_no_preload(void **state)
 {
     ash_model_spec specs[] = {PRELOAD("late", "60:l"), PRELOAD("first", "60:f")};
@@ -573,6 +594,7 @@ int main(void)
         TEST(test_waits_for_use_and_takes_turns),
         TEST(test_a_small_one_need_not_wait_behind_a_large_one),
         TEST(test_an_evicted_preload_comes_back),
+        TEST(test_the_usual_model_comes_back),
         TEST(test_a_preload_evicts_no_preload),
         TEST(test_the_plan_says_what_becomes_of_a_list),
         TEST(test_pressure_evicts_what_is_idle),
