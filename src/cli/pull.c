@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/json.h"
@@ -41,17 +40,15 @@ static void on_progress(void *user, const ash_hub_progress *p)
 /* A warning of the catalogue, with this download's own numbers; asked for on a terminal only. */
 static int consent(const pull *a, ash_err *err)
 {
-    char size[16], room[16], line[16];
+    char size[16], room[16];
     ash_value_show_bytes(a->here.missing, size);
     ash_value_show_bytes(a->here.free_disk, room);
     if (!a->entry->warning || a->cli->yes || a->here.n_files == a->plan->n_files) return 0;
     fprintf(stderr, "%s: %s\n%s: %zu files, %s to fetch; %s free on this disk.\n", a->model,
             a->entry->warning, a->model, a->plan->n_files - a->here.n_files, size, room);
-    if (!isatty(STDIN_FILENO) || !isatty(STDERR_FILENO))
-        return ash_err_set(err, ASH_EAUTH, "%s: not fetched without consent: give --yes", a->model);
-    fputs("Fetch it? [y/N] ", stderr);
-    bool yes = fgets(line, sizeof line, stdin) && (line[0] == 'y' || line[0] == 'Y');
-    return yes ? 0 : ash_err_set(err, ASH_EAUTH, "%s: not fetched", a->model);
+    if (ash_cli_ask(a->cli, "Fetch it?")) return 0;
+    if (atomic_load(ash_cli_interrupt())) return ash_err_set(err, ASH_ECANCELED, "interrupted");
+    return ash_err_set(err, ASH_EAUTH, "%s: not fetched without consent: give --yes", a->model);
 }
 
 static int report(const pull *a, ash_err *err)
