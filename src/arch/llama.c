@@ -257,7 +257,7 @@ typedef enum care {
  * is with what is chosen here: MXFP4 0.22 -> 0.09 %, IQ3_S 0.24 -> 0.15 %, IQ2_XS 0.28 -> 0.12 %, IQ2_S
  * 0.50 -> 0.00 % (with queries and down alone 0.57 %), IQ2_XXS 0.37 -> -0.10 %, IQ1_S 0.16 -> 0.09 %, IQ1_M
  * 0.80 -> 0.10 %. A token alone pays little, as a row's second term shares the unpacking; a prompt pays
- * these matrices twice. */
+ * up to twice for these matrices (docs/SPEED.md). */
 static care care_of(const llama_layer *l)
 {
     switch (l->down.w.dtype) {
