@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/duration.h"
 #include "text/chat.h"
 
 typedef struct reader {
@@ -433,46 +434,21 @@ int ash_params_read(const json_t *body, ash_request_kind kind, ash_arena *a, ash
 /* A year. */
 static const double MOST_MS = 366.0 * 24 * 3600e3;
 
-/* The number at *text with the unit that follows it, in milliseconds; negative if there is none. *text moves
- * behind it. */
-static double take_time(const char **text)
-{
-    static const struct {
-        const char *unit;
-        double ms;
-    } units[] = {{"", 1000}, {"ms", 1}, {"s", 1000}, {"m", 60e3}, {"h", 3600e3}};
-    if (!isdigit((unsigned char)**text)) return -1.0;
-    char *end;
-    double x = strtod(*text, &end);
-    size_t n = strspn(end, "msh");
-    *text = end + n;
-    for (size_t i = 0; i < sizeof units / sizeof *units; i++)
-        if (strlen(units[i].unit) == n && !strncmp(end, units[i].unit, n)) return x * units[i].ms;
-    return -1.0;
-}
-
 bool ash_params_time(const char *text, int64_t *ms)
 {
-    if (text[strspn(text, "0123456789.msh")]) return false;
-    double x = take_time(&text);
-    if (*text || x < 0.0 || x > MOST_MS) return false;
+    double x;
+    if (!ash_duration_read(text, &x) || x > MOST_MS) return false;
     *ms = (int64_t)x;
     return true;
 }
 
-/* Several in a row, as Go writes durations, or a negative one: for ever. */
+/* A time, or a negative one: for ever. */
 static bool keep_alive_text(const char *text, int64_t *ms)
 {
-    double sum = 0.0;
+    double x;
     bool negative = *text == '-';
-    text += negative;
-    if (!*text || text[strspn(text, "0123456789.msh")]) return false;
-    while (*text) {
-        double x = take_time(&text);
-        if (x < 0.0) return false;
-        sum += x;
-    }
-    *ms = negative || sum > MOST_MS ? -1 : (int64_t)sum;
+    if (!ash_duration_read(text + negative, &x)) return false;
+    *ms = negative || x > MOST_MS ? -1 : (int64_t)x;
     return true;
 }
 

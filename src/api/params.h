@@ -15,8 +15,8 @@ int ash_params_parse(ash_str body, json_t **out, ash_api_error *e) ASH_MUST_CHEC
 int ash_params_read(const json_t *body, ash_request_kind kind, ash_arena *a, ash_request *req,
                     ash_api_error *e) ASH_MUST_CHECK;
 
-/* Reads a time as the configuration writes it: "500ms", "30s", "10m", "1h", bare seconds. false if it
- * is none or over a year. */
+/* Reads a time as base/duration.h does: "500ms", "10m", "1h30m", bare seconds. false if it is none or over
+ * a year. */
 bool ash_params_time(const char *text, int64_t *ms);
 /* How long a model stays after its last use: `keep_alive` as Ollama reads it, a number of seconds or a time
  * as text ("10m", "1h30m"), negative for ever; else `ttl` (LM Studio's word), the same. *has says whether

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/duration.h"
+
 /* A decimal number at the start of s: digits, at most one point. Not strtod: no sign, exponent,
  * hex, "inf" or locale. Returns what follows, NULL if there is no number. */
 static const char *read_number(const char *s, double *out, bool *whole)
@@ -84,24 +86,18 @@ int ash_value_bytes(const char *text, uint64_t *out, ash_err *err)
 
 int ash_value_time(const char *text, bool for_ever, int64_t *out, ash_err *err)
 {
-    static const suffix units[] = {
-        {"", 1000}, {"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}};
-    text = skip(text);
-    if (for_ever && !strcmp(text, "-1")) {
+    double ms;
+    if (for_ever && !strcmp(skip(text), "-1")) {
         *out = -1;
         return 0;
     }
-    double v;
-    bool whole;
-    const char *rest = read_number(text, &v, &whole);
-    double factor = rest ? find_suffix(units, sizeof units / sizeof *units, skip(rest)) : 0;
-    if (factor <= 0)
+    if (!ash_duration_read(text, &ms))
         return ash_err_set(err, ASH_EINVAL,
                            "expected a time: a number with ms, s, m or h, or plain seconds%s",
                            for_ever ? ", or -1 for ever" : "");
-    if (v * factor > 10 * 365.25 * 86400e3)
+    if (ms > 10 * 365.25 * 86400e3)
         return ash_err_set(err, ASH_ELIMIT, "expected a time of at most 10 years");
-    *out = (int64_t)(v * factor + 0.5);
+    *out = (int64_t)(ms + 0.5);
     return 0;
 }
 

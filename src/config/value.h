@@ -9,7 +9,7 @@
 /* "512", "4G", "1.5GiB", "700 MB": K M G T are powers of 1000, Ki Mi Gi Ti of 1024, an optional B,
  * case ignored; a fraction needs a suffix. ASH_EINVAL for other text, ASH_ELIMIT beyond 2^63-1. */
 int ash_value_bytes(const char *text, uint64_t *out, ash_err *err) ASH_MUST_CHECK;
-/* "90", "1.5s", "250ms", "10m", "2h" in milliseconds; bare numbers are seconds; "-1" gives -1 where
+/* A time as base/duration.h reads it, in milliseconds: "90", "1.5s", "10m", "1h30m"; "-1" gives -1 where
  * for_ever is allowed. ASH_EINVAL, ASH_ELIMIT beyond 10 years. */
 int ash_value_time(const char *text, bool for_ever, int64_t *out, ash_err *err) ASH_MUST_CHECK;
 /* The member "keep_alive" of an object: a time as text, a number of seconds, or -1. *has: it is there, and

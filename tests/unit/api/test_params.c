@@ -131,8 +131,8 @@ static void test_times(void **state)
         const char *text;
         int64_t ms;
     } good[] = {{"0", 0},       {"1", 1000},    {"1.5s", 1500},
-                {"250ms", 250}, {"2m", 120000}, {"1h", 3600000}};
-    const char *bad[] = {"",    "s",   "-1",    "1d",  "1 s",     "1e3", "0x10",
+                {"250ms", 250}, {"2m", 120000}, {"1h", 3600000}, {"1 s", 1000}, {"1h30m", 5400000}};
+    const char *bad[] = {"",    "s",   "-1",    "1d",  "1 2",     "1e3", "0x10",
                          "inf", "nan", "1.2.3", "1ss", "100000h", "1mm"};
     int64_t ms;
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
@@ -166,7 +166,7 @@ static void test_keep_alive(void **state)
         {"{\"ttl\":60,\"keep_alive\":null}", true, 60000},
     };
     const char *bad[] = {"true",      "[]",       "\"\"",  "\"-\"",   "\"soon\"",
-                         "\"1 s\"",   "\"1d\"",   "\"m\"", "\"1mm\"", "\"1s-1s\""};
+                         "\"1 2\"",   "\"1d\"",   "\"m\"", "\"1mm\"", "\"1s-1s\""};
     char text[128];
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         json_t *body = json_loads(good[i].body, 0, NULL);

@@ -56,7 +56,8 @@ static void times(void **state)
         const char *text;
         int64_t want;
     } t[] = {{"0", 0},        {"30", 30000},   {"30s", 30000},  {"250ms", 250}, {"1.5s", 1500},
-             {"10m", 600000}, {"2h", 7200000}, {"5 m", 300000}, {"0.5", 500}};
+             {"10m", 600000}, {"2h", 7200000}, {"5 m", 300000}, {"0.5", 500},
+             {"1h30m", 5400000}};
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         int64_t v = 99;
         if (ash_value_time(t[i].text, false, &v, NULL) || v != t[i].want)
@@ -65,7 +66,7 @@ static void times(void **state)
     int64_t v = 99;
     assert_int_equal(ash_value_time("-1", true, &v, NULL), 0);
     assert_int_equal(v, -1);
-    static const char *const bad[] = {"", "-1", "s", "1d", "1 2", "+3", "1h30m", "inf"};
+    static const char *const bad[] = {"", "-1", "s", "1d", "1 2", "+3", "1h30", "inf"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         if (ash_value_time(bad[i], false, &v, NULL) != ASH_EINVAL)
             fail_msg("'%s' was taken", bad[i]);
