@@ -59,6 +59,7 @@ int ash_downloads_begin(ash_call *c, const char *model, bool confirm, ash_arena 
     if (rc || !ash_manager_download(o->manager, *id, confirm, &err)) return rc;
     ash_errors_manage(e, &err, a);
     if (err.code == ASH_EAGAIN) ash_errors_set(e, 409, "model_in_use", "model", "%s", err.msg);
+    if (err.code == ASH_ENOENT) e->code = "not_downloaded"; /* and cannot be: without a repository, offline */
     return e->status;
 }
 

@@ -1,7 +1,9 @@
 /* Owns what one fetch of the server is: list, choose, fetch, and where the weights are then; and before that,
- * how much it is. The manager's threads. */
+ * how much it is. Keeps the last listings until they are fetched. The manager's threads; what is kept is
+ * under the lock. */
 #include "cli/fetch.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,80 +11,149 @@
 #include "cli/hub.h"
 #include "cli/plan_facts.h"
 #include "cli/rates.h"
+#include "cli/removal.h"
 #include "cli/room.h"
 
-/* One question to the hub: what a model's files are. */
-typedef struct listing {
-    ash_hub *hub;
-    ash_hub_pin *pins;
-    ash_hub_tree *tree;
-    ash_hub_plan *plan;
-} listing;
+enum {
+    KEPT = 8,               /* listings: of more models that wait the oldest are asked for again */
+    KEPT_MS = 10 * 60 * 1000, /* a branch may have moved since */
+};
 
-static int list(const ash_cli *cli, const char *id, const atomic_bool *cancel, listing *l, ash_err *err)
+typedef struct kept {
+    char *id; /* NULL: free */
+    ash_cli_listing listing;
+    int64_t ms;
+} kept;
+
+struct ash_cli_fetcher {
+    ash_cli *cli;
+    pthread_mutex_t lock;
+    kept kept[KEPT];
+};
+
+int ash_cli_fetcher_open(ash_cli *cli, ash_cli_fetcher **out, ash_err *err)
 {
-    const ash_catalogue_entry *e = ash_catalogue_find(cli->catalogue, id);
-    ash_hub_want want;
-    *l = (listing){0};
-    if (!e) return ash_err_set(err, ASH_ENOENT, "no model '%s' in the catalogue", id);
-    int rc = ash_cli_hub_want(e, id, &want, &l->pins, err);
-    rc = rc ? rc : ash_cli_hub_open(cli, &l->hub, err);
-    rc = rc ? rc : ash_hub_list(l->hub, e->repo, e->revision, cancel, &l->tree, err);
-    return rc ? rc : ash_hub_choose(l->tree, &want, &l->plan, err);
+    *out = calloc(1, sizeof **out);
+    if (!*out) return ash_err_nomem(err, "fetching");
+    (*out)->cli = cli;
+    pthread_mutex_init(&(*out)->lock, NULL);
+    return 0;
 }
 
-static void release(listing *l)
+static void drop(kept *k)
 {
-    free(l->pins);
-    ash_hub_plan_close(l->plan);
-    ash_hub_tree_close(l->tree);
-    ash_hub_close(l->hub);
+    free(k->id);
+    ash_cli_listing_release(&k->listing);
+    *k = (kept){0};
+}
+
+void ash_cli_fetcher_close(ash_cli_fetcher *f)
+{
+    if (!f) return;
+    for (int i = 0; i < KEPT; i++) drop(&f->kept[i]);
+    pthread_mutex_destroy(&f->lock);
+    free(f);
+}
+
+/* Takes the listing, in place of one of the same model or of the oldest. */
+static void keep(ash_cli_fetcher *f, const char *id, ash_cli_listing *l)
+{
+    char *copy = l->tree->from_cache ? NULL : strdup(id); /* the hub is asked again where it said nothing */
+    if (copy) {
+        pthread_mutex_lock(&f->lock);
+        kept *to = &f->kept[0];
+        for (int i = 0; i < KEPT; i++) {
+            kept *k = &f->kept[i];
+            if (k->id && !strcmp(k->id, id)) {
+                to = k;
+                break;
+            }
+            if (to->id && (!k->id || k->ms < to->ms)) to = k;
+        }
+        drop(to);
+        *to = (kept){.id = copy, .listing = *l, .ms = ash_clock_ms()};
+        *l = (ash_cli_listing){0};
+        pthread_mutex_unlock(&f->lock);
+    }
+    ash_cli_listing_release(l);
+}
+
+/* Whether there is one for the model, which is *out's then. */
+static bool take(ash_cli_fetcher *f, const char *id, ash_cli_listing *out)
+{
+    bool found = false;
+    pthread_mutex_lock(&f->lock);
+    for (int i = 0; i < KEPT && !found; i++) {
+        kept *k = &f->kept[i];
+        if (!k->id || strcmp(k->id, id) != 0) continue;
+        found = ash_clock_ms() - k->ms < KEPT_MS;
+        if (found) {
+            *out = k->listing;
+            k->listing = (ash_cli_listing){0};
+        }
+        drop(k);
+    }
+    pthread_mutex_unlock(&f->lock);
+    return found;
+}
+
+static int list(ash_cli_fetcher *f, ash_hub *hub, const char *id, const atomic_bool *cancel,
+                ash_cli_listing *out, ash_err *err)
+{
+    const ash_catalogue_entry *e = ash_catalogue_find(f->cli->catalogue, id);
+    if (!e) return ash_err_set(err, ASH_ENOENT, "no model '%s' in the catalogue", id);
+    return ash_cli_hub_list(hub, e, id, NULL, cancel, out, err);
 }
 
 int ash_cli_fetch(void *user, const char *id, const ash_hub_watch *watch, char **path, ash_err *err)
 {
-    listing l;
-    ash_hub_here here = {0};
-    ash_buf at;
+    ash_cli_fetcher *f = user;
+    ash_cli_listing l = {0};
+    ash_hub *hub = NULL;
     char *snapshot = NULL;
     *path = NULL;
-    int rc = list(user, id, watch->cancel, &l, err);
-    rc = rc ? rc : ash_hub_look(l.hub, l.plan, &here, err);
+    int rc = ash_cli_hub_open(f->cli, &hub, err);
+    if (!rc && !take(f, id, &l)) rc = list(f, hub, id, watch->cancel, &l, err);
+    rc = rc ? rc : ash_hub_look(hub, l.plan, &l.here, err); /* others may have fetched meanwhile */
     int64_t began = ash_clock_ms();
-    rc = rc ? rc : ash_hub_fetch(l.hub, l.plan, watch, &snapshot, err);
-    if (!rc) ash_rates_note_fetch(user, here.missing, ash_clock_ms() - began);
-    ash_buf_init(&at, 1u << 16);
-    if (!rc) {
-        ash_buf_adds(&at, snapshot);
-        if (l.plan->weights) ash_buf_printf(&at, "/%s", l.plan->weights);
-        rc = ash_buf_check(&at, "a path", err);
-    }
-    if (!rc && !(*path = strdup(at.data))) rc = ash_err_nomem(err, id);
-    ash_buf_release(&at);
+    rc = rc ? rc : ash_hub_fetch(hub, l.plan, watch, &snapshot, err);
+    if (!rc) ash_rates_note_fetch(f->cli, l.here.missing, ash_clock_ms() - began);
+    rc = rc ? rc : ash_cli_hub_weights(l.plan, snapshot, path, err);
     free(snapshot);
-    release(&l);
+    ash_cli_listing_release(&l);
+    ash_hub_close(hub);
     return rc;
 }
 
 int ash_cli_weigh(void *user, const char *id, const atomic_bool *cancel, ash_fetch_need *out, ash_err *err)
 {
-    listing l;
-    ash_hub_here here = {0};
+    ash_cli_fetcher *f = user;
+    ash_cli_listing l = {0};
+    ash_hub *hub = NULL;
     ash_plan_machine machine;
     *out = (ash_fetch_need){0};
-    int rc = list(user, id, cancel, &l, err);
-    rc = rc ? rc : ash_hub_look(l.hub, l.plan, &here, err);
-    if (!rc) {
-        ash_plan_machine_gather(user, NULL, false, &machine);
-        *out = (ash_fetch_need){.bytes = here.missing,
-                                .disk_free = machine.disk_free,
-                                .disk_reserve = machine.disk_reserve};
+    int rc = ash_cli_hub_open(f->cli, &hub, err);
+    rc = rc ? rc : list(f, hub, id, cancel, &l, err);
+    ash_hub_close(hub);
+    if (rc) {
+        ash_cli_listing_release(&l);
+        return rc;
     }
-    release(&l);
-    return rc;
+    ash_plan_machine_gather(f->cli, NULL, false, &machine);
+    *out = (ash_fetch_need){
+        .bytes = l.here.missing, .disk_free = machine.disk_free, .disk_reserve = machine.disk_reserve};
+    keep(f, id, &l);
+    return 0;
 }
 
 void ash_cli_advise(void *user, const char *id, uint64_t missing, char *text, size_t size)
 {
-    ash_cli_room_advise(user, id, missing, text, size);
+    const ash_cli_fetcher *f = user;
+    ash_cli_room_advise(f->cli, id, missing, text, size);
+}
+
+int ash_cli_remove(void *user, const char *id, uint64_t *bytes, ash_err *err)
+{
+    const ash_cli_fetcher *f = user;
+    return ash_cli_removal_of(f->cli, id, bytes, err);
 }

@@ -1,4 +1,5 @@
-/* Owns how configuration and catalogue become a hub client and its wants. Main thread. */
+/* Owns how configuration and catalogue become a hub client and its wants, and the question that every fetch
+ * begins with. Any thread. */
 #include "cli/hub.h"
 
 #include <stdlib.h>
@@ -53,4 +54,35 @@ int ash_cli_hub_want(const ash_catalogue_entry *e, const char *name, ash_hub_wan
     out->pins = *pins;
     out->n_pins = e->n_sha256;
     return 0;
+}
+
+int ash_cli_hub_list(ash_hub *hub, const ash_catalogue_entry *e, const char *name, const char *revision,
+                     const atomic_bool *cancel, ash_cli_listing *out, ash_err *err)
+{
+    ash_hub_want want;
+    *out = (ash_cli_listing){0};
+    int rc = ash_cli_hub_want(e, name, &want, &out->pins, err);
+    if (!rc) rc = ash_hub_list(hub, e->repo, revision ? revision : e->revision, cancel, &out->tree, err);
+    if (!rc) rc = ash_hub_choose(out->tree, &want, &out->plan, err);
+    return rc ? rc : ash_hub_look(hub, out->plan, &out->here, err);
+}
+
+void ash_cli_listing_release(ash_cli_listing *l)
+{
+    ash_hub_plan_close(l->plan);
+    ash_hub_tree_close(l->tree);
+    free(l->pins);
+    *l = (ash_cli_listing){0};
+}
+
+int ash_cli_hub_weights(const ash_hub_plan *p, const char *snapshot, char **path, ash_err *err)
+{
+    ash_buf at;
+    ash_buf_init(&at, 1u << 16);
+    ash_buf_adds(&at, snapshot);
+    if (p->weights) ash_buf_printf(&at, "/%s", p->weights);
+    int rc = ash_buf_check(&at, "a path", err);
+    *path = rc ? NULL : ash_buf_take(&at);
+    ash_buf_release(&at);
+    return rc;
 }

@@ -16,4 +16,22 @@ int ash_cli_hub_open(const ash_cli *cli, ash_hub **out, ash_err *err) ASH_MUST_C
 int ash_cli_hub_want(const ash_catalogue_entry *e, const char *name, ash_hub_want *out,
                      ash_hub_pin **pins, ash_err *err) ASH_MUST_CHECK;
 
+/* What the hub says of an entry's model, and what of it is here. */
+typedef struct ash_cli_listing {
+    ash_hub_pin *pins;
+    ash_hub_tree *tree;
+    ash_hub_plan *plan; /* borrows tree and pins */
+    ash_hub_here here;  /* when it was listed */
+} ash_cli_listing;
+
+/* List, choose, look: as every fetch begins. `name` is what the user called the entry; revision NULL: the
+ * entry's. *out is to be released, also on failure. Errors of ash_cli_hub_want and hub/hub.h. */
+int ash_cli_hub_list(ash_hub *hub, const ash_catalogue_entry *e, const char *name, const char *revision,
+                     const atomic_bool *cancel, ash_cli_listing *out, ash_err *err) ASH_MUST_CHECK;
+void ash_cli_listing_release(ash_cli_listing *l); /* safe twice */
+
+/* Where a fetched model is, for ash_checkpoint_open: *path is the caller's (free). */
+int ash_cli_hub_weights(const ash_hub_plan *p, const char *snapshot, char **path,
+                        ash_err *err) ASH_MUST_CHECK;
+
 #endif

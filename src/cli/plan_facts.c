@@ -205,7 +205,8 @@ static int ask_hub(ash_cli *cli, ash_plan_hub *hub, ash_plan_model *m, ash_err *
     ash_err why = ASH_ERR_INIT;
     int rc = hub->hub ? 0 : ash_cli_hub_open(cli, &hub->hub, &why);
     if (!rc) rc = ash_plan_remote_open(hub->hub, m->entry, m->id, &r, &why);
-    if (!rc && !r.tree->whole) rc = ash_err_set(&why, ASH_ENET, "%s", r.tree->why ? r.tree->why : "offline");
+    const ash_hub_tree *tree = r.found.tree;
+    if (!rc && !tree->whole) rc = ash_err_set(&why, ASH_ENET, "%s", tree->why ? tree->why : "offline");
     if (rc == ASH_ENOMEM || rc == ASH_ECANCELED) {
         *err = why;
     } else if (rc) {
@@ -224,7 +225,7 @@ static int ask_hub(ash_cli *cli, ash_plan_hub *hub, ash_plan_model *m, ash_err *
         }
         say(m, rc ? why.msg : "", "");
         m->facts.refused = rc == ASH_EUNSUPPORTED && *r.path; /* its headers were read, and will not do */
-        m->facts.fetch_bytes = r.fetch_bytes;
+        m->facts.fetch_bytes = r.found.here.missing;
         m->facts.read_bytes = r.weight_bytes;
         m->files = r.n_files;
         rc = 0;

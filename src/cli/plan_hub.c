@@ -46,19 +46,11 @@ static bool is_settings(const char *path)
 int ash_plan_remote_open(ash_hub *hub, const ash_catalogue_entry *e, const char *name, ash_plan_remote *out,
                          ash_err *err)
 {
-    ash_hub_want want;
-    ash_hub_pin *pins = NULL;
-    ash_hub_here here = {0};
     *out = (ash_plan_remote){.hub = hub};
-    int rc = ash_cli_hub_want(e, name, &want, &pins, err);
-    if (!rc) rc = ash_hub_list(hub, e->repo, e->revision, ash_cli_interrupt(), &out->tree, err);
-    if (!rc) rc = ash_hub_choose(out->tree, &want, &out->plan, err);
-    if (!rc) rc = ash_hub_look(hub, out->plan, &here, err);
-    free(pins);
+    int rc = ash_cli_hub_list(hub, e, name, NULL, ash_cli_interrupt(), &out->found, err);
     if (rc) return rc;
-    out->fetch_bytes = here.missing;
-    for (size_t i = 0; i < out->plan->n_files; i++) {
-        const ash_hub_file *f = out->plan->files[i];
+    for (size_t i = 0; i < out->found.plan->n_files; i++) {
+        const ash_hub_file *f = out->found.plan->files[i];
         if (!is_weights(f->path)) continue;
         out->n_files++;
         out->weight_bytes += f->size; /* at most the plan's bytes, which the listing has checked */
@@ -121,7 +113,7 @@ static int copy_head(const ash_plan_remote *r, const ash_hub_file *f, uint64_t n
     if (want > ASH_MAX_HUB_PEEK)
         return ash_err_set(err, ASH_ELIMIT, "%s: its first %llu bytes are wanted; at most %u", f->path,
                            (unsigned long long)want, ASH_MAX_HUB_PEEK);
-    int rc = ash_hub_peek(r->hub, r->tree, f, 0, (size_t)want, ash_cli_interrupt(), &head, err);
+    int rc = ash_hub_peek(r->hub, r->found.tree, f, 0, (size_t)want, ash_cli_interrupt(), &head, err);
     if (!rc && head.len < want)
         rc = ash_err_set(err, ASH_ENET, "%s: %zu bytes of %llu came", f->path, head.len,
                          (unsigned long long)want);
@@ -136,7 +128,7 @@ static int copy_safetensors(const ash_plan_remote *r, const ash_hub_file *f, ash
     ash_buf first;
     uint64_t n = 0;
     size_t piece = f->size < FIRST ? (size_t)f->size : FIRST;
-    int rc = ash_hub_peek(r->hub, r->tree, f, 0, piece, ash_cli_interrupt(), &first, err);
+    int rc = ash_hub_peek(r->hub, r->found.tree, f, 0, piece, ash_cli_interrupt(), &first, err);
     if (!rc && first.len < 8)
         rc = ash_err_set(err, ASH_EFORMAT, "%s: not a safetensors file", f->path);
     for (int i = 7; i >= 0 && !rc; i--) n = n << 8 | (uint8_t)first.data[i];
@@ -155,9 +147,9 @@ int ash_plan_remote_head(ash_plan_remote *r, size_t head, ash_err *err)
 {
     bool index = false, unread = false;
     int rc = make_folder(r, err);
-    for (size_t i = 0; i < r->plan->n_files; i++) index |= is_index(r->plan->files[i]->path);
-    for (size_t i = 0; i < r->plan->n_files && !rc; i++) {
-        const ash_hub_file *f = r->plan->files[i];
+    for (size_t i = 0; i < r->found.plan->n_files; i++) index |= is_index(r->found.plan->files[i]->path);
+    for (size_t i = 0; i < r->found.plan->n_files && !rc; i++) {
+        const ash_hub_file *f = r->found.plan->files[i];
         if (is_settings(f->path))
             rc = copy_head(r, f, f->size, err);
         else if (index || !is_weights(f->path))
@@ -172,21 +164,20 @@ int ash_plan_remote_head(ash_plan_remote *r, size_t head, ash_err *err)
     r->declared = index;
     r->path[0] = 0;
     if (!rc && !index && !unread)
-        snprintf(r->path, sizeof r->path, "%s%s%.100s", r->folder, r->plan->weights ? "/" : "",
-                 r->plan->weights ? last_part(r->plan->weights) : "");
+        snprintf(r->path, sizeof r->path, "%s%s%.100s", r->folder, r->found.plan->weights ? "/" : "",
+                 r->found.plan->weights ? last_part(r->found.plan->weights) : "");
     return rc;
 }
 
 void ash_plan_remote_release(ash_plan_remote *r)
 {
-    for (size_t i = 0; r->folder && i < r->plan->n_files; i++) {
+    for (size_t i = 0; r->folder && i < r->found.plan->n_files; i++) {
         char path[4200];
-        place_of(r, r->plan->files[i], path);
+        place_of(r, r->found.plan->files[i], path);
         unlink(path);
     }
     if (r->folder) rmdir(r->folder);
     free(r->folder);
-    ash_hub_plan_close(r->plan);
-    ash_hub_tree_close(r->tree);
+    ash_cli_listing_release(&r->found);
     *r = (ash_plan_remote){0};
 }

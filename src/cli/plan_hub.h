@@ -8,13 +8,11 @@
 /* One entry's repository as it was listed. */
 typedef struct ash_plan_remote {
     size_t n_files;        /* of weights */
-    uint64_t fetch_bytes;  /* that are not here yet, configuration and tokenizer included */
     uint64_t weight_bytes; /* of the weight files */
     char *folder;          /* temporary, owned: see ash_plan_remote_head */
     bool declared;         /* the folder has an index and no weights (ash_checkpoint_declare), */
     char path[4200];       /* else a checkpoint whose tensors have no content; "": neither */
-    ash_hub_tree *tree;
-    ash_hub_plan *plan;
+    ash_cli_listing found; /* here.missing: configuration and tokenizer included */
     ash_hub *hub;          /* borrowed */
 } ash_plan_remote;
 

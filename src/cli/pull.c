@@ -18,10 +18,7 @@ typedef struct pull {
     const char *model;
     const ash_catalogue_entry *entry;
     ash_hub *hub;
-    ash_hub_pin *pins;
-    ash_hub_tree *tree;
-    ash_hub_plan *plan;
-    ash_hub_here here;
+    ash_cli_listing found;
     ash_hub_proof proof;
     ash_term term;
     char *snapshot;
@@ -41,11 +38,11 @@ static void on_progress(void *user, const ash_hub_progress *p)
 static int consent(const pull *a, ash_err *err)
 {
     char size[16], room[16];
-    ash_value_show_bytes(a->here.missing, size);
-    ash_value_show_bytes(a->here.free_disk, room);
-    if (!a->entry->warning || a->cli->yes || a->here.n_files == a->plan->n_files) return 0;
+    ash_value_show_bytes(a->found.here.missing, size);
+    ash_value_show_bytes(a->found.here.free_disk, room);
+    if (!a->entry->warning || a->cli->yes || a->found.here.n_files == a->found.plan->n_files) return 0;
     fprintf(stderr, "%s: %s\n%s: %zu files, %s to fetch; %s free on this disk.\n", a->model,
-            a->entry->warning, a->model, a->plan->n_files - a->here.n_files, size, room);
+            a->entry->warning, a->model, a->found.plan->n_files - a->found.here.n_files, size, room);
     if (ash_cli_ask(a->cli, "Fetch it?")) return 0;
     if (atomic_load(ash_cli_interrupt())) return ash_err_set(err, ASH_ECANCELED, "interrupted");
     return ash_err_set(err, ASH_EAUTH, "%s: not fetched without consent: give --yes", a->model);
@@ -53,49 +50,42 @@ static int consent(const pull *a, ash_err *err)
 
 static int report(const pull *a, ash_err *err)
 {
-    ash_buf path;
-    ash_buf_init(&path, 1u << 16);
-    ash_buf_adds(&path, a->snapshot);
-    if (a->plan->weights) ash_buf_printf(&path, "/%s", a->plan->weights);
-    int rc = ash_buf_check(&path, "a path", err);
-    if (!rc && !a->cli->json) printf("%s\n", path.data);
+    char *path;
+    int rc = ash_cli_hub_weights(a->found.plan, a->snapshot, &path, err);
+    if (!rc && !a->cli->json) printf("%s\n", path);
     int status = 0;
     if (!rc && a->cli->json)
         status = ash_cli_print_json(json_pack(
             "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:b}", "model", a->model, "repo",
-            a->tree->repo, "revision", a->tree->revision, "commit", a->tree->commit, "path",
-            path.data, "files", (json_int_t)a->plan->n_files, "bytes", (json_int_t)a->plan->bytes,
-            "bytes_fetched", (json_int_t)a->here.missing,
+            a->found.tree->repo, "revision", a->found.tree->revision, "commit", a->found.tree->commit, "path",
+            path, "files", (json_int_t)a->found.plan->n_files, "bytes", (json_int_t)a->found.plan->bytes,
+            "bytes_fetched", (json_int_t)a->found.here.missing,
             "files_hashed", (json_int_t)a->proof.n_hashed, "files_damaged",
             (json_int_t)a->proof.n_wrong, "seconds", (double)a->ms / 1000, "from_cache",
-            a->tree->from_cache));
-    ash_buf_release(&path);
+            a->found.tree->from_cache));
+    free(path);
     return rc ? rc : status;
 }
 
 static int fetch(pull *a, ash_err *err)
 {
-    ash_hub_want want;
-    const char *revision = ash_cli_get(a->cli, "revision");
     int64_t began = ash_clock_ms();
-    int rc = ash_cli_hub_want(a->entry, a->model, &want, &a->pins, err);
-    if (!rc) rc = ash_cli_hub_open(a->cli, &a->hub, err);
+    int rc = ash_cli_hub_open(a->cli, &a->hub, err);
     if (!rc)
-        rc = ash_hub_list(a->hub, a->entry->repo, revision ? revision : a->entry->revision,
-                          ash_cli_interrupt(), &a->tree, err);
-    if (!rc) rc = ash_hub_choose(a->tree, &want, &a->plan, err);
+        rc = ash_cli_hub_list(a->hub, a->entry, a->model, ash_cli_get(a->cli, "revision"),
+                              ash_cli_interrupt(), &a->found, err);
     ash_hub_watch watch = {.progress = on_progress, .user = a, .cancel = ash_cli_interrupt()};
     ash_term_init(&a->term, a->cli, a->model);
     bool all = ash_cli_get(a->cli, "verify") != NULL;
-    if (!rc) rc = ash_hub_prove(a->hub, a->plan, all, &watch, &a->proof, err);
+    if (!rc) rc = ash_hub_prove(a->hub, a->found.plan, all, &watch, &a->proof, err);
     if (a->proof.n_hashed) ash_term_done(&a->term); /* before a question */
-    if (!rc) rc = ash_hub_look(a->hub, a->plan, &a->here, err);
+    if (!rc && a->proof.n_wrong) rc = ash_hub_look(a->hub, a->found.plan, &a->found.here, err);
     if (!rc) rc = consent(a, err);
     int64_t listed = ash_clock_ms();
-    if (!rc) rc = ash_hub_fetch(a->hub, a->plan, &watch, &a->snapshot, err);
+    if (!rc) rc = ash_hub_fetch(a->hub, a->found.plan, &watch, &a->snapshot, err);
     ash_term_done(&a->term);
     a->ms = ash_clock_ms() - began;
-    if (!rc) ash_rates_note_fetch(a->cli, a->here.missing, ash_clock_ms() - listed);
+    if (!rc) ash_rates_note_fetch(a->cli, a->found.here.missing, ash_clock_ms() - listed);
     return rc;
 }
 
@@ -133,9 +123,7 @@ int ash_cmd_pull(ash_cli *cli)
     if (rc > 0) status = rc;
     if (rc == ASH_ECANCELED) status = ash_cli_interrupt_status();
     free(a.snapshot);
-    free(a.pins);
-    ash_hub_plan_close(a.plan);
-    ash_hub_tree_close(a.tree);
+    ash_cli_listing_release(&a.found);
     ash_hub_close(a.hub);
     return status;
 }

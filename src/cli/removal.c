@@ -125,9 +125,8 @@ void ash_cli_removal_release(ash_cli_removal *r)
     ash_catalogue_place_release(&r->place);
 }
 
-int ash_cli_remove(void *user, const char *id, uint64_t *bytes, ash_err *err)
+int ash_cli_removal_of(const ash_cli *cli, const char *id, uint64_t *bytes, ash_err *err)
 {
-    const ash_cli *cli = user;
     const ash_catalogue_entry *e = ash_catalogue_find(cli->catalogue, id);
     ash_cli_removal r;
     size_t n_kept;

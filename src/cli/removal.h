@@ -28,7 +28,7 @@ int ash_cli_removal_find(const ash_cli *cli, const ash_catalogue_entry *entry, a
  * folder. Errors as above. */
 int ash_cli_removal_run(ash_cli_removal *r, uint64_t *bytes, size_t *n_kept, ash_err *err) ASH_MUST_CHECK;
 void ash_cli_removal_release(ash_cli_removal *r); /* safe twice */
-/* As ash_manager_opts.remove; user is the ash_cli. */
-int ash_cli_remove(void *user, const char *id, uint64_t *bytes, ash_err *err) ASH_MUST_CHECK;
+/* All of it for a model of the catalogue, as ash_manager_opts.remove says. */
+int ash_cli_removal_of(const ash_cli *cli, const char *id, uint64_t *bytes, ash_err *err) ASH_MUST_CHECK;
 
 #endif

@@ -19,7 +19,6 @@
 #include "cli/engine_open.h"
 #include "cli/fetch.h"
 #include "cli/notify.h"
-#include "cli/removal.h"
 #include "cli/report.h"
 #include "cli/status.h"
 #include "cli/term.h"
@@ -44,6 +43,7 @@ typedef struct serving {
     char told_id[ASH_MAX_MODEL_ID + 1]; /* what systemd's status line was about, of the keeper's thread */
     ash_model_state told_state;
     int64_t told_ms;
+    ash_cli_fetcher *fetcher;
     ash_manager *manager;
     ash_provider *local, *upstream;
     ash_server *server;
@@ -137,6 +137,11 @@ static int add_spec(serving *s, const ash_catalogue_entry *e, const ash_preload 
     }
     snprintf(reason, 410, "%s", place.reason);
     snprintf(hint, 410, "%s", place.hint);
+    bool absent = e->repo && !place.path && !strcmp(place.code, "not_downloaded");
+    if (absent && s->config->hf_hub_offline) {
+        snprintf(reason, 410, "%.350s, and HF_HUB_OFFLINE is set", place.reason);
+        snprintf(hint, 410, "set HF_HUB_OFFLINE=0, so that it can be fetched");
+    }
     free(place.partial);
     s->paths[i] = place.path;
     spec->path = place.path;
@@ -360,6 +365,7 @@ static int open_all(serving *s, ash_err *err)
     int rc = make_personas(s, err);
     rc = rc ? rc : recall_downloads(s, err);
     rc = rc ? rc : make_specs(s, err);
+    rc = rc ? rc : ash_cli_fetcher_open(s->cli, &s->fetcher, err);
     if (rc) return rc;
     ash_manager_opts mo = ash_cli_manager_opts(c);
     mo.specs = s->specs;
@@ -368,7 +374,7 @@ static int open_all(serving *s, ash_err *err)
     mo.weigh = ash_cli_weigh;
     mo.advise = ash_cli_advise;
     mo.remove = ash_cli_remove;
-    mo.fetch_user = s->cli;
+    mo.fetch_user = s->fetcher;
     rc = ash_manager_open(&mo, &s->manager, err);
     rc = rc ? rc : ash_local_open(s->manager, &s->local, err);
     rc = rc ? rc : open_upstream(s, err);
@@ -388,6 +394,7 @@ static void close_all(serving *s)
     if (s->local) s->local->close(s->local);
     if (s->upstream) s->upstream->close(s->upstream);
     ash_manager_close(s->manager);
+    ash_cli_fetcher_close(s->fetcher);
     for (size_t i = 0; i < s->n_specs; i++) {
         free(s->paths[i]);
         ash_cli_draft_release(&s->drafts[i]);

@@ -97,6 +97,7 @@ def the_first_request_fetches_and_its_progress_is_shown():
             hub.forget()
             answers(s)
             check(hub.sent["cdn"] < os.path.getsize(MODEL), "what was proved was fetched again")
+            equal(len(hub.requests("hub", "GET", "/tree/")), 1, "listings of one download")
 
 
 @test
@@ -115,6 +116,9 @@ def what_cannot_be_fetched_says_why():
             answers(s)
         with serving(hub, cache, models, HF_HUB_OFFLINE="1", HF_HUB_CACHE=cache + "2") as s:
             error_of(s.chat(model="small"), 503, "not_downloaded")
+            for model in ("small", "acme/other-GGUF"):
+                r = s.post("/models", {"model": model})
+                check("HF_HUB_OFFLINE is set" in error_of(r, 404, "not_downloaded")["message"], r.body)
         preload = json.dumps([{"model": "warned", "confirm": True}])
         with serving(hub, cache, models, PRELOAD_MODELS=preload, HF_HUB_CACHE=cache + "3") as s:
             until(lambda: s.get("/readyz").status, 200)
