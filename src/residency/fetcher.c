@@ -1,19 +1,30 @@
-/* Owns the fetching thread: it brings, one after another, the models that loads are queued for and that are
- * not on this machine, and hands them to the loader. A fetch goes on when those who wait leave. Lock rules:
- * state.h. */
+/* Owns the fetching threads: they bring the models that loads are queued for and that are not on this
+ * machine, and hand them to the loader. At most one of those at once is large, so that no small one waits
+ * behind it; a fetch goes on when those who wait leave. Lock rules: state.h. */
 #include <stdlib.h>
 
 #include "base/log.h"
 #include "residency/state.h"
 #include "store/downloads.h"
 
-/* The first in the queue's order, or NULL. */
+#define LARGE 4000000000u /* bytes still to come: minutes, on most networks */
+
+static bool is_large(const ash_entry *e)
+{
+    return e->to_fetch > LARGE;
+}
+
+/* The first in the queue's order that may begin, or NULL. */
 static ash_entry *next_absent(ash_manager *m)
 {
     ash_entry *best = NULL;
+    bool large = false; /* one is coming */
+    for (size_t i = 0; i < m->n; i++)
+        large |= m->entries[i].state == ASH_MODEL_DOWNLOADING && is_large(&m->entries[i]);
     for (size_t i = 0; i < m->n; i++) {
         ash_entry *e = &m->entries[i];
-        bool may = e->queued && !e->spec.path && (e->weighed || !m->weigh); /* disk.c */
+        bool may = e->queued && !e->spec.path && (e->weighed || !m->weigh) /* disk.c */ &&
+                   !(large && is_large(e));
         if (may && (!best || e->queue_seq < best->queue_seq)) best = e;
     }
     return best;

@@ -267,8 +267,9 @@ int ash_manager_open(const ash_manager_opts *opts, ash_manager **out, ash_err *e
 /* The threads that run, in the order of ash_manager_start. */
 static void join(ash_manager *m, int n)
 {
-    const pthread_t threads[] = {m->loader, m->fetcher, m->weigher, m->keeper};
-    for (int i = 0; i < n; i++) pthread_join(threads[i], NULL);
+    const pthread_t threads[] = {m->loader, m->weigher, m->keeper};
+    const int own = sizeof threads / sizeof *threads;
+    for (int i = 0; i < n; i++) pthread_join(i < own ? threads[i] : m->fetchers[i - own], NULL);
 }
 
 /* One of the threads cannot be had: the n before it end. */
@@ -278,6 +279,7 @@ static int give_up(ash_manager *m, int n, ash_err *err)
     m->stopping = true;
     for (size_t i = 0; i < m->n; i++) atomic_store(&m->entries[i].cancel, true);
     pthread_cond_broadcast(&m->load_cond);
+    pthread_cond_broadcast(&m->keep_cond);
     pthread_cond_broadcast(&m->fetch_cond);
     pthread_mutex_unlock(&m->mutex);
     join(m, n);
@@ -299,9 +301,10 @@ int ash_manager_start(ash_manager *m, ash_err *err)
         }
     pthread_mutex_unlock(&m->mutex);
     if (pthread_create(&m->loader, NULL, ash_loader_main, m)) return give_up(m, 0, err);
-    if (pthread_create(&m->fetcher, NULL, ash_fetcher_main, m)) return give_up(m, 1, err);
-    if (pthread_create(&m->weigher, NULL, ash_weigher_main, m)) return give_up(m, 2, err);
-    if (pthread_create(&m->keeper, NULL, ash_keeper_main, m)) return give_up(m, 3, err);
+    if (pthread_create(&m->weigher, NULL, ash_weigher_main, m)) return give_up(m, 1, err);
+    if (pthread_create(&m->keeper, NULL, ash_keeper_main, m)) return give_up(m, 2, err);
+    for (int i = 0; i < ASH_FETCHERS; i++)
+        if (pthread_create(&m->fetchers[i], NULL, ash_fetcher_main, m)) return give_up(m, 3 + i, err);
     m->started = true;
     return 0;
 }
@@ -325,7 +328,7 @@ void ash_manager_close(ash_manager *m)
     pthread_mutex_unlock(&m->mutex);
     ash_waiters_fail(left, ASH_ECANCELED, "the server is shutting down");
     ash_waiters_answer(left);
-    if (m->started) join(m, 4);
+    if (m->started) join(m, 3 + ASH_FETCHERS);
     for (size_t i = 0; i < m->n; i++) {
         ash_engine_close(m->entries[i].engine);
         ash_spec_free(&m->entries[i].spec);

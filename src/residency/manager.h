@@ -75,9 +75,9 @@ typedef struct ash_manager_opts {
     uint64_t memory_budget;  /* bytes for all models together (residency/budget.h); 0: left to the machine */
     const char *memory_root; /* as in ash_memory_read; NULL: this machine's; copied */
     ash_ready ready_policy; /* when ash_manager_ready says true */
-    /* Brings the model of a spec with `fetch`: *path is where it is, to be freed. Blocks the fetching
-     * thread; must heed the watch's cancel within a second. Errors as in ash_hub_fetch. NULL: nothing is
-     * fetched. */
+    /* Brings the model of a spec with `fetch`: *path is where it is, to be freed. Blocks a fetching
+     * thread, of two; must heed the watch's cancel within a second. Errors as in ash_hub_fetch. NULL:
+     * nothing is fetched. */
     int (*fetch)(void *user, const char *id, const ash_hub_watch *watch, char **path, ash_err *err);
     /* Asks what a fetch of the model would bring, on a thread of its own, before its turn comes; blocks it,
      * must heed *cancel within a second. Errors as of fetch, which is not tried then. What does not fit

@@ -10,6 +10,7 @@
 #include "residency/measure.h"
 #include "residency/policy.h"
 
+enum { ASH_FETCHERS = 2 }; /* fetches at once */
 enum { ASH_N_STAGES = 6 }; /* fetch verify map pack warm prefill, as interfaces name them */
 
 /* Progress of the load in flight. Written by the loading thread without the lock, read by any. */
@@ -116,8 +117,8 @@ typedef struct ash_opening {
 struct ash_manager {
     pthread_mutex_t mutex;
     pthread_cond_t load_cond, keep_cond; /* the loader, the keeper has something to look at */
-    pthread_cond_t fetch_cond;           /* and the fetcher and the weigher */
-    pthread_t loader, keeper, fetcher, weigher;
+    pthread_cond_t fetch_cond;           /* and the fetchers and the weigher */
+    pthread_t loader, keeper, weigher, fetchers[ASH_FETCHERS];
     bool started, stopping;
     ash_entry *entries; /* n of at most cap; each stays where it is */
     size_t n, cap;

@@ -59,12 +59,21 @@ const ash_model_info *ash_engine_info(const ash_engine *e)
 
 typedef struct hub {
     uint64_t needs[4]; /* bytes of the models "a" to "d", of 1000 that are free, 100 of which stay so */
+    uint64_t unit;     /* in place of a byte, or 0 */
     atomic_int weighed;
+    atomic_int begun[4]; /* fetches of these */
     atomic_int fetches, at_once, most_at_once;
     atomic_int fail; /* the code that all fetches end with, or 0 */
     atomic_ullong got;
     atomic_bool go;
 } hub;
+
+#define GIGA 1000000000u /* a unit that makes 10 of it a large fetch */
+
+static uint64_t unit(const hub *h)
+{
+    return h->unit ? h->unit : 1;
+}
 
 static int fetch(void *user, const char *id, const ash_hub_watch *watch, char **path, ash_err *err)
 {
@@ -72,11 +81,12 @@ static int fetch(void *user, const char *id, const ash_hub_watch *watch, char **
     int n = atomic_fetch_add(&h->at_once, 1) + 1, rc = atomic_load(&h->fail);
     if (n > atomic_load(&h->most_at_once)) atomic_store(&h->most_at_once, n);
     atomic_fetch_add(&h->fetches, 1);
+    if (id[0] <= 'd') atomic_fetch_add(&h->begun[id[0] - 'a'], 1);
     while (!rc && !atomic_load(&h->go)) {
         if (atomic_load(watch->cancel)) rc = ASH_ECANCELED;
         watch->progress(watch->user, &(ash_hub_progress){.stage = ASH_HUB_FETCHING,
-                                                         .bytes_done = atomic_load(&h->got),
-                                                         .bytes_total = 1000,
+                                                         .bytes_done = atomic_load(&h->got) * unit(h),
+                                                         .bytes_total = 1000 * unit(h),
                                                          .bytes_per_second = 50});
         usleep(1000);
     }
@@ -89,14 +99,16 @@ static int fetch(void *user, const char *id, const ash_hub_watch *watch, char **
 static int weigh(void *user, const char *id, const atomic_bool *cancel, ash_fetch_need *out, ash_err *err)
 {
     hub *h = user;
-    *out = (ash_fetch_need){.bytes = h->needs[id[0] - 'a'], .disk_free = 1000, .disk_reserve = 100};
+    *out = (ash_fetch_need){.bytes = h->needs[id[0] - 'a'] * unit(h),
+                            .disk_free = 1000 * unit(h),
+                            .disk_reserve = 100 * unit(h)};
     atomic_fetch_add(&h->weighed, 1);
     return 0;
 }
 
 static void advise(void *user, const char *id, uint64_t missing, char *text, size_t size)
 {
-    snprintf(text, size, "%s lacks %d", id, (int)missing);
+    snprintf(text, size, "%s lacks %d", id, (int)(missing / unit(user)));
 }
 
 static ash_manager *open_manager(const ash_model_spec *specs, size_t n, hub *h)
@@ -141,6 +153,12 @@ static void until_bytes(const ash_manager *m, const char *id, double n)
     assert_true(number(m, id, "bytes_done") == n);
 }
 
+static void until_count(const atomic_int *n, int least)
+{
+    for (int i = 0; i < 10000 && atomic_load(n) < least; i++) usleep(1000);
+    assert_true(atomic_load(n) >= least);
+}
+
 static void assert_failed_with(const ash_manager *m, const char *id, const char *code)
 {
     json_t *p = ash_manager_progress(m, id), *e = json_object_get(p, "error");
@@ -154,20 +172,43 @@ static void assert_failed_with(const ash_manager *m, const char *id, const char 
 static void test_a_preload_is_fetched_and_others_load_meanwhile(void **state)
 {
     hub h = {0};
-    ash_model_spec specs[] = {ABSENT("a", true), ABSENT("b", true),
+    ash_model_spec specs[] = {ABSENT("a", true), ABSENT("b", true), ABSENT("d", true),
                               {.id = "c", .path = "here", .preload = true, .required = true,
                                .keep_alive_ms = -1}};
-    ash_manager *m = open_manager(specs, 3, &h);
-    until_state(m, "a", ASH_MODEL_DOWNLOADING);
+    ash_manager *m = open_manager(specs, 4, &h);
     until_state(m, "c", ASH_MODEL_LOADED);
-    assert_int_equal(ash_manager_state(m, "b"), ASH_MODEL_DOWNLOADING); /* its turn comes */
+    until_count(&h.fetches, 2);
+    assert_int_equal(ash_manager_state(m, "d"), ASH_MODEL_DOWNLOADING); /* its turn comes */
+    assert_int_equal(atomic_load(&h.begun[3]), 0);
     assert_false(ash_manager_ready(m));
     atomic_store(&h.go, true);
     until_state(m, "a", ASH_MODEL_LOADED);
     until_state(m, "b", ASH_MODEL_LOADED);
+    until_state(m, "d", ASH_MODEL_LOADED);
     assert_true(ash_manager_ready(m));
-    assert_int_equal(atomic_load(&h.fetches), 2);
-    assert_int_equal(atomic_load(&h.most_at_once), 1);
+    assert_int_equal(atomic_load(&h.fetches), 3);
+    assert_int_equal(atomic_load(&h.most_at_once), 2);
+    ash_manager_close(m);
+}
+
+static void test_small_ones_pass_a_large_one_that_waits(void **state)
+{
+    hub h = {.needs = {100, 100, 1}, .unit = GIGA};
+    ash_model_spec specs[] = {ABSENT("a", false), ABSENT("b", false), ABSENT("c", false)};
+    atomic_store(&h.got, 900); /* of 1000, so that 100 are still to come */
+    ash_manager *m = open_manager(specs, 3, &h);
+    assert_int_equal(ash_manager_load(m, "a", NULL), 0);
+    until_count(&h.begun[0], 1);
+    assert_int_equal(ash_manager_load(m, "b", NULL), 0);
+    until_count(&h.weighed, 2);
+    assert_int_equal(ash_manager_load(m, "c", NULL), 0);
+    until_count(&h.begun[2], 1);
+    assert_int_equal(atomic_load(&h.begun[1]), 0);
+    atomic_store(&h.go, true);
+    until_state(m, "c", ASH_MODEL_LOADED);
+    until_state(m, "b", ASH_MODEL_LOADED);
+    until_state(m, "a", ASH_MODEL_LOADED);
+    assert_int_equal(atomic_load(&h.most_at_once), 2);
     ash_manager_close(m);
 }
 
@@ -229,8 +270,9 @@ static void test_one_fetch_serves_all_and_outlives_who_leaves(void **state)
 
 static void test_cancel_and_shutdown_end_a_fetch(void **state)
 {
-    hub h = {0};
+    hub h = {.needs = {100, 100}, .unit = GIGA};
     ash_model_spec specs[] = {ABSENT("a", false), ABSENT("b", false)};
+    atomic_store(&h.got, 900); /* of 1000, so that both fit the disk */
     ash_manager *m = open_manager(specs, 2, &h);
     waited w = {0}, x = {0};
     uint64_t t;
@@ -352,8 +394,9 @@ static void test_a_download_loads_only_for_who_asks(void **state)
 
 static void test_a_pause_ends_when_somebody_goes_on(void **state)
 {
-    hub h = {0};
+    hub h = {.needs = {100, 100}, .unit = GIGA};
     ash_model_spec specs[] = {ABSENT("a", true), ABSENT("b", true)};
+    atomic_store(&h.got, 900); /* of 1000, so that both fit the disk */
     ash_manager *m = open_manager(specs, 2, &h);
     waited w = {0};
     uint64_t t;
@@ -395,7 +438,7 @@ static void test_who_goes_on_before_the_pause_is_there_is_served(void **state)
 
 static void test_downloads_fit_the_disk_together(void **state)
 {
-    hub h = {.needs = {500, 300, 200, 100}};
+    hub h = {.needs = {500, 300, 200, 100}, .unit = GIGA};
     ash_model_spec specs[] = {ABSENT("a", false), ABSENT("b", false), ABSENT("c", false), ABSENT("d", false)};
     atomic_store(&h.got, 500); /* of 1000, so that 500 are still to come */
     ash_manager *m = open_manager(specs, 4, &h);
@@ -489,6 +532,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_preload_is_fetched_and_others_load_meanwhile),
+        cmocka_unit_test(test_small_ones_pass_a_large_one_that_waits),
         cmocka_unit_test(test_progress_of_a_fetch_never_goes_back),
         cmocka_unit_test(test_one_fetch_serves_all_and_outlives_who_leaves),
         cmocka_unit_test(test_cancel_and_shutdown_end_a_fetch),
