@@ -156,7 +156,7 @@ int ash_cli_parse(ash_cli *cli, int argc, char **argv)
     }
     const ash_cli_command *c = cli->command;
     if (cli->n_args < c->min_args || (c->max_args >= 0 && cli->n_args > c->max_args))
-        return ash_cli_usage("usage: ashley %s %s [OPTIONS]", c->name, c->args);
+        return ash_cli_usage("usage: ashley %s%s%s [OPTIONS]", c->name, *c->args ? " " : "", c->args);
     if (!one_of(cli->progress, "auto", "plain", "json", "none"))
         return ash_cli_usage("--progress is auto, plain, json or none, not '%s'", cli->progress);
     if (!one_of(cli->color, "auto", "always", "never", "never"))

@@ -119,9 +119,6 @@ int ash_model_size(ash_model *m, const ash_engine_opts *opts, ash_err *err)
     s->n_ctx = opts->ctx ? opts->ctx : own < OWN_CTX ? own : OWN_CTX;
     if (s->n_ctx > MAX_CTX)
         return ash_err_set(err, ASH_ELIMIT, "a context of %u tokens; at most %d", s->n_ctx, MAX_CTX);
-    if (s->n_ctx > own)
-        ash_warn("engine", "%s: a context of %u tokens, but it was trained on %u", opts->path, s->n_ctx,
-                 own);
     s->max_sequences = opts->max_sequences ? opts->max_sequences : DEFAULT_SEQUENCES;
     if (s->max_sequences > ASH_MAX_SEQUENCES)
         return ash_err_set(err, ASH_ELIMIT, "%u sequences at once; at most %d", s->max_sequences,
@@ -206,6 +203,18 @@ static int describe(ash_model *m, const ash_engine_opts *opts, ash_err *err)
     return m->info.name && m->info.quantization ? 0 : ash_err_nomem(err, "model name");
 }
 
+/* Binds the network. A key or tensor that is not there makes a bad checkpoint, not a missing one. */
+static int plan_net(ash_model *m, ash_err *err)
+{
+    const ash_arch *arch;
+    int rc = ash_arch_find(m->files, &arch, err);
+    if (rc || (rc = arch->plan(m->files, &m->net, err)) != ASH_ENOENT)
+        return rc;
+    if (err)
+        err->code = ASH_EFORMAT;
+    return ASH_EFORMAT;
+}
+
 int ash_model_plan(const ash_engine_opts *opts, ash_checkpoint *files, ash_model **out, ash_err *err)
 {
     *out = NULL;
@@ -217,10 +226,8 @@ int ash_model_plan(const ash_engine_opts *opts, ash_checkpoint *files, ash_model
     ash_arena_init(&m->arena, ARENA_MAX);
     m->pack_fd = -1;
     m->files = files;
-    const ash_arch *arch;
     int rc;
-    if ((rc = ash_arch_find(m->files, &arch, err)) || (rc = arch->plan(m->files, &m->net, err)) ||
-        (rc = describe(m, opts, err)) || (rc = ash_model_size(m, opts, err))) {
+    if ((rc = plan_net(m, err)) || (rc = describe(m, opts, err)) || (rc = ash_model_size(m, opts, err))) {
         ash_model_close(m);
         return rc;
     }
@@ -483,6 +490,9 @@ int ash_model_load(ash_model *m, const ash_engine_opts *opts, ash_pool *pool, as
     int rc;
     if (m->files->note[0])
         ash_warn("engine", "%s: %s", opts->path, m->files->note);
+    if (m->info.n_ctx > m->info.n_ctx_train)
+        ash_warn("engine", "%s: a context of %u tokens, but it was trained on %u", opts->path,
+                 m->info.n_ctx, m->info.n_ctx_train);
     ash_model_text_start(m, opts);
     if ((rc = ash_model_progress(opts, ASH_LOAD_VERIFY, 1, 1, err)) ||
         (rc = ash_packs_open(opts->state_dir, opts->disk_budget, m->files, m->net, &m->packs, err)))
