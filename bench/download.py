@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """`ashley pull` against curl from one local hub, in turns; and how long the plan of a large tree takes.
 
-    bench/download.py [--size MIB] [--runs N] [--rate MIB] [--folder DIR]
+    bench/download.py [--size MIB] [--runs N] [--rate MIB] [--link GBIT] [--folder DIR]
 
 rate     the file's bytes over the wall time of the process, hashing and all; curl writes the same bytes
          from the same address into the same folder and proves nothing. Target: 90 % of curl's. The third
@@ -13,7 +13,7 @@ list     a tree of DeepSeek-R1's shape (163 shards) asked of the hub, chosen fro
          empty cache: a pull that is refused for want of disk, before a byte moves; target 1 s
 
 The hub (tests/hub/server.py) runs beside them on the same cores: both sides pay for it. --rate caps each
-connection, as a network does. The folder's file system counts; default: /dev/shm.
+connection, --link all together, as a network does. The folder's file system counts; default: /dev/shm.
 """
 import argparse
 import os
@@ -23,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 from common import ASHLEY, MIB, ROOT, machine, memory, need, spread
@@ -32,6 +33,24 @@ from content import Made  # noqa: E402
 from server import File, Hub  # noqa: E402
 
 NAME = "model.safetensors"
+
+
+class Paced(Made):
+    """Bytes that come at most at `rate` a second, by whatever connections."""
+
+    def __init__(self, name, size, rate):
+        super().__init__(name, size)
+        self.sha256 = Made(name, size).sha256  # without waiting for it
+        self.rate, self.lock, self.next = rate, threading.Lock(), 0.0
+
+    def pieces(self, first, end):
+        for piece in super().pieces(first, end):
+            with self.lock:
+                now = time.perf_counter()
+                start = max(now, self.next)
+                self.next = start + len(piece) / self.rate
+            time.sleep(start - now)
+            yield piece
 
 
 def timed(argv, env, status=0):
@@ -65,7 +84,7 @@ def pull_environment(hub, cache):
 
 def compare(options, folder):
     size = options.size * MIB
-    file = File(NAME, Made(NAME, size))
+    file = File(NAME, Paced(NAME, size, options.link * 1e9 / 8) if options.link else Made(NAME, size))
     rows = {"ashley": [], "curl": [], "and sum": []}
     with Hub() as hub:
         hub.repo("bench/one").commit({NAME: file, "config.json": "{}"})
@@ -83,7 +102,9 @@ def compare(options, folder):
                         "and sum": ["sh", "-c", pipe, "sh", to, url]}[who]
                 rows[who].append(timed(argv, env))
                 shutil.rmtree(where)
-    print(f"{size // MIB} MiB" + (f", {options.rate} MiB/s a connection" if options.rate else ""))
+    limits = [f", {options.link:g} Gbit/s"] if options.link else []
+    limits += [f", {options.rate} MiB/s a connection"] if options.rate else []
+    print(f"{size // MIB} MiB{''.join(limits)}")
     for who, got in rows.items():
         rates = [size / MIB / s for s, _, _ in got]
         most = "" if who == "and sum" else f"   resident {max(m for _, _, m in got) / MIB:.1f} MiB"
@@ -122,6 +143,8 @@ def main():
     p.add_argument("--runs", type=int, default=5)
     p.add_argument("--rate", type=int, default=0, metavar="MIB",
                    help="a second, of each connection; 0: as it comes")
+    p.add_argument("--link", type=float, default=0, metavar="GBIT",
+                   help="a second, of all connections together; 0: as it comes")
     p.add_argument("--folder", default="/dev/shm")
     options = p.parse_args()
     need(ASHLEY, "run scripts/run --no-serve first")
