@@ -43,7 +43,7 @@ static const ash_key_info keys[] = {
      "allow an address beyond loopback without keys", .built = true, FIELD(allow_open)},
     {"ASHLEY_MEMORY_BUDGET", "memory-budget", ASH_KEY_BYTES, "auto", NULL,
      "memory for all models together: bytes with suffix, or auto (what is free, or what the control group "
-     "leaves, less a sixteenth)",
+     "leaves, less a sixteenth of the machine's or of the group's)",
      .built = true, FIELD(memory_budget)},
     {"ASHLEY_DISK_BUDGET", "disk-budget", ASH_KEY_BYTES, "auto", NULL,
      "disk for packed models and prefixes: bytes with suffix, 0 for none, or auto (a quarter of what is free "

@@ -12,7 +12,7 @@ static uint64_t machine(const ash_memory *now)
 
 uint64_t ash_budget_reserve(const ash_memory *now)
 {
-    uint64_t all = machine(now);
+    uint64_t all = now->total ? now->total : machine(now);
     if (all == UINT64_MAX) return 0;
     return all / 16 < MOST_RESERVE ? all / 16 : MOST_RESERVE;
 }
@@ -21,7 +21,9 @@ static uint64_t without_ceiling(const ash_budget *b, const ash_memory *now)
 {
     uint64_t all = machine(now);
     if (b->limit) return b->limit < all ? b->limit : all;
-    return all == UINT64_MAX ? all : all - ash_budget_reserve(now);
+    uint64_t reserve = ash_budget_reserve(now);
+    if (all == UINT64_MAX) return all;
+    return all > reserve ? all - reserve : 0;
 }
 
 uint64_t ash_budget_bytes(const ash_budget *b, const ash_memory *now)

@@ -13,8 +13,9 @@ typedef struct ash_budget {
     int64_t stepped_ms; /* when the ceiling was moved */
 } ash_budget;
 
-/* What is kept free of what this process has and may still take, when the budget is left to the machine: a
- * sixteenth, at most 4 GiB. */
+/* What is kept free when the budget is left to the machine: a sixteenth of all memory, or of the control
+ * group's limit, at most 4 GiB; where neither is known, of what this process has and may still take. That
+ * others take memory makes it no smaller: it is there for them. */
 uint64_t ash_budget_reserve(const ash_memory *now);
 /* Bytes for all models together: limit, at most what the process has and may still take; auto: that, less
  * the reserve; under pressure at most the ceiling. UINT64_MAX where the machine does not tell and nothing is

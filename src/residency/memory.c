@@ -61,12 +61,13 @@ static uint64_t less(uint64_t a, uint64_t b)
     return a == UINT64_MAX ? a : a > b ? a - b : 0;
 }
 
-/* Lowers what is available and spare to what one group leaves. */
+/* Lowers the total to one group's limit, and what is available and spare to what it leaves. */
 static void group_room(const char *folder, bool v2, ash_memory *out)
 {
     uint64_t max = number(open_at("%s/%s", folder, v2 ? "memory.max" : "memory.limit_in_bytes"));
     uint64_t now = number(open_at("%s/%s", folder, v2 ? "memory.current" : "memory.usage_in_bytes"));
     if (max == UINT64_MAX || now == UINT64_MAX) return;
+    if (out->total && max < out->total) out->total = max;
     const char *const mapped = v2 ? "file_mapped" : "total_mapped_file";
     uint64_t cache = v2 ? stat_values(open_at("%s/memory.stat", folder), "inactive_file", "active_file")
                         : stat_values(open_at("%s/memory.stat", folder), "total_inactive_file",
@@ -134,6 +135,7 @@ static void read_groups(const char *root, ash_memory *out)
 
 void ash_memory_read(const char *root, ash_memory *out)
 {
+    out->total = kb_value(open_at("%s/proc/meminfo", root), "MemTotal", 0);
     out->available = kb_value(open_at("%s/proc/meminfo", root), "MemAvailable", UINT64_MAX);
     out->spare = less(out->available, kb_value(open_at("%s/proc/meminfo", root), "Mapped", 0));
     out->own = kb_value(open_at("%s/proc/self/status", root), "RssAnon", 0) +

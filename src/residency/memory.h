@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 typedef struct ash_memory {
+    uint64_t total;     /* bytes of the machine, or the least limit of the control groups; 0 if unknown */
     uint64_t available; /* bytes this process may still take: MemAvailable, or what the limits of its control
                            groups leave (their page cache counts as free), whichever is less. UINT64_MAX
                            where neither can be read */

@@ -8,6 +8,7 @@ SmolLM2 and what its first and last layer alone make up, which answers nonsense 
 import concurrent.futures
 import contextlib
 import functools
+import glob
 import json
 import os
 import re
@@ -121,8 +122,7 @@ class Started(Server):
         return {m["id"]: m["status"]["value"] for m in json.loads(self.get("/v1/models").body)["data"]}
 
     def status_of(self, model):
-        listed = json.loads(self.get("/v1/models").body)["data"]
-        return next(m["status"] for m in listed if m["id"] == model)
+        return json.loads(self.get(f"/v1/models/{model}").body)["status"]
 
     def error(self, model):
         """The code of a failed one."""
@@ -305,6 +305,95 @@ def a_large_one_with_a_warning():
         with h.serving() as s:
             s.ready()
             s.answers("large")
+
+
+HOG = """
+import sys
+taken = []
+for line in sys.stdin:  # megabytes
+    taken.append(bytearray(int(line) << 20))
+    print("taken", flush=True)
+"""
+
+
+class Group:
+    """A control group, of either version of cgroups(7), with a limit of memory."""
+
+    def __init__(self, limit):
+        self.v2 = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+        self.path = f"/sys/fs/cgroup/{'' if self.v2 else 'memory/'}ashley-test-{os.getpid()}"
+        self.limit = limit
+        try:
+            os.mkdir(self.path)
+            self._write("memory.max" if self.v2 else "memory.limit_in_bytes", limit)
+        except OSError as e:
+            self.close()
+            raise Skip(f"no control group with a limit of memory here: {e}") from None
+
+    def _write(self, name, value):
+        with open(os.path.join(self.path, name), "w", encoding="ascii") as f:
+            f.write(str(value))
+
+    def join(self, pid):
+        self._write("cgroup.procs", pid)
+
+    def room(self):
+        """What is left, page cache counted as free."""
+        with open(os.path.join(self.path, "memory.current" if self.v2 else "memory.usage_in_bytes"),
+                  encoding="ascii") as f:  # fmt: skip
+            used = int(f.read())
+        total = "" if self.v2 else "total_"
+        with open(os.path.join(self.path, "memory.stat"), encoding="ascii") as f:
+            stat = dict(line.split() for line in f)
+        return self.limit - used + sum(int(stat[f"{total}{kind}_file"]) for kind in ("inactive", "active"))
+
+    def close(self):
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(self.path)
+
+
+@test
+def memory_that_another_process_takes():
+    """Within a control group: what is idle goes, what is pinned answers on, and the other is back later."""
+    group = Group(1200 << 20)
+    try:
+        with home() as h:
+            h.write(PRELOAD_MODELS='["small",{"model":"nonsense","pin":false,"required":false}]')
+            with h.serving() as s:
+                group.join(s.process.pid)
+                s.becomes("small", "loaded")
+                s.becomes("nonsense", "loaded")
+                told = s.answers("small"), s.answers("nonsense")
+                memory = json.loads(s.get("/readyz?verbose=1").body)["report"]["memory"]
+                check(memory["budget"] < 1200 << 20 and not memory["lowered"], memory)
+                packs = os.path.join(h.path, "state", "packs")
+                s.until(lambda: len(glob.glob(os.path.join(packs, "*.pack"))), 2)
+                os.sync()  # pages that are to be written make no room at once
+                hog = subprocess.Popen([sys.executable, "-c", HOG], text=True, stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE)  # fmt: skip
+                with hog:
+                    group.join(hog.pid)
+                    end = time.monotonic() + 60
+                    while s.status_of("nonsense")["value"] == "loaded":
+                        check(time.monotonic() < end, "nothing was given up", group.room())
+                        room = group.room() >> 20
+                        if room < 4:  # the server looks once a second
+                            time.sleep(0.1)
+                            continue
+                        hog.stdin.write(f"{8 if room > 24 else 1}\n")
+                        hog.stdin.flush()
+                        check(hog.stdout.readline(), "the other process ended")
+                    why = s.wait_line(lambda t: "evicting nonsense" in t, 5, s.errors)
+                    check(why and "memory is short" in why, "the log does not say why", why)
+                    memory = json.loads(s.get("/readyz?verbose=1").body)["report"]["memory"]
+                    check(memory["lowered"], memory)
+                    equal(s.answers("small"), told[0])
+                    equal(s.states()["small"], "loaded")
+                    hog.stdin.close()
+                s.until(lambda: s.status_of("nonsense")["value"], "loaded", 180)
+                equal((s.answers("small"), s.answers("nonsense")), told)
+    finally:
+        group.close()
 
 
 @test

@@ -40,7 +40,7 @@ static inline void fake_write(const fake_machine *f, const char *name, const cha
 static inline void fake_memory(const fake_machine *f, unsigned available_kb, unsigned own_kb, double stalled)
 {
     char text[256];
-    snprintf(text, sizeof text, "MemTotal: 1 kB\nMemAvailable:   %u kB\n", available_kb);
+    snprintf(text, sizeof text, "MemFree: 1 kB\nMemAvailable:   %u kB\n", available_kb);
     fake_write(f, "proc/meminfo", text);
     snprintf(text, sizeof text, "Name:\tx\nVmRSS:\t%u kB\nRssAnon:\t%u kB\nRssFile:\t0 kB\nRssShmem:\t0 kB\n",
              own_kb, own_kb);

@@ -20,6 +20,10 @@ static void test_auto_leaves_a_reserve(void **state)
     m.available = UINT64_MAX;
     assert_true(ash_budget_bytes(&b, &m) == UINT64_MAX);
     assert_int_equal(ash_budget_reserve(&m), 0);
+    m = (ash_memory){.total = 32 * GB, .available = 3 * GB, .own = 4 * GB}; /* others have the rest */
+    assert_int_equal(ash_budget_bytes(&b, &m), 5 * GB);
+    m.available = m.own = GB / 2;
+    assert_int_equal(ash_budget_bytes(&b, &m), 0);
 }
 
 static void test_configured_is_at_most_what_there_is(void **state)
@@ -78,6 +82,11 @@ static void test_little_left_is_pressure(void **state)
     m.available -= 2;
     assert_true(ash_budget_step(&b, &m, 8 * GB, 5000));
     assert_false(ash_budget_step(&(ash_budget){0}, &m, 0, 5000)); /* nothing to give up */
+    b = (ash_budget){0};
+    m = (ash_memory){.total = 16 * GB, .available = GB / 4, .own = GB}; /* another process took it all */
+    assert_false(ash_budget_step(&b, &m, GB, 5000));
+    m.available -= 2;
+    assert_true(ash_budget_step(&b, &m, GB, 5000));
 }
 
 int main(void)

@@ -43,17 +43,18 @@ static void test_plain_machine(void **state)
     ash_memory m;
     fake_open(&f);
     ash_memory_read(f.root, &m);
-    assert_true(m.available == UINT64_MAX && m.own == 0 && m.resident == 0 && m.stalled == 0.0);
+    assert_true(m.total == 0 && m.available == UINT64_MAX && m.own == 0 && m.resident == 0 && m.stalled == 0.0);
     fake_memory(&f, 8000, 500, 0.0);
     ash_memory_read(f.root, &m);
     assert_int_equal(m.available, 8000 * 1024);
     assert_int_equal(m.own, 500 * 1024);
     assert_int_equal(m.resident, 500 * 1024);
     assert_int_equal(m.spare, 8000 * 1024);
-    fake_write(&f, "proc/meminfo", "MemAvailable:    8000 kB\nMapped:    3000 kB\n");
+    fake_write(&f, "proc/meminfo", "MemTotal: 9000 kB\nMemAvailable:    8000 kB\nMapped:    3000 kB\n");
     ash_memory_read(f.root, &m);
     assert_int_equal(m.available, 8000 * 1024);
     assert_int_equal(m.spare, 5000 * 1024);
+    assert_int_equal(m.total, 9000 * 1024);
     fake_memory(&f, 8000, 500, 12.5);
     ash_memory_read(f.root, &m);
     assert_true(m.stalled == 12.5);
@@ -67,6 +68,7 @@ static void test_groups(void **state)
     fake_open(&f);
     fake_memory(&f, 8000, 500, 1.0);
     fake_write(&f, "proc/self/cgroup", "0::/a/b\n");
+    fake_write(&f, "proc/meminfo", "MemTotal: 9000 kB\nMemAvailable: 8000 kB\n");
     fake_write(&f, "sys/fs/cgroup/a/b/memory.max", "max\n");
     fake_write(&f, "sys/fs/cgroup/a/b/memory.current", "700000\n");
     fake_write(&f, "sys/fs/cgroup/a/b/memory.pressure", "some avg10=90.00\nfull avg10=3.00 avg60=0\n");
@@ -77,6 +79,7 @@ static void test_groups(void **state)
     fake_write(&f, "sys/fs/cgroup/a/memory.current", "900000\n");
     fake_write(&f, "sys/fs/cgroup/a/memory.stat", "anon 1\ninactive_file 200000\nactive_file 50000\n");
     ash_memory_read(f.root, &m);
+    assert_int_equal(m.total, 1000000);
     assert_int_equal(m.available, 350000);
     assert_int_equal(m.spare, 350000);
     fake_write(&f, "sys/fs/cgroup/a/memory.stat",
