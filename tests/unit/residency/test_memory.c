@@ -43,7 +43,8 @@ static void test_plain_machine(void **state)
     ash_memory m;
     fake_open(&f);
     ash_memory_read(f.root, &m);
-    assert_true(m.total == 0 && m.available == UINT64_MAX && m.own == 0 && m.resident == 0 && m.stalled == 0.0);
+    assert_int_equal(m.total, 0);
+    assert_true(m.available == UINT64_MAX && m.own == 0 && m.resident == 0 && m.stalled == 0.0);
     fake_memory(&f, 8000, 500, 0.0);
     ash_memory_read(f.root, &m);
     assert_int_equal(m.available, 8000 * 1024);
