@@ -117,7 +117,7 @@ static void find_load(ash_doctor *d, const ash_plan_model *m, const ash_plan_ent
                         "slow answers: more memory, or a smaller quantisation; see `ashley plan`",
                         "%s: larger than its room, %.0f %% of its experts are in memory at once; the others "
                         "are read from the disk for each token",
-                        m->id, 100.0 * e->experts_found);
+                        m->id, 100.0 * e->experts_room);
 }
 
 static void find_preload(ash_doctor *d, const ash_plan_model *m, const ash_plan_entry *e)

@@ -202,7 +202,9 @@ static void add_basis(const plan *p, size_t i, json_t *o)
     set(o, "beyond_bytes", m->measured, json_integer(m->beyond_bytes));
     set(o, "streams", true, json_boolean(e->streams));
     set(o, "pack_bytes", sizes, bytes_json(e->pack_bytes));
+    set(o, "experts_room", e->streams, json_real(e->experts_room));
     set(o, "experts_found", e->streams, json_real(e->experts_found));
+    set_text(o, "experts_basis", e->streams ? ash_fit_basis_name(e->found_basis) : NULL);
     set(o, "tokens_per_second", has_sizes(e) && rate, json_real(e->tokens_per_second));
 }
 
@@ -323,9 +325,14 @@ static void print_experts(const ash_plan_entry *e)
     ash_value_show_bytes(e->pack_bytes, pack);
     if (!e->streams) return;
     printf("  larger than its room: experts come and go, %.0f %% of them are in memory at once;",
-           100.0 * e->experts_found);
+           100.0 * e->experts_room);
     if (e->pack_bytes) printf(" its pack file takes %s of disk;", pack);
-    printf(" tokens/s if all are\n  chosen alike, more where some are chosen more\n");
+    if (e->found_basis == ASH_FIT_ALIKE)
+        printf(" tokens/s if all are\n  chosen alike, more where some are chosen more\n");
+    else
+        printf(" tokens/s with\n  %.0f %% of those chosen found there, as measured%s\n",
+               100.0 * e->experts_found,
+               e->found_basis == ASH_FIT_MEASURED ? " before" : " in other rooms; no less");
 }
 
 static void print_entry(const plan *p, size_t i)

@@ -94,6 +94,7 @@ static void take_measured(const ash_cli *cli, ash_ledger *ledger, ash_plan_model
     m->measured = known.memory;
     m->beyond_bytes = known.beyond;
     m->facts.load_seconds = known.seconds;
+    ash_measure_find_found(ledger, &of, plan.file_bytes, &m->facts.found);
 }
 
 /* Bytes of the declared tensors in files that are not there, and of all. */

@@ -423,6 +423,8 @@ void ash_engine_get_stats(const ash_engine *e, ash_engine_stats *out)
     ash_expert_cache_counts(e->model->cache, &counts);
     out->experts_chosen = counts.chosen;
     out->experts_found = counts.found;
+    out->token_experts_chosen = counts.token_chosen;
+    out->token_experts_found = counts.token_found;
     out->expert_read_bytes = counts.read_bytes;
     out->expert_wait_ns = counts.wait_ns;
 }

@@ -96,6 +96,8 @@ typedef struct ash_model_info {
                                  "GPTQ 4-bit, group 128, act-order" */
     uint64_t n_params, file_bytes, weight_bytes, kv_bytes, scratch_bytes;
     uint64_t token_params, step_bytes; /* as ash_binding has them: what a token costs */
+    double expert_room;        /* of the bytes of experts that come and go, the share that may be in memory at
+                                  once; 0: all weights are in memory */
     const char *draft;         /* the name of the draft model that guesses, or NULL */
     const char *draft_refused; /* why none does although one was named, or NULL */
     uint64_t draft_bytes;      /* all that it takes; 0 without */
@@ -192,6 +194,7 @@ typedef struct ash_engine_stats {
     uint64_t guessed_tokens, right_tokens; /* computed as guesses; those that came true */
     uint64_t drafted_tokens, drafted_right; /* of these from the draft model */
     uint64_t experts_chosen, experts_found; /* where experts come and go: asked for; of those, in memory */
+    uint64_t token_experts_chosen, token_experts_found; /* as in ash_expert_counts: what decoding meets */
     uint64_t expert_read_bytes, expert_wait_ns; /* read for them, and waited for that */
     int64_t last_step_ns; /* monotonic; for liveness: 0 before the first */
 } ash_engine_stats;

@@ -52,10 +52,13 @@ struct ash_expert_cache {
     int32_t *here, n_here;       /* those not ABSENT */
     uint64_t step, hold;         /* forwards; calls of hold */
     int last_layer;
+    bool full;              /* an expert has had to leave */
+    uint64_t reads_held;    /* reads_begun when the last hold was over */
     ash_reads *reads;
     ash_rng rng;
     atomic_bool lost;
-    atomic_ullong chosen, reads_begun, read_bytes, foreseen, right, wait_ns, resident_shown;
+    atomic_ullong chosen, reads_begun, token_chosen, token_reads;
+    atomic_ullong read_bytes, foreseen, right, wait_ns, resident_shown;
 };
 
 /* ---- sizes ---------------------------------------------------------------------------------- */
@@ -101,6 +104,7 @@ static void leave(ash_expert_cache *c, expert *e)
         if (e->parts[i].bytes)
             madvise(c->region + e->parts[i].offset, e->parts[i].bytes, MADV_DONTNEED);
     c->resident -= e->bytes;
+    c->full = true;
     e->presence = ABSENT;
     int32_t last = c->here[--c->n_here];
     c->here[e->place] = last;
@@ -185,7 +189,18 @@ static void note(ash_expert_cache *c, expert *e)
     if (e->foreseen == c->step) atomic_fetch_add_explicit(&c->right, 1, memory_order_relaxed);
 }
 
-static void hold(void *user, int layer, const int32_t *ids, int n)
+/* The n choices of a hold, with the reads that were begun for them, ahead ones too. */
+static void note_token(ash_expert_cache *c, int n, int rows)
+{
+    uint64_t reads = atomic_load_explicit(&c->reads_begun, memory_order_relaxed);
+    if (rows == 1 && c->full) {
+        atomic_fetch_add_explicit(&c->token_chosen, (unsigned)n, memory_order_relaxed);
+        atomic_fetch_add_explicit(&c->token_reads, reads - c->reads_held, memory_order_relaxed);
+    }
+    c->reads_held = reads;
+}
+
+static void hold(void *user, int layer, const int32_t *ids, int n, int rows)
 {
     ash_expert_cache *c = user;
     expert *of = c->experts + (int64_t)layer * c->n_experts;
@@ -202,6 +217,7 @@ static void hold(void *user, int layer, const int32_t *ids, int n)
         make_room(c, e->bytes, 0, true);
         come(c, e);
     }
+    note_token(c, n, rows);
     int64_t t = ash_clock_ns();
     for (int i = 0; i < n; i++)
         if (of[ids[i]].presence == COMING) wait_for(c, &of[ids[i]]);
@@ -365,6 +381,9 @@ void ash_expert_cache_counts(const ash_expert_cache *c, ash_expert_counts *out)
     out->chosen = atomic_load_explicit(&c->chosen, memory_order_relaxed);
     uint64_t reads = atomic_load_explicit(&c->reads_begun, memory_order_relaxed);
     out->found = out->chosen > reads ? out->chosen - reads : 0;
+    out->token_chosen = atomic_load_explicit(&c->token_chosen, memory_order_relaxed);
+    reads = atomic_load_explicit(&c->token_reads, memory_order_relaxed);
+    out->token_found = out->token_chosen > reads ? out->token_chosen - reads : 0;
     out->read_bytes = atomic_load_explicit(&c->read_bytes, memory_order_relaxed);
     out->foreseen = atomic_load_explicit(&c->foreseen, memory_order_relaxed);
     out->right = atomic_load_explicit(&c->right, memory_order_relaxed);

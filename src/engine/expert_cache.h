@@ -33,6 +33,8 @@ uint64_t ash_expert_least(const ash_expert_sizes *s);
 
 typedef struct ash_expert_counts {
     uint64_t chosen, found;   /* experts asked for; those less what was read, ahead or not */
+    uint64_t token_chosen, token_found; /* of these, of batches of one token since the room was first full:
+                                           what decoding meets, without the reads of a cold start */
     uint64_t read_bytes;
     uint64_t foreseen, right; /* choices foreseen a layer ahead; of those, made */
     uint64_t wait_ns;         /* forwards waited for the disk */

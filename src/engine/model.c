@@ -103,6 +103,8 @@ static int size_weights(ash_model *m, const ash_engine_opts *opts, ash_err *err)
 static void tell_sizes(ash_model *m)
 {
     const ash_engine_plan *p = &m->sizes.plan;
+    if (m->streams)
+        m->info.expert_room = (double)(p->weight_bytes - m->experts.fixed) / (double)m->experts.experts;
     m->info.file_bytes = p->file_bytes;
     m->info.weight_bytes = p->weight_bytes;
     m->info.kv_bytes = p->kv_bytes;

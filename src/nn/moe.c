@@ -198,7 +198,7 @@ void ash_moe_run(ash_nn *nn, const ash_moe_shape *s, const ash_moe *m, const ash
     sort(&s->router, &t, n);
     for (int held; (held = take(&j, most)) > 0;) {
         if (supply) {
-            supply->hold(supply->user, m->layer, t.chosen, held);
+            supply->hold(supply->user, m->layer, t.chosen, held, n);
             look_ahead(nn, &j, supply, x, n);
         }
         run_experts(nn, &j, x);

@@ -15,9 +15,10 @@
 typedef struct ash_moe_supply {
     void *user;
     int most; /* experts that can be held at once, >= 1 */
-    /* Returns when the experts [n] of a layer (ascending, n <= most) can be read; they can until the next
-     * hold. Has no way to fail: where the disk does, what is computed means nothing, and the supply knows. */
-    void (*hold)(void *user, int layer, const int32_t *experts, int n);
+    /* Returns when the experts [n] of a layer (ascending, n <= most), chosen for a batch of so many rows, can
+     * be read; they can until the next hold. Has no way to fail: where the disk does, what is computed means
+     * nothing, and the supply knows. */
+    void (*hold)(void *user, int layer, const int32_t *experts, int n, int rows);
     /* These are held next, probably or (sure) certainly; returns at once. */
     void (*expect)(void *user, int layer, const int32_t *experts, int n, bool sure);
 } ash_moe_supply;

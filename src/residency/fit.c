@@ -2,6 +2,8 @@
  * saturate and what is subtracted is known to be less. */
 #include "residency/fit.h"
 
+#include <math.h>
+
 static uint64_t add(uint64_t a, uint64_t b)
 {
     return a < UINT64_MAX - b ? a + b : UINT64_MAX;
@@ -35,4 +37,24 @@ bool ash_fit_room(ash_fit *f, uint64_t room)
     if (f->weights_least < f->weights) f->weights = f->weights_least;
     f->kv = least;
     return false;
+}
+
+const char *ash_fit_basis_name(ash_fit_basis b)
+{
+    static const char *const names[] = {"alike", "interpolated", "measured"};
+    return names[b];
+}
+
+double ash_fit_share(const ash_fit_known *known, double room, ash_fit_basis *basis)
+{
+    ash_fit_found below = {0.0, 0.0}, above = {1.0, 1.0};
+    *basis = known->n ? ASH_FIT_INTERPOLATED : ASH_FIT_ALIKE;
+    for (size_t i = 0; i < known->n; i++) {
+        const ash_fit_found *p = &known->v[i];
+        if (p->room <= room && p->room >= below.room) below = *p;
+        if (p->room >= room && p->room <= above.room) above = *p;
+        if (fabs(p->room - room) <= 0.1 * room) *basis = ASH_FIT_MEASURED;
+    }
+    if (above.room <= below.room) return below.found;
+    return below.found + (above.found - below.found) * (room - below.room) / (above.room - below.room);
 }

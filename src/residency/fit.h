@@ -1,10 +1,12 @@
-/* What a model gets of the memory that there is: as the loader gives it, and as a plan foretells it.
+/* What a model gets of the memory that there is, as the loader gives it and as a plan foretells it, and what
+ * share of its experts a mixture finds there.
  *
- * A pure function. Any thread. */
+ * Pure functions. Any thread. */
 #ifndef ASHLEY_RESIDENCY_FIT_H
 #define ASHLEY_RESIDENCY_FIT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Bytes of one model; sums saturate. */
@@ -15,6 +17,30 @@ typedef struct ash_fit {
     uint64_t kv, kv_least;  /* the usual KV pool; of one context */
     uint64_t others;        /* scratch, draft model, and what was measured beyond */
 } ash_fit;
+
+/* What share of a mixture's experts was in memory when they were chosen (store/ledger.h). */
+typedef struct ash_fit_found {
+    double room, found; /* 0 to 1: of their bytes what could be there at once; of those chosen what was */
+} ash_fit_found;
+enum { ASH_FIT_ROOMS = 64 };
+
+typedef struct ash_fit_known {
+    size_t n;
+    ash_fit_found v[ASH_FIT_ROOMS];
+} ash_fit_known;
+
+typedef enum ash_fit_basis {
+    ASH_FIT_ALIKE,        /* nothing was measured: as if all experts were chosen alike */
+    ASH_FIT_INTERPOLATED, /* in other rooms it was */
+    ASH_FIT_MEASURED,     /* in a room that is at most a tenth larger or smaller */
+} ash_fit_basis;
+const char *ash_fit_basis_name(ash_fit_basis b); /* "alike", "interpolated", "measured" */
+
+/* The share to be expected where `room` (0 to 1) of the experts' bytes can be in memory at once: on straight
+ * lines between what was measured, none found with no room, and all with room for all. Who keeps those chosen
+ * most gains less by each further one, so that lines lie below what will be; without a measurement it is the
+ * line of experts that are chosen alike. */
+double ash_fit_share(const ash_fit_known *known, double room, ash_fit_basis *basis);
 
 uint64_t ash_fit_bytes(const ash_fit *f); /* of all, as they stand */
 

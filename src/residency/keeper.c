@@ -1,5 +1,5 @@
 /* Owns the keeper thread: waits that are out of time, engines that are idle, pressure on memory,
- * loads that come back, and the listener. Lock rules: state.h. */
+ * loads that come back, what the ledger is told of experts, and the listener. Lock rules: state.h. */
 #include "base/clock.h"
 #include "base/log.h"
 #include "residency/state.h"
@@ -149,6 +149,7 @@ static bool end_what_is_over(ash_manager *m, int64_t now)
     pthread_mutex_unlock(&m->mutex);
     ash_waiters_fail(late, ASH_ETIMEDOUT, "the model was not loaded within the load time budget");
     ash_waiters_answer(late);
+    if (e) ash_experts_note_last(m, e, engine);
     ash_engine_close(engine);
     pthread_mutex_lock(&m->mutex);
     if (e) ash_entry_closed(m, e);
@@ -165,6 +166,7 @@ void *ash_keeper_main(void *arg)
         if (now - m->brought_ns >= SECOND) {
             m->brought_ns = now;
             bring_back(m, now);
+            ash_experts_note_running(m);
         }
         tell_listener(m, now);
         if (any_dirty(m) || m->stopping) continue;

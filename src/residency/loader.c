@@ -201,6 +201,7 @@ static void evict(ash_manager *m, size_t n, const ash_entry *wanted)
         e->comes_back = ash_entry_returns(e);
         ash_engine *engine = ash_entry_take(m, e);
         pthread_mutex_unlock(&m->mutex);
+        ash_experts_note_last(m, e, engine);
         ash_engine_close(engine);
         pthread_mutex_lock(&m->mutex);
         ash_entry_closed(m, e);

@@ -330,6 +330,7 @@ void ash_manager_close(ash_manager *m)
     ash_waiters_answer(left);
     if (m->started) join(m, 3 + ASH_FETCHERS);
     for (size_t i = 0; i < m->n; i++) {
+        ash_experts_note_last(m, &m->entries[i], m->entries[i].engine);
         ash_engine_close(m->entries[i].engine);
         ash_spec_free(&m->entries[i].spec);
     }

@@ -50,3 +50,25 @@ void ash_measure_put(ash_ledger *l, const ash_measure_of *of, uint32_t n_ctx, co
     ash_ledger_key key = key_of(of, row->file_bytes, n_ctx, &n);
     ash_ledger_put(l, &key, row);
 }
+
+_Static_assert((int)ASH_FIT_ROOMS == (int)ASH_LEDGER_ROOMS, "all that the ledger keeps is looked at");
+
+void ash_measure_find_found(ash_ledger *l, const ash_measure_of *of, uint64_t file_bytes, ash_fit_known *out)
+{
+    ash_ledger_found rows[ASH_LEDGER_ROOMS];
+    names n;
+    *out = (ash_fit_known){0};
+    if (!l) return;
+    ash_ledger_key key = key_of(of, file_bytes, 0, &n);
+    out->n = ash_ledger_found_of(l, key.model, key.revision, rows);
+    for (size_t i = 0; i < out->n; i++) out->v[i] = (ash_fit_found){rows[i].room, rows[i].found};
+}
+
+void ash_measure_put_found(ash_ledger *l, const ash_measure_of *of, uint64_t file_bytes,
+                           const ash_fit_found *found)
+{
+    names n;
+    if (!l) return;
+    ash_ledger_key key = key_of(of, file_bytes, 0, &n);
+    ash_ledger_put_found(l, key.model, key.revision, &(ash_ledger_found){found->room, found->found});
+}

@@ -60,6 +60,7 @@ static void loaded(ash_manager *m, ash_entry *e, ash_engine *engine, const char 
     snprintf(e->draft_refused, sizeof e->draft_refused, "%s",
              info->draft_refused ? info->draft_refused : draft_refused);
     e->engine = engine;
+    e->experts_chosen = e->experts_found = 0;
     e->state = ASH_MODEL_LOADED;
     e->failures = 0;
     e->comes_back = e->fetched = false;

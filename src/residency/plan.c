@@ -2,7 +2,6 @@
  * may lie: sums saturate and comparisons subtract from what is known to be larger. Any thread. */
 #include "residency/plan.h"
 
-#include "residency/fit.h"
 #include "residency/policy.h"
 
 static const uint64_t UNKNOWN = ASH_PLAN_UNKNOWN_BYTES;
@@ -59,7 +58,8 @@ static void take_fit(planning *p, size_t i, const ash_fit *fit)
     e->streams = fit->weights < f->fixed_bytes;
     e->pack_bytes = e->streams ? f->pack_bytes : 0;
     uint64_t absent = less(f->fixed_bytes, fit->weights);
-    e->experts_found = e->streams ? (double)less(f->expert_bytes, absent) / (double)f->expert_bytes : 1.0;
+    e->experts_room = e->streams ? (double)less(f->expert_bytes, absent) / (double)f->expert_bytes : 1.0;
+    e->experts_found = e->streams ? ash_fit_share(&f->found, e->experts_room, &e->found_basis) : 1.0;
 }
 
 /* What entry i gets of `room`. False: it lacks short_bytes for the least that it would run in. */

@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "residency/fit.h"
+
 enum { ASH_PLAN_MAX = 128 }; /* entries of a plan */
 
 /* A size that nobody knows. */
@@ -47,6 +49,7 @@ typedef struct ash_plan_facts {
     uint64_t pack_bytes;         /* of disk for the pack file that they come from; 0: it is there */
     uint64_t token_bytes;        /* of the weights, what decoding a token reads; 0: not known */
     uint64_t token_expert_bytes; /* of those, of experts that may come and go */
+    ash_fit_known found;         /* what they were measured to find of them in memory */
 } ash_plan_facts;
 
 /* What there is. Rates in bytes a second; 0: not measured. */
@@ -67,7 +70,9 @@ typedef struct ash_plan_entry {
     uint64_t kv_bytes;       /* the pool that it gets */
     uint64_t pack_bytes;     /* of disk for its pack file: experts come and go, and it is not there */
     bool streams;            /* experts come and go (engine/expert_cache.h) */
-    double experts_found;    /* the share that would be in memory if all were chosen alike; 1: all are */
+    double experts_room;     /* of the experts' bytes the share that is in memory at once; 1: all are */
+    double experts_found;    /* of those chosen the share that will be found there (residency/fit.h), */
+    ash_fit_basis found_basis; /* and from what that is known */
     double tokens_per_second; /* decoding one sequence, at most; 0: not known */
     uint64_t resident_bytes; /* of it alone, loaded; may be unknown */
     uint64_t peak_bytes;     /* of it alone, while it loads; may be unknown */

@@ -67,6 +67,7 @@ typedef struct ash_entry {
     double stage_ms[ASH_N_STAGES];
     ash_load_progress progress;
     atomic_bool cancel;
+    uint64_t experts_chosen, experts_found; /* LOADED: of its engine's counts what the ledger knows */
     atomic_bool awaited;   /* somebody has waited for the load in flight */
     double shown_progress; /* highest value shown for this load: never backwards */
     double told_progress;  /* the one that the listener was told of last, */
@@ -245,6 +246,13 @@ void *ash_weigher_main(void *manager); /* disk.c */
 /* Takes the result of a load or a failed fetch into the entry. Waiters to answer go to *done. */
 void ash_entry_finish(ash_manager *m, ash_entry *e, const ash_err *err, ash_waiter **done);
 void *ash_keeper_main(void *manager);
+
+/* ---- experts.c ---- */
+/* Writes to the ledger what share of its experts a mixture larger than its room has found in memory. Of an
+ * engine that is closed next, without the lock; NULL is fine. */
+void ash_experts_note_last(ash_manager *m, ash_entry *e, const ash_engine *engine);
+/* Of all that run and have chosen many since the last time; the lock is left for the writing. */
+void ash_experts_note_running(ash_manager *m);
 
 /* ---- spec.c ---- */
 bool ash_spec_copy(ash_model_spec *to, const ash_model_spec *from); /* false without memory */

@@ -29,7 +29,11 @@ static const char SCHEMA[] = "CREATE TABLE IF NOT EXISTS model(id TEXT NOT NULL,
                              "revision, variant, ctx)) WITHOUT ROWID;"
                              "CREATE INDEX IF NOT EXISTS model_seq ON model(seq);"
                              "CREATE TABLE IF NOT EXISTS rate(what TEXT PRIMARY KEY, value REAL) "
-                             "WITHOUT ROWID;";
+                             "WITHOUT ROWID;"
+                             "CREATE TABLE IF NOT EXISTS experts(id TEXT NOT NULL, revision TEXT NOT "
+                             "NULL, part INTEGER NOT NULL, room REAL, found REAL, seq INTEGER, "
+                             "PRIMARY KEY(id, revision, part)) WITHOUT ROWID;"
+                             "CREATE INDEX IF NOT EXISTS experts_seq ON experts(seq);";
 
 static const char FIND[] =
     "SELECT weights, kv, scratch, draft, file, grown, load_ms, fetch_ms, verify_ms, map_ms, "
@@ -53,6 +57,21 @@ static const char FIND_RATE[] = "SELECT value FROM rate WHERE what=?1";
 static const char PUT_RATE[] =
     "INSERT INTO rate VALUES(?1,?2) ON CONFLICT(what) DO UPDATE SET "
     "value=CASE WHEN value BETWEEN 1.0 AND 1e15 THEN (value+excluded.value)/2 ELSE excluded.value END";
+
+static const char FIND_FOUND[] =
+    "SELECT room, found FROM experts WHERE id=?1 AND revision=?2 AND room BETWEEN 0.0 AND 1.0 AND "
+    "found BETWEEN 0.0 AND 1.0 ORDER BY room LIMIT ?3";
+
+static const char PUT_FOUND[] =
+    "INSERT INTO experts VALUES(?1,?2,?3,?4,?5,(SELECT ifnull(max(seq),0)+1 FROM experts)) ON "
+    "CONFLICT(id, revision, part) DO UPDATE SET "
+    "room=CASE WHEN room BETWEEN 0.0 AND 1.0 AND found BETWEEN 0.0 AND 1.0 THEN "
+    "(room+excluded.room)/2 ELSE excluded.room END, "
+    "found=CASE WHEN room BETWEEN 0.0 AND 1.0 AND found BETWEEN 0.0 AND 1.0 THEN "
+    "(found+excluded.found)/2 ELSE excluded.found END, seq=excluded.seq";
+
+static const char PRUNE_FOUND[] =
+    "DELETE FROM experts WHERE seq <= (SELECT max(seq) FROM experts) - ?1";
 
 struct ash_ledger {
     pthread_mutex_t mutex;
@@ -308,20 +327,73 @@ static int put_row(ash_ledger *l, const ash_ledger_key *key, const ash_ledger_ro
     return rc;
 }
 
+/* The longest unwritten rows go. */
+static void prune(ash_ledger *l, const char *sql)
+{
+    int rc;
+    sqlite3_stmt *s = prepare(l, sql, &rc);
+    if (s) {
+        l->sql.bind_int64(s, 1, ASH_LEDGER_ROWS);
+        rc = l->sql.step(s);
+    }
+    done(l, s, rc);
+}
+
 bool ash_ledger_put(ash_ledger *l, const ash_ledger_key *key, const ash_ledger_row *row)
 {
     pthread_mutex_lock(&l->mutex);
     int rc = ready(l) ? put_row(l, key, row) : SQLITE_ERROR;
     if (damaged(rc) && ready(l)) rc = put_row(l, key, row); /* into the new one */
-    if (rc == SQLITE_DONE) {
-        int pruned;
-        sqlite3_stmt *s = prepare(l, PRUNE, &pruned);
+    if (rc == SQLITE_DONE) prune(l, PRUNE);
+    pthread_mutex_unlock(&l->mutex);
+    return rc == SQLITE_DONE;
+}
+
+size_t ash_ledger_found_of(ash_ledger *l, const char *model, const char *revision,
+                           ash_ledger_found out[ASH_LEDGER_ROOMS])
+{
+    size_t n = 0;
+    int rc;
+    pthread_mutex_lock(&l->mutex);
+    if (ready(l)) {
+        sqlite3_stmt *s = prepare(l, FIND_FOUND, &rc);
         if (s) {
-            l->sql.bind_int64(s, 1, ASH_LEDGER_ROWS);
-            pruned = l->sql.step(s);
+            l->sql.bind_text(s, 1, model, -1, SQLITE_STATIC);
+            l->sql.bind_text(s, 2, revision, -1, SQLITE_STATIC);
+            l->sql.bind_int64(s, 3, ASH_LEDGER_ROOMS);
+            while (n < ASH_LEDGER_ROOMS && (rc = l->sql.step(s)) == SQLITE_ROW)
+                out[n++] = (ash_ledger_found){l->sql.column_double(s, 0), l->sql.column_double(s, 1)};
         }
-        done(l, s, pruned);
+        done(l, s, rc);
     }
+    pthread_mutex_unlock(&l->mutex);
+    return n;
+}
+
+static int put_found(ash_ledger *l, const char *model, const char *revision, const ash_ledger_found *r)
+{
+    int rc, part = (int)(r->room * ASH_LEDGER_ROOMS);
+    sqlite3_stmt *s = prepare(l, PUT_FOUND, &rc);
+    if (s) {
+        l->sql.bind_text(s, 1, model, -1, SQLITE_STATIC);
+        l->sql.bind_text(s, 2, revision, -1, SQLITE_STATIC);
+        l->sql.bind_int64(s, 3, part < ASH_LEDGER_ROOMS ? part : ASH_LEDGER_ROOMS - 1);
+        l->sql.bind_double(s, 4, r->room);
+        l->sql.bind_double(s, 5, r->found);
+        rc = l->sql.step(s);
+    }
+    done(l, s, rc);
+    return rc;
+}
+
+bool ash_ledger_put_found(ash_ledger *l, const char *model, const char *revision,
+                          const ash_ledger_found *row)
+{
+    if (!(row->room >= 0.0 && row->room <= 1.0 && row->found >= 0.0 && row->found <= 1.0)) return false;
+    pthread_mutex_lock(&l->mutex);
+    int rc = ready(l) ? put_found(l, model, revision, row) : SQLITE_ERROR;
+    if (damaged(rc) && ready(l)) rc = put_found(l, model, revision, row); /* into the new one */
+    if (rc == SQLITE_DONE) prune(l, PRUNE_FOUND);
     pthread_mutex_unlock(&l->mutex);
     return rc == SQLITE_DONE;
 }

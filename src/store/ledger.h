@@ -1,5 +1,5 @@
-/* The ledger: what models were measured to take, how long their loads took, and what rates this machine
- * reached, kept for the next time.
+/* The ledger: what models were measured to take, how long their loads took, what share of its experts a
+ * mixture larger than its room found in memory, and what rates this machine reached, kept for the next time.
  *
  * One SQLite file, `ledger.db`, in a state folder, in WAL mode; several processes may use it. It is
  * advice: if it is missing, foreign, damaged or cannot be written it is as if it were empty. A file that
@@ -38,6 +38,13 @@ typedef struct ash_ledger_row {
     uint64_t loads;        /* times it was written; ash_ledger_put counts */
 } ash_ledger_row;
 
+/* What a mixture of experts found in memory, of which a part only was there at once. */
+typedef struct ash_ledger_found {
+    double room;  /* of the bytes of its experts the share that could be in memory at once, 0 to 1 */
+    double found; /* of the experts chosen for a token the share that needed no read, 0 to 1 */
+} ash_ledger_found;
+enum { ASH_LEDGER_ROOMS = 64 }; /* rows of a model and revision: rooms nearer than 1/64 are one */
+
 /* Opens nothing yet: the file with the first find or put. dir is copied. ASH_ENOMEM. */
 int ash_ledger_open(const char *dir, ash_ledger **out, ash_err *err) ASH_MUST_CHECK;
 void ash_ledger_close(ash_ledger *l); /* NULL is fine */
@@ -46,6 +53,14 @@ bool ash_ledger_find(ash_ledger *l, const ash_ledger_key *key, ash_ledger_row *o
 /* Writes the row in the place of the one before; grown_bytes 0 keeps what was known. False if it could not
  * be written: said in the log, once. */
 bool ash_ledger_put(ash_ledger *l, const ash_ledger_key *key, const ash_ledger_row *row);
+
+/* The rows of a model's revision, by room; returns how many. */
+size_t ash_ledger_found_of(ash_ledger *l, const char *model, const char *revision,
+                           ash_ledger_found out[ASH_LEDGER_ROOMS]);
+/* Keeps half of what was known for that room and half of this, as of a rate. False if it cannot be, or could
+ * not be written. */
+bool ash_ledger_put_found(ash_ledger *l, const char *model, const char *revision,
+                          const ash_ledger_found *row);
 
 /* A rate of this machine, in bytes a second, under a name that its writers agree on. False if there is none
  * that can be; *out is then 0. */

@@ -16,10 +16,10 @@
 #include <unistd.h>
 
 #include "base/fs.h"
-#include "base/json.h"
 #include "base/rng.h"
 #include "engine/model.h"
 #include "jobs.h"
+#include "mixture.h"
 
 /* ---- a cache of a made-up binding ------------------------------------------------------------ */
 
@@ -138,7 +138,7 @@ static void holds_within_its_budget(void **state)
             for (int layer = 1; layer < LAYERS; layer++) {
                 int32_t ids[EXPERTS], next[EXPERTS];
                 int n = draw(&m, s->most < EXPERTS ? s->most : EXPERTS, ids);
-                s->hold(s->user, layer, ids, n);
+                s->hold(s->user, layer, ids, n, 1 + step % 3);
                 check_held(&m, layer, ids, n);
                 int ahead = draw(&m, s->most < EXPERTS ? s->most : EXPERTS, next);
                 s->expect(s->user,
@@ -159,6 +159,37 @@ static void holds_within_its_budget(void **state)
     }
 }
 
+/* What decoding meets: choices of one token, once the room was full, with what was read ahead for them. */
+static void counts_what_decoding_meets(void **state)
+{
+    static const struct {
+        int32_t ids[2];
+        int rows, ahead; /* ahead: an expert that is expected and not chosen, or -1 */
+        uint64_t chosen, found;
+    } holds[] = {
+        {{0, 1}, 1, -1, 0, 0}, {{2, 3}, 1, -1, 0, 0}, /* the room is full from here on */
+        {{4, 5}, 1, -1, 2, 0}, {{4, 5}, 1, -1, 4, 2}, {{6, 7}, 5, -1, 4, 2},
+        {{6, 7}, 1, -1, 6, 4}, {{6, 7}, 1, 8, 8, 5},
+    };
+    made m;
+    ash_expert_cache *c;
+    ash_expert_counts counts;
+    ash_err err = ASH_ERR_INIT;
+    make(&m);
+    assert_int_equal(ash_expert_cache_open(&m.b, m.region, m.fd, LEAD, 4 * 6 * PAGE, NULL, &c, &err), 0);
+    const ash_moe_supply *s = ash_expert_cache_supply(c);
+    for (size_t i = 0; i < sizeof holds / sizeof *holds; i++) {
+        if (holds[i].ahead >= 0) s->expect(s->user, 1, &holds[i].ahead, 1, true);
+        s->hold(s->user, 1, holds[i].ids, 2, holds[i].rows);
+        ash_expert_cache_counts(c, &counts);
+        if (counts.token_chosen != holds[i].chosen || counts.token_found != holds[i].found)
+            fail_msg("after %zu: %llu of %llu found", i, (unsigned long long)counts.token_found,
+                     (unsigned long long)counts.token_chosen);
+    }
+    ash_expert_cache_close(c);
+    unmake(&m);
+}
+
 static void tells_a_cut_file(void **state)
 {
     made m;
@@ -174,7 +205,7 @@ static void tells_a_cut_file(void **state)
     assert_int_equal(ash_expert_cache_open(&m.b, m.region, m.fd, LEAD, 1 << 20, NULL, &c, &err), 0);
     assert_int_equal(ftruncate(m.fd, LEAD + (off_t)m.items[40].offset), 0);
     const ash_moe_supply *s = ash_expert_cache_supply(c);
-    s->hold(s->user, LAYERS - 1, all, EXPERTS); /* returns, and says so */
+    s->hold(s->user, LAYERS - 1, all, EXPERTS, 1); /* returns, and says so */
     assert_true(ash_expert_cache_lost(c));
     ash_expert_cache_close(c);
     assert_int_equal(ash_expert_cache_open(&m.b, m.region, m.fd, LEAD, 1 << 20, NULL, &c, &err),
@@ -196,12 +227,6 @@ typedef struct result {
     uint64_t weights; /* bytes in memory, as planned */
     ash_err err;
 } result;
-
-static void make_dir(char dir[64])
-{
-    snprintf(dir, 64, "/tmp/ashley-experts-XXXXXX");
-    assert_non_null(mkdtemp(dir));
-}
 
 /* Logits of IDS tokens, a few by themselves after the others. */
 static int load(const char *model, const char *state_dir, uint64_t weights_max, result *out)
@@ -249,63 +274,6 @@ static int load(const char *model, const char *state_dir, uint64_t weights_max, 
     ash_nn_close(nn);
     ash_model_close(m);
     return rc;
-}
-
-/* The folder of a golden of bfloat16, as floats: its experts have a page each. */
-static void widen(const char *name, char folder[64])
-{
-    char path[600];
-    ash_buf config, in, out;
-    ash_buf_init(&config, 1 << 20);
-    ash_buf_init(&in, 16 << 20);
-    ash_buf_init(&out, 32 << 20);
-    make_dir(folder);
-    snprintf(path, sizeof path, "%s/hf/%s/config.json", getenv("ASHLEY_TEST_DATA"), name);
-    assert_int_equal(ash_fs_read(path, 1 << 20, &config, NULL), 0);
-    snprintf(path, sizeof path, "%s/hf/%s/model.safetensors", getenv("ASHLEY_TEST_DATA"), name);
-    assert_int_equal(ash_fs_read(path, 16 << 20, &in, NULL), 0);
-    uint64_t n_head, n_in;
-    memcpy(&n_in, in.data, 8);
-    json_t *head = json_loadb(in.data + 8, n_in, 0, NULL), *tensor;
-    const char *key;
-    assert_non_null(head);
-    json_object_foreach(head, key, tensor)
-    {
-        json_t *at = json_object_get(tensor, "data_offsets");
-        if (!at) continue;
-        assert_string_equal(json_string_value(json_object_get(tensor, "dtype")), "BF16");
-        json_object_set_new(tensor, "dtype", json_string("F32"));
-        for (size_t i = 0; i < 2; i++)
-            json_array_set_new(at, i, json_integer(2 * json_integer_value(json_array_get(at, i))));
-    }
-    char *text = json_dumps(head, JSON_COMPACT);
-    n_head = strlen(text);
-    ash_buf_add(&out, &n_head, 8);
-    ash_buf_add(&out, text, n_head);
-    for (size_t i = 8 + n_in; i < in.len; i += 2) {
-        const char wide[4] = {0, 0, in.data[i], in.data[i + 1]};
-        ash_buf_add(&out, wide, 4);
-    }
-    snprintf(path, sizeof path, "%s/config.json", folder);
-    assert_int_equal(ash_fs_replace(path, config.data, config.len, NULL), 0);
-    snprintf(path, sizeof path, "%s/model.safetensors", folder);
-    assert_int_equal(ash_fs_replace(path, out.data, out.len, NULL), 0);
-    usleep(80000); /* a file that has just been written is not identified */
-    free(text);
-    json_decref(head);
-    ash_buf_release(&config);
-    ash_buf_release(&in);
-    ash_buf_release(&out);
-}
-
-static void unwiden(const char *folder)
-{
-    char path[100];
-    snprintf(path, sizeof path, "%s/config.json", folder);
-    unlink(path);
-    snprintf(path, sizeof path, "%s/model.safetensors", folder);
-    unlink(path);
-    rmdir(folder);
 }
 
 /* The only pack file of a state folder. */
@@ -399,6 +367,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(holds_within_its_budget),
+        cmocka_unit_test(counts_what_decoding_meets),
         cmocka_unit_test(tells_a_cut_file),
         cmocka_unit_test(computes_alike),
         cmocka_unit_test(refuses),

@@ -326,6 +326,7 @@ typedef struct holder {
     fixture *f;
     bool sure[32];      /* expected with certainty since the last hold */
     int sures, held, foreseen;
+    int rows; /* of the batch */
 } holder;
 
 static void guard(const fixture *f, int e, int rights)
@@ -335,10 +336,11 @@ static void guard(const fixture *f, int e, int rights)
         assert_int_equal(mprotect(stacks[s]->map + (size_t)e * stacks[s]->each, stacks[s]->each, rights), 0);
 }
 
-static void hold(void *user, int layer, const int32_t *experts, int n)
+static void hold(void *user, int layer, const int32_t *experts, int n, int rows)
 {
     holder *h = user;
     assert_int_equal(layer, 5);
+    assert_int_equal(rows, h->rows);
     assert_true(1 <= n && n <= h->f->supply->most);
     for (int e = 0; e < h->f->shape.router.experts; e++) guard(h->f, e, PROT_NONE);
     for (int i = 0; i < n; i++) {
@@ -383,7 +385,7 @@ static void test_supply(void **state)
         run(&f, 0, ROWS, all);
         f.supply = &supply;
         for (int n = 1; n <= ROWS; n += 36) {
-            h = (holder){.f = &f};
+            h = (holder){.f = &f, .rows = n};
             run(&f, 0, n, part);
             assert_memory_equal(all, part, (size_t)n * EMBD * sizeof(float));
             assert_int_equal(h.foreseen, n == 1 ? 11 : 0);

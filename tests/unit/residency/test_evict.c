@@ -1,6 +1,7 @@
 /* The manager within its budget, over engines that are only pretended: a path "60:name" is a model
  * of 60 bytes; of "90+:name" experts may come and go, ten bytes of weights are in memory at least. The
  * functions of engine/engine.h that it calls are below. */
+#include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,6 +16,7 @@
 #include "base/log.h"
 #include "fake_machine.h"
 #include "residency/manager.h"
+#include "residency/measure.h"
 #include "residency/plan.h"
 #include "waited.h"
 
@@ -35,6 +37,7 @@ static fake_machine machine;
 static atomic_ullong open_bytes, most_bytes;  /* of all engines: now, and at most */
 static atomic_ullong opening, most_at_once; /* loads */
 static atomic_int loads, gate_open, broken;
+static atomic_ullong chosen, found; /* experts, of any engine */
 static char order[64];
 static pthread_mutex_t order_mutex = PTHREAD_MUTEX_INITIALIZER;
 
@@ -88,6 +91,8 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
     *opts->headers = NULL;
     ash_engine *e = calloc(1, sizeof *e);
     e->info = (ash_model_info){.weight_bytes = plan.weight_bytes, .kv_bytes = plan.kv_bytes};
+    if (plan.weight_bytes < plan.file_bytes - 2)
+        e->info.expert_room = (double)plan.weight_bytes / (double)plan.file_bytes;
     unsigned long long now = atomic_fetch_add(&open_bytes, plan.weight_bytes + plan.kv_bytes) +
                              plan.weight_bytes + plan.kv_bytes;
     unsigned long long most = atomic_load(&most_bytes);
@@ -106,6 +111,12 @@ void ash_engine_close(ash_engine *e)
 {
     if (e) atomic_fetch_sub(&open_bytes, e->info.weight_bytes + e->info.kv_bytes);
     free(e);
+}
+
+void ash_engine_get_stats(const ash_engine *e, ash_engine_stats *out)
+{
+    *out = (ash_engine_stats){.token_experts_chosen = atomic_load(&chosen),
+                              .token_experts_found = atomic_load(&found)};
 }
 
 uint64_t ash_engine_untouched(const ash_engine *e)
@@ -131,6 +142,8 @@ static int setup(void **state)
     atomic_store(&open_bytes, 0);
     atomic_store(&most_bytes, 0);
     atomic_store(&most_at_once, 0);
+    atomic_store(&chosen, 0);
+    atomic_store(&found, 0);
     memset(order, 0, sizeof order);
     return 0;
 }
@@ -584,6 +597,82 @@ static void test_preloads_that_all_fit_load_the_quickest_first(void **state)
     ash_manager_close(m);
 }
 
+/* What the ledger of this machine's folder says of x: n rows, of which the first has that share. */
+static void until_found(const ash_model_spec *x, size_t n, double share)
+{
+    ash_ledger *l;
+    ash_fit_known known;
+    const ash_measure_of of = {.id = x->id, .path = x->path};
+    assert_int_equal(ash_ledger_open(machine.root, &l, NULL), 0);
+    for (int i = 0; i < 10000; i++) {
+        ash_measure_find_found(l, &of, 300, &known);
+        if (known.n == n && (!n || fabs(known.v[0].found - share) < 1e-9)) break;
+        usleep(1000);
+    }
+    ash_ledger_close(l);
+    assert_int_equal(known.n, n);
+    if (n && (fabs(known.v[0].found - share) > 1e-9 || fabs(known.v[0].room - 98.0 / 300) > 1e-9))
+        fail_msg("%g in %g, wanted %g", known.v[0].found, known.v[0].room, share);
+}
+
+static void set_found(unsigned long long c, unsigned long long f)
+{
+    atomic_store(&found, f); /* the manager looks at any time: never a share beyond the one that is meant */
+    atomic_store(&chosen, c);
+}
+
+/* Of a mixture larger than its room: when it goes, now and then while it runs, and at the end; not what a few
+ * choices say. */
+static void test_what_experts_found_is_kept(void **state)
+{
+    ash_model_spec specs[] = {DEMAND("x", "300+:x"), DEMAND("b", "60:b")};
+    ash_manager_opts o = {.specs = specs, .n_specs = 2, .memory_budget = 100, .memory_root = machine.root,
+                          .state_dir = machine.root};
+    ash_manager *m;
+    assert_int_equal(ash_manager_open(&o, &m, NULL), 0);
+    assert_int_equal(ash_manager_start(m, NULL), 0);
+    set_found(9999, 5000);
+    use(m, "x");
+    assert_int_equal(ash_manager_unload(m, "x", NULL), 0);
+    until_state(m, "x", ASH_MODEL_UNLOADED);
+    use(m, "x"); /* after the engine before it was closed */
+    until_found(&specs[0], 0, 0);
+    set_found(10000, 7000);
+    use(m, "b"); /* evicts it */
+    until_found(&specs[0], 1, 0.7);
+    set_found(0, 0);
+    use(m, "x");
+    set_found(100000, 90000); /* while it runs */
+    until_found(&specs[0], 1, (0.7 + 0.9) / 2);
+    set_found(112000, 90000 + 7200); /* by itself, what came since: 0.6 */
+    assert_int_equal(ash_manager_unload(m, "x", NULL), 0);
+    until_found(&specs[0], 1, (0.8 + 0.6) / 2);
+    set_found(0, 0);
+    use(m, "x");
+    set_found(20000, 6000);
+    ash_manager_close(m);
+    until_found(&specs[0], 1, (0.7 + 0.3) / 2);
+}
+
+/* A ledger that cannot be written costs only what it would have said. */
+static void test_experts_without_a_ledger(void **state)
+{
+    ash_model_spec specs[] = {DEMAND("x", "300+:x")};
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/ledger.db", machine.root);
+    assert_int_equal(ash_fs_mkdirs(path, NULL), 0);
+    ash_manager_opts o = {.specs = specs, .n_specs = 1, .memory_budget = 100, .memory_root = machine.root};
+    for (int round = 0; round < 2; round++) {
+        ash_manager *m;
+        assert_int_equal(ash_manager_open(&o, &m, NULL), 0);
+        assert_int_equal(ash_manager_start(m, NULL), 0);
+        set_found(20000, 4000);
+        use(m, "x");
+        ash_manager_close(m);
+        o.state_dir = machine.root;
+    }
+}
+
 int main(void)
 {
     ash_log_set_level(ASH_LOG_NONE);
@@ -605,6 +694,8 @@ int main(void)
         TEST(test_a_second_load_computes_while_the_first_waits_for_the_disk),
         TEST(test_no_second_load_while_the_first_computes),
         TEST(test_preloads_that_all_fit_load_the_quickest_first),
+        TEST(test_what_experts_found_is_kept),
+        TEST(test_experts_without_a_ledger),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

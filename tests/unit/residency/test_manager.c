@@ -83,6 +83,11 @@ void ash_engine_close(ash_engine *e)
     free(e);
 }
 
+void ash_engine_get_stats(const ash_engine *e, ash_engine_stats *out)
+{
+    *out = (ash_engine_stats){0};
+}
+
 uint64_t ash_engine_untouched(const ash_engine *e)
 {
     return 1;

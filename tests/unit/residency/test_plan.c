@@ -131,7 +131,8 @@ static void test_experts_come_and_go(void **state)
     assert_int_equal(e[0].disk_after, 40 * GB);
     assert_true(e[0].load_seconds == 180.0); /* twice read, once written */
     double found = (32e9 - (32 << 20) - 1e9 - 3e9) / 57e9, read = 6e9 * (1.0 - found) / 1e9;
-    assert_true(fabs(e[0].experts_found - found) < 1e-9);
+    assert_true(fabs(e[0].experts_room - found) < 1e-9);
+    assert_true(fabs(e[0].experts_found - found) < 1e-9 && e[0].found_basis == ASH_FIT_ALIKE);
     assert_true(fabs(e[0].tokens_per_second - 1.0 / (9.0 / 30.0 + read)) < 1e-9);
     assert_int_equal(e[1].verdict, ASH_PLAN_NO_MEMORY); /* it has taken all */
     f[0].pack_bytes = 0; /* it is there */
@@ -146,6 +147,29 @@ static void test_experts_come_and_go(void **state)
     m.memory_rate = 0.0;
     ash_plan_make(&m, f, 1, e, &t);
     assert_true(e[0].tokens_per_second == 0.0);
+}
+
+/* The share of chosen experts that was found the last time says how fast it will be. */
+static void test_what_was_found_before_counts(void **state)
+{
+    ash_plan_machine m = roomy;
+    ash_plan_facts f = mixture(0);
+    ash_plan_entry e;
+    ash_plan_total t;
+    m.memory_rate = 3e10;
+    m.state_free = 60 * GB;
+    f.found = (ash_fit_known){.n = 1, .v = {{0.5, 0.95}}};
+    ash_plan_make(&m, &f, 1, &e, &t);
+    assert_true(e.streams && e.found_basis == ASH_FIT_MEASURED);
+    double found = 0.95 * e.experts_room / 0.5;
+    assert_true(e.experts_room < 0.5 && fabs(e.experts_found - found) < 1e-9);
+    assert_true(fabs(e.tokens_per_second - 1.0 / (9.0 / 30.0 + 6.0 * (1.0 - found))) < 1e-9);
+    f.found.v[0].room = 0.25;
+    ash_plan_make(&m, &f, 1, &e, &t);
+    assert_true(e.found_basis == ASH_FIT_INTERPOLATED && e.experts_found > 0.95);
+    m.memory = 70 * GB; /* all are in memory */
+    ash_plan_make(&m, &f, 1, &e, &t);
+    assert_true(!e.streams && e.experts_found == 1.0 && e.experts_room == 1.0);
 }
 
 /* Without room for its pack file it is not loaded, and what it would have had is the next one's. */
@@ -306,6 +330,7 @@ int main(void)
                                        cmocka_unit_test(test_memory),
                                        cmocka_unit_test(test_pool_shrinks),
                                        cmocka_unit_test(test_experts_come_and_go),
+                                       cmocka_unit_test(test_what_was_found_before_counts),
                                        cmocka_unit_test(test_a_pack_file_takes_disk),
                                        cmocka_unit_test(test_what_was_measured_counts),
                                        cmocka_unit_test(test_no_entry_goes_for_another),

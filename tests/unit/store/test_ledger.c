@@ -1,4 +1,5 @@
 /* The ledger keeps what it is told, and believes nothing else. */
+#include <math.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -214,6 +215,71 @@ static void test_rates(void **state)
     ash_ledger_close(l);
 }
 
+static void expect_found(ash_ledger *l, size_t n, const ash_ledger_found *want)
+{
+    ash_ledger_found v[ASH_LEDGER_ROOMS];
+    assert_int_equal(ash_ledger_found_of(l, "m", "r1", v), n);
+    for (size_t i = 0; i < n; i++)
+        if (fabs(v[i].room - want[i].room) > 1e-12 || fabs(v[i].found - want[i].found) > 1e-12)
+            fail_msg("%g in %g, wanted %g in %g", v[i].found, v[i].room, want[i].found, want[i].room);
+}
+
+static bool put_found(ash_ledger *l, const char *revision, double room, double found)
+{
+    return ash_ledger_put_found(l, "m", revision, &(ash_ledger_found){room, found});
+}
+
+static void test_what_experts_found(void **state)
+{
+    static const char *const wrong[] = {"found=-0.1", "found=9e999", "room=1.5", "found='most'", "room=NULL"};
+    ash_ledger *l = begin(*state);
+    expect_found(l, 0, NULL);
+    assert_true(put_found(l, "r1", 0.5, 0.9) && put_found(l, "r1", 0.25, 0.75));
+    assert_true(put_found(l, "r2", 0.1, 0.1));
+    expect_found(l, 2, (ash_ledger_found[]){{0.25, 0.75}, {0.5, 0.9}});
+    assert_true(put_found(l, "r1", 0.26, 0.85)); /* the same 1/64: half of either */
+    expect_found(l, 2, (ash_ledger_found[]){{0.255, 0.8}, {0.5, 0.9}});
+    assert_false(put_found(l, "r1", -0.1, 0.5) || put_found(l, "r1", 1.1, 0.5) ||
+                 put_found(l, "r1", 0.5, -0.1) || put_found(l, "r1", 0.5, 1.1) ||
+                 put_found(l, "r1", 0.5, NAN) || put_found(l, "r1", NAN, 0.5));
+    assert_true(put_found(l, "r1", 1.0, 1.0) && put_found(l, "r1", 0.0, 0.0));
+    run_sql(*state, "DELETE FROM experts WHERE part IN (0, 63)");
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char sql[80];
+        snprintf(sql, sizeof sql, "UPDATE experts SET %s WHERE part=32", wrong[i]);
+        run_sql(*state, sql);
+        expect_found(l, 1, (ash_ledger_found[]){{0.255, 0.8}});
+        assert_true(put_found(l, "r1", 0.5, 0.7)); /* and what cannot be is not averaged */
+        expect_found(l, 2, (ash_ledger_found[]){{0.255, 0.8}, {0.5, 0.7}});
+    }
+    run_sql(*state, "WITH RECURSIVE n(i) AS (SELECT 100 UNION ALL SELECT i+1 FROM n WHERE i < 300) "
+                    "INSERT INTO experts SELECT 'm', 'r1', i, i/1000.0, 0.5, 1 FROM n");
+    ash_ledger_found v[ASH_LEDGER_ROOMS];
+    assert_int_equal(ash_ledger_found_of(l, "m", "r1", v), ASH_LEDGER_ROOMS);
+    ash_ledger_close(l);
+}
+
+static void test_experts_of_a_ledger_without_them(void **state)
+{
+    ash_ledger *l = begin(*state);
+    assert_true(ash_ledger_put(l, &KEY, &ROW));
+    ash_ledger_close(l);
+    run_sql(*state, "DROP TABLE experts"); /* as the version before made it */
+    l = begin(*state);
+    expect_row(l, &ROW, 1);
+    assert_true(put_found(l, "r1", 0.5, 0.9));
+    ash_ledger_close(l);
+    run_sql(*state, "DROP TABLE experts; CREATE TABLE experts(x, seq)");
+    l = begin(*state);
+    expect_found(l, 0, NULL);
+    assert_true(put_found(l, "r1", 0.5, 0.9)); /* set aside, and begun anew */
+    expect_found(l, 1, (ash_ledger_found[]){{0.5, 0.9}});
+    ash_ledger_close(l);
+    char path[256];
+    db_path(*state, ".damaged", path);
+    assert_true(ash_fs_is_file(path));
+}
+
 /* A ledger of the version before has no rates; its rows stay. */
 static void test_a_ledger_without_rates_gets_them(void **state)
 {
@@ -344,6 +410,8 @@ int main(void)
         TEST(test_foreign_tables_are_set_aside),
         TEST(test_figures_that_cannot_be_are_left_alone),
         TEST(test_rates),
+        TEST(test_what_experts_found),
+        TEST(test_experts_of_a_ledger_without_them),
         TEST(test_a_ledger_without_rates_gets_them),
         TEST(test_damaged_bytes),
         TEST(test_a_folder_that_cannot_be_written),
