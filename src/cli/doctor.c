@@ -93,6 +93,19 @@ static void find_fetch(ash_doctor *d, const ash_plan_model *m, const ash_plan_en
                     m->id, bytes, time);
 }
 
+/* A mixture that is larger than its room. */
+static void find_experts(ash_doctor *d, const ash_plan_model *m, const ash_plan_entry *e)
+{
+    char found[80] = "";
+    if (e->found_basis != ASH_FIT_ALIKE)
+        snprintf(found, sizeof found, ", %.0f %% of those chosen, by earlier runs", 100.0 * e->experts_found);
+    ash_doctor_tell(d, ASH_DOCTOR_NOTE, "preload",
+                    "slow answers: more memory, or a smaller quantisation; see `ashley plan`",
+                    "%s: larger than its room, %.0f %% of its experts are in memory at once%s; the others "
+                    "are read from the disk for each token",
+                    m->id, 100.0 * e->experts_room, found);
+}
+
 /* What the load of one that is here takes: as its last one did, else as the disk's rate says. */
 static void find_load(ash_doctor *d, const ash_plan_model *m, const ash_plan_entry *e)
 {
@@ -112,12 +125,7 @@ static void find_load(ash_doctor *d, const ash_plan_model *m, const ash_plan_ent
     ash_doctor_tell(d, late ? ASH_DOCTOR_NOTE : ASH_DOCTOR_OK, "preload", late ? advice : NULL,
                     "%s: %s of memory with %u tokens of context%s%s", m->id, resident, m->n_ctx,
                     m->measured && !e->streams ? ", as measured" : "", time);
-    if (e->streams)
-        ash_doctor_tell(d, ASH_DOCTOR_NOTE, "preload",
-                        "slow answers: more memory, or a smaller quantisation; see `ashley plan`",
-                        "%s: larger than its room, %.0f %% of its experts are in memory at once; the others "
-                        "are read from the disk for each token",
-                        m->id, 100.0 * e->experts_room);
+    if (e->streams) find_experts(d, m, e);
 }
 
 static void find_preload(ash_doctor *d, const ash_plan_model *m, const ash_plan_entry *e)

@@ -332,7 +332,7 @@ static void print_experts(const ash_plan_entry *e)
     else
         printf(" tokens/s with\n  %.0f %% of those chosen found there, as measured%s\n",
                100.0 * e->experts_found,
-               e->found_basis == ASH_FIT_MEASURED ? " before" : " in other rooms; no less");
+               e->found_basis == ASH_FIT_MEASURED ? " before" : " in other rooms");
 }
 
 static void print_entry(const plan *p, size_t i)

@@ -39,6 +39,26 @@ def write_safetensors(path, tensors):
         f.write(struct.pack("<Q", len(text)) + text + b"".join(t[2] for t in tensors.values()))
 
 
+def write_mixture(folder):
+    """A mixture whose experts have pages of their own, so that they can come and go: a golden's, as floats,
+    with a token for each printable character."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    golden = os.path.join(os.path.dirname(here), "golden/hf/deepseek-v2-lite")
+    os.mkdir(folder)
+    shutil.copy(os.path.join(golden, "config.json"), folder)
+    wide = {}
+    for name, (_, shape, data) in read(golden).items():
+        out = bytearray(2 * len(data))
+        out[2::4], out[3::4] = data[::2], data[1::2]
+        wide[name] = ("F32", shape, bytes(out))
+    write_safetensors(os.path.join(folder, "model.safetensors"), wide)
+    steps = {"type": "ByteLevel", "add_prefix_space": False}
+    vocab = {chr(33 + i): i for i in range(80)}
+    with open(os.path.join(folder, "tokenizer.json"), "w", encoding="ascii") as f:
+        json.dump({"model": {"type": "BPE", "vocab": vocab, "merges": []}, "pre_tokenizer": steps,
+                   "decoder": steps}, f)
+
+
 def write_torch(path, tensors):
     """As torch.save does: protocol 2, each tensor rebuilt from a storage of its own."""
     def text(s):
