@@ -241,7 +241,7 @@ static void test_what_experts_found(void **state)
     expect_found(l, 2, (ash_ledger_found[]){{0.255, 0.8}, {0.5, 0.9}});
     assert_false(put_found(l, "r1", -0.1, 0.5) || put_found(l, "r1", 1.1, 0.5) ||
                  put_found(l, "r1", 0.5, -0.1) || put_found(l, "r1", 0.5, 1.1) ||
-                 put_found(l, "r1", 0.5, NAN) || put_found(l, "r1", NAN, 0.5));
+                 put_found(l, "r1", 0.5, 0.0 / 0.0) || put_found(l, "r1", 0.0 / 0.0, 0.5));
     assert_true(put_found(l, "r1", 1.0, 1.0) && put_found(l, "r1", 0.0, 0.0));
     run_sql(*state, "DELETE FROM experts WHERE part IN (0, 63)");
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
