@@ -200,11 +200,24 @@ static ash_engine_stats idle_stats(const ash_engine *e)
     return s;
 }
 
+/* Sanitizers keep memory of their own beside the program's: the process tells nothing of the engine. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { PROCESS_TELLS = 0 };
+#else
+enum { PROCESS_TELLS = 1 };
+#endif
+
+static bool is_what_it_took(int64_t said, int64_t took)
+{
+    enum { SLACK = 1 << 20 };
+    return !PROCESS_TELLS || llabs(took - said) < took * 3 / 100 + SLACK;
+}
+
 /* What the process has grown by is what the engine says it has touched, within 3 %, after many chats, while
  * blocks wait to be used again, and after they were given back; and a text is the same on new pages. */
 static void an_engine_takes_what_it_says(void **state)
 {
-    enum { POOL = 8 << 20, CHATS = 16, SLACK = 1 << 20 };
+    enum { POOL = 8 << 20, CHATS = 16 };
     static told t, again[CHATS];
     tiny_model m = TINY_DEFAULT;
     m.tokenizer = true;
@@ -222,7 +235,7 @@ static void an_engine_takes_what_it_says(void **state)
     assert_true(s.kv_blocks_cached >= s.kv_blocks / 2);
     assert_true(spare >= s.kv_blocks / 8); /* of what was evicted */
     int64_t took = process_bytes() - before, touched = said - (int64_t)ash_engine_untouched(e);
-    assert_true(llabs(took - touched) < took * 3 / 100 + SLACK);
+    assert_true(is_what_it_took(touched, took));
 
     do { /* a while ends, and another, of which something else tells the scheduler */
         static float logits[1000];
@@ -230,10 +243,11 @@ static void an_engine_takes_what_it_says(void **state)
         assert_int_equal(ash_engine_eval(e, again[0].ids, 1, false, logits, NULL), 0);
         s = idle_stats(e);
     } while (s.kv_blocks_resident - s.kv_blocks_cached > KEPT);
-    assert_true(took - (process_bytes() - before) > (int64_t)(spare - KEPT) * block / 2);
+    if (PROCESS_TELLS)
+        assert_true(took - (process_bytes() - before) > (int64_t)(spare - KEPT) * block / 2);
     took = process_bytes() - before;
     touched = said - (int64_t)ash_engine_untouched(e);
-    assert_true(llabs(took - touched) < took * 3 / 100 + SLACK);
+    assert_true(is_what_it_took(touched, took));
 
     run_chats(e, 0, 1, again);
     assert_int_equal(again[0].usage.cached_tokens, 0); /* it was evicted */
