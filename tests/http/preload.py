@@ -122,7 +122,8 @@ class Started(Server):
         return {m["id"]: m["status"]["value"] for m in json.loads(self.get("/v1/models").body)["data"]}
 
     def status_of(self, model):
-        return json.loads(self.get(f"/v1/models/{model}").body)["status"]
+        listed = json.loads(self.get("/v1/models").body)["data"]
+        return next(m["status"] for m in listed if m["id"] == model)
 
     def error(self, model):
         """The code of a failed one."""
