@@ -3,7 +3,8 @@
 docs/images/speed.svg: in each row of tokens a second every engine as a part of the fastest. No figure stands
 in this file.
 
-    bench/plot.py [--rows WORD]      only rows whose name has the word, e.g. "prefill"
+    bench/plot.py [--rows PATTERN]   only rows whose name has this regular expression; without it those of one
+                                     sequence. Rows in which no other engine stands are left out
 """
 import argparse
 import html
@@ -22,7 +23,7 @@ def cells(line):
     return [c.strip() for c in line.strip().strip("|").split("|")]
 
 
-def table(word):
+def table(pattern):
     """Engines, and rows of (name, a value or None for each engine)."""
     with open(TABLE, encoding="utf-8") as f:
         parts = f.read().split("\n## Against other engines\n", 1)
@@ -33,7 +34,8 @@ def table(word):
     rows = []
     for name, *values in map(cells, lines[2:]):
         found = [re.match(r"[\d,]*\.?\d+", v) for v in values[:len(engines)]]
-        if name.endswith(", tokens/s") and word in name and any(found):
+        others = [m for engine, m in zip(engines, found) if m and not engine.startswith("Ashley")]
+        if name.endswith(", tokens/s") and re.search(pattern, name) and others:
             rows.append((name.removesuffix(", tokens/s"),
                          [float(m.group().replace(",", "")) if m else None for m in found]))
     if not rows:
@@ -54,7 +56,7 @@ def bar(y, value, most, colour):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("--rows", default="")
+    p.add_argument("--rows", default=r"prefill|decode \d+,")
     engines, rows = table(p.parse_args().rows)
     shown = [i for i in range(len(engines)) if any(values[i] for _, values in rows)]
     per_line = (LEFT + WIDTH + RIGHT) // LEGEND
