@@ -123,11 +123,25 @@ static void close_source(source *s)
     s->fd = -1;
 }
 
+/* The id of a file that is read from now on. One that was written just now, as by a fetch that the load
+ * waited for, is given the kernel's tick to become old; whole seconds of a coarse one are too long for that. */
+static bool settled_id(int fd, ash_file_id *id)
+{
+    enum { TRIES = 7 };
+    const struct timespec pause = {.tv_nsec = 10000000};
+    for (int i = 0; i < TRIES; i++) {
+        if (ash_file_id_read(fd, id, NULL)) return false;
+        if (!ash_file_id_fresh(id)) return true;
+        nanosleep(&pause, NULL);
+    }
+    return false;
+}
+
 static void look_at(source *s, const ash_tensor_file *file, const ash_known_list *known)
 {
     *s = (source){.fd = -1};
-    if (file->map.fd < 0 || ash_file_id_read(file->map.fd, &s->id, NULL)) return;
-    s->stable = s->id.size == file->map.size && !ash_file_id_fresh(&s->id);
+    if (file->map.fd < 0) return;
+    s->stable = settled_id(file->map.fd, &s->id) && s->id.size == file->map.size;
     if (!s->stable) return;
     const ash_known *k = ash_known_find(known, ASH_KNOWN_CONTENT, &s->id);
     if (k) memcpy(s->sum, k->sum, sizeof s->sum);

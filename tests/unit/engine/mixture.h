@@ -56,7 +56,6 @@ static inline void widen(const char *name, char folder[64])
     assert_int_equal(ash_fs_replace(path, config.data, config.len, NULL), 0);
     snprintf(path, sizeof path, "%s/model.safetensors", folder);
     assert_int_equal(ash_fs_replace(path, out.data, out.len, NULL), 0);
-    usleep(80000); /* a file that has just been written is not identified */
     free(text);
     json_decref(head);
     ash_buf_release(&config);

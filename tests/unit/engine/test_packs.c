@@ -37,7 +37,6 @@ static void enter(place *p)
     assert_non_null(mkdtemp(p->state));
     snprintf(p->packs, sizeof p->packs, "%s/packs", p->state);
     assert_true(tiny_file(&m, p->model));
-    usleep(80000); /* a file that has just been written is not identified */
 }
 
 static void empty(const char *dir)
