@@ -124,7 +124,7 @@ static void close_source(source *s)
 }
 
 /* The id of a file that is read from now on. One that was written just now, as by a fetch that the load
- * waited for, is given the kernel's tick to become old; whole seconds of a coarse one are too long for that. */
+ * waited for, is given the kernel's tick to become old; a coarse one's seconds are too long for that. */
 static bool settled_id(int fd, ash_file_id *id)
 {
     enum { TRIES = 7 };
