@@ -54,7 +54,7 @@ bool ash_file_id_same(const ash_file_id *a, const ash_file_id *b)
            a->ctime_ns == b->ctime_ns;
 }
 
-bool ash_file_id_fresh(const ash_file_id *id)
+int64_t ash_file_id_young_ns(const ash_file_id *id)
 {
     /* Times are the kernel's ticks, at most 10 ms; whole seconds (two on some) where that is all that the
      * file system keeps. A time in the future tells nothing either. */
@@ -62,7 +62,8 @@ bool ash_file_id_fresh(const ash_file_id *id)
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     int64_t least = id->ctime_ns % 1000000000 ? TICK_NS : 2500000000ll;
-    return ns_of(&now) - id->ctime_ns < least;
+    int64_t left = least - (ns_of(&now) - id->ctime_ns);
+    return left > 0 ? left : 0;
 }
 
 bool ash_file_id_hub(const char *path, uint8_t sum[ASH_SHA256_BYTES])

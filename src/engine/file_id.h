@@ -22,9 +22,9 @@ typedef struct ash_file_id {
 /* ASH_EIO if the system does not tell; ASH_EINVAL for what is not a regular file. */
 int ash_file_id_read(int fd, ash_file_id *out, ash_err *err) ASH_MUST_CHECK;
 bool ash_file_id_same(const ash_file_id *a, const ash_file_id *b);
-/* Whether the file changed so shortly before now that another change could bear the same times: then its id
- * does not stand for content yet. */
-bool ash_file_id_fresh(const ash_file_id *id);
+/* The file may have changed so shortly before now that another change could bear the same times: then its id
+ * does not stand for content yet. For how long so, in nanoseconds; 0: it stands for it. */
+int64_t ash_file_id_young_ns(const ash_file_id *id);
 
 /* The SHA-256 that the hub's cache gives as the name of the file behind `path` (.../blobs/64 digits). */
 bool ash_file_id_hub(const char *path, uint8_t sum[ASH_SHA256_BYTES]);

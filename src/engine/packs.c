@@ -124,17 +124,16 @@ static void close_source(source *s)
 }
 
 /* The id of a file that is read from now on. One that was written just now, as by a fetch that the load
- * waited for, is given the kernel's tick to become old; a coarse one's seconds are too long for that. */
+ * waited for, is given the tick after which it stands for content; not the seconds of a coarse file system,
+ * or of a time that lies ahead. */
 static bool settled_id(int fd, ash_file_id *id)
 {
-    enum { TRIES = 7 };
-    const struct timespec pause = {.tv_nsec = 10000000};
-    for (int i = 0; i < TRIES; i++) {
-        if (ash_file_id_read(fd, id, NULL)) return false;
-        if (!ash_file_id_fresh(id)) return true;
-        nanosleep(&pause, NULL);
-    }
-    return false;
+    enum { MOST_NS = 100000000 };
+    if (ash_file_id_read(fd, id, NULL)) return false;
+    int64_t ns = ash_file_id_young_ns(id);
+    if (!ns || ns > MOST_NS) return !ns;
+    nanosleep(&(struct timespec){.tv_nsec = ns}, NULL);
+    return !ash_file_id_read(fd, id, NULL) && !ash_file_id_young_ns(id);
 }
 
 static void look_at(source *s, const ash_tensor_file *file, const ash_known_list *known)
@@ -202,7 +201,7 @@ static int open_file(const ash_packs *p, ash_pool *pool, const atomic_bool *canc
     *f = (ash_pack_file){.fd = -1};
     int rc = path ? ash_pack_file_open(path, p->key, p->bytes, f, err) : ash_err_nomem(err, "a pack file");
     if (!rc) rc = ash_known_read(p->dir, &known, err);
-    if (!rc && (!ash_known_find(&known, ASH_KNOWN_PACK, &f->id) || ash_file_id_fresh(&f->id)))
+    if (!rc && (!ash_known_find(&known, ASH_KNOWN_PACK, &f->id) || ash_file_id_young_ns(&f->id)))
         rc = ash_pack_file_verify(f, p->bytes, pool, cancel, err);
     ash_known_release(&known);
     if (rc && rc != ASH_ENOENT && rc != ASH_ECANCELED) {
