@@ -70,8 +70,8 @@ int ash_model_size(ash_model *m, const ash_engine_opts *opts, ash_err *err) ASH_
 /* Maps the weights as an earlier start packed them; else takes their memory once and packs in the files'
  * order on the pool, giving back source pages behind: resident at most packed + ~32 MiB. Tokenizer and
  * template are read meanwhile, but before anything is packed. Calls opts->progress; ASH_ECANCELED soon after
- * opts->cancel. Afterwards weights may be used, the rest after finish; opts is borrowed until then. On
- * failure close it. */
+ * opts->cancel. Afterwards weights may be used, the rest after finish; opts is borrowed until then, or until
+ * this fails. On failure close it. */
 int ash_model_load(ash_model *m, const ash_engine_opts *opts, ash_pool *pool,
                    ash_err *err) ASH_MUST_CHECK;
 /* Waits for tokenizer and template, and closes the files. On failure close it. */
