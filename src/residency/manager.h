@@ -7,9 +7,9 @@
  * refused is there, too. A preload that had to go comes back when there is room, and so does the usual
  * model; a failed preload is tried again, after 10 s and then twice as long each time, at most 10 min, where
  * trying again can help (memory, disk, network). A model that is not on this machine is fetched first, where
- * the caller says how: on a thread of its own, one at a time, while others load. Any thread may call any
- * function; callbacks come on the manager's or the caller's thread, never with its lock held, and must be
- * quick. */
+ * the caller says how: on threads of their own, two at once and one of them large at most, while others load.
+ * Any thread may call any function; callbacks come on the manager's or the caller's thread, never with its
+ * lock held, and must be quick. */
 #ifndef ASHLEY_RESIDENCY_MANAGER_H
 #define ASHLEY_RESIDENCY_MANAGER_H
 

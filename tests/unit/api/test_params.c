@@ -10,35 +10,7 @@
 
 #include "api/openai_text.h"
 #include "api/params.h"
-
-static long fail_at = -1; /* allocations until one fails; -1: never */
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t m);
-void *__real_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t m);
-void *__wrap_realloc(void *p, size_t n);
-
-static bool fails(void)
-{
-    return fail_at >= 0 && fail_at-- == 0;
-}
-
-void *__wrap_malloc(size_t n)
-{
-    return fails() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t m)
-{
-    return fails() ? NULL : __real_calloc(n, m);
-}
-
-void *__wrap_realloc(void *p, size_t n)
-{
-    return fails() ? NULL : __real_realloc(p, n);
-}
+#include "oom.h"
 
 typedef struct parsed {
     json_t *body;
@@ -192,10 +164,10 @@ static void test_out_of_memory(void **state)
 {
     int failed = 0;
     for (long i = 0; i < 400; i++) {
-        fail_at = i;
+        oom_left = i;
         parsed p = parse(ASH_REQUEST_CHAT, full);
-        bool reached = fail_at < 0;
-        fail_at = -1;
+        bool reached = oom_left < 0;
+        oom_left = -1;
         if (p.rc) {
             assert_int_equal(p.e.status, 503);
             failed++;
@@ -228,10 +200,10 @@ static bool answers(void)
 static void test_out_of_memory_in_an_answer(void **state)
 {
     for (long i = 0; i < 100; i++) {
-        fail_at = i;
+        oom_left = i;
         bool ok = answers();
-        bool reached = fail_at < 0;
-        fail_at = -1;
+        bool reached = oom_left < 0;
+        oom_left = -1;
         assert_int_equal(ok, !reached); /* a lost allocation is never an answer */
         if (!reached) return;
     }
