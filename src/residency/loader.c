@@ -230,9 +230,16 @@ static const char *wait_text(ash_policy_reason r)
                                   : "for memory: a model that was loaded just now has its time";
 }
 
+/* Once through the queue. */
+typedef struct turn {
+    bool head;        /* it is the first one's */
+    bool passed_over; /* one before it had to wait for the load that ran */
+    int64_t until_ms; /* when to look again, if nothing else happens */
+} turn;
+
 /* Decides over one queued load. True if something was done, so that the queue has to be looked at
  * anew. */
-static bool decide(ash_manager *m, ash_entry *e, bool head, int64_t *until_ms)
+static bool decide(ash_manager *m, ash_entry *e, turn *t)
 {
     ash_err err = ASH_ERR_INIT;
     char refused[sizeof e->draft_refused] = "";
@@ -245,14 +252,18 @@ static bool decide(ash_manager *m, ash_entry *e, bool head, int64_t *until_ms)
         refuse(m, e, &err);
         return true;
     }
-    if (!ash_opening_may(m, e, until_ms)) return false;
+    if (!ash_opening_may(m, e, &t->until_ms)) {
+        t->passed_over = true;
+        return false;
+    }
+    if (t->passed_over && !ash_opening_any(m)) return true; /* it ended while headers were read: in order */
     ash_policy_decision d = ash_admission_ask(m, e, e->budget, e->demand, m->list);
     if (d.verdict == ASH_POLICY_REFUSE) {
         ash_admission_explain(m, e, &d, &err);
         refuse(m, e, &err);
         return true;
     }
-    if (d.verdict == ASH_POLICY_ADMIT && (head || !d.n)) {
+    if (d.verdict == ASH_POLICY_ADMIT && (t->head || !d.n)) {
         if (d.n) {
             evict(m, d.n, e);
             return true;
@@ -268,8 +279,8 @@ static bool decide(ash_manager *m, ash_entry *e, bool head, int64_t *until_ms)
     const char *waits = d.verdict == ASH_POLICY_WAIT ? wait_text(d.reason) : "for those before it";
     if (!e->waits || strcmp(e->waits, waits) != 0) ash_entry_changed(m, e);
     e->waits = waits;
-    if (!head || d.verdict != ASH_POLICY_WAIT) return false;
-    *until_ms = d.until_ms;
+    if (!t->head || d.verdict != ASH_POLICY_WAIT) return false;
+    t->until_ms = d.until_ms;
     set_draining(m, d.n);
     return false;
 }
@@ -283,13 +294,13 @@ static bool goes_first(const ash_entry *a, const ash_entry *b)
 /* Goes through the queue once. True if it has to be looked at anew. */
 static bool look(ash_manager *m, int64_t *until_ms)
 {
-    *until_ms = INT64_MAX;
-    bool head = true;
+    turn t = {.head = true, .until_ms = INT64_MAX};
+    bool again = false;
     ash_entry *e = next_queued(m, 0);
     if (!e) set_draining(m, 0);
-    for (; e; e = next_queued(m, e->queue_seq + 1), head = false)
-        if (decide(m, e, head, until_ms)) return true;
-    return false;
+    for (; e && !again; e = next_queued(m, e->queue_seq + 1), t.head = false) again = decide(m, e, &t);
+    *until_ms = t.until_ms;
+    return again;
 }
 
 /* Those that nobody waits for yet, the quickest first among those that are equally wanted, if all of them

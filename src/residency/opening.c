@@ -218,6 +218,11 @@ static ash_policy_standing standing_of(const ash_entry *e, bool awaited)
     return e->spec.required ? ASH_POLICY_REQUIRED : ASH_POLICY_OTHER;
 }
 
+bool ash_opening_any(const ash_manager *m)
+{
+    return running(m) != NULL;
+}
+
 bool ash_opening_may(ash_manager *m, const ash_entry *e, int64_t *until_ms)
 {
     const ash_opening *o = running(m);
