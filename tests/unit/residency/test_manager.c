@@ -275,7 +275,8 @@ static void test_one_bad_entry_never_stops_the_rest(void **state)
 /* "wide" takes all memory: its turn is after that of those before it in the list, whenever a load ends. */
 static void test_a_load_that_ends_while_headers_are_read_changes_no_order(void **state)
 {
-    ash_model_spec specs[] = {SPEC("first", "f slow", true), SPEC("good", "g", true), SPEC("wide", "wide", true)};
+    ash_model_spec specs[] = {SPEC("first", "f slow", true), SPEC("good", "g", true),
+                              SPEC("wide", "wide", true)};
     ash_manager *m;
     ash_manager_opts o = {.specs = specs, .n_specs = 3};
     atomic_store(&loads, 0);
