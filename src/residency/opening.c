@@ -218,7 +218,7 @@ static ash_policy_standing standing_of(const ash_entry *e, bool awaited)
     return e->spec.required ? ASH_POLICY_REQUIRED : ASH_POLICY_OTHER;
 }
 
-bool ash_opening_any(const ash_manager *m)
+bool ash_opening_any(ash_manager *m)
 {
     return running(m) != NULL;
 }

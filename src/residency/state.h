@@ -220,7 +220,7 @@ double ash_admission_seconds(const ash_entry *e);
 /* ---- opening.c; on the loader's thread ---- */
 /* Whether a sized entry's load may begin now; if not, perhaps at *until_ms, where that is earlier. */
 bool ash_opening_may(ash_manager *m, const ash_entry *e, int64_t *until_ms);
-bool ash_opening_any(const ash_manager *m); /* whether a load runs */
+bool ash_opening_any(ash_manager *m); /* whether a load runs */
 /* Begins an admitted load for which there is a place (ash_opening_may). */
 void ash_opening_begin(ash_manager *m, ash_entry *e, const ash_engine_opts *opts, const char *draft_refused);
 /* Frees the places of those that are over, or, all, waits for each; the lock is left for that. */
