@@ -182,9 +182,11 @@ static ash_entry *next_queued(ash_manager *m, uint64_t seq)
 static void refuse(ash_manager *m, ash_entry *e, const ash_err *why)
 {
     ash_waiter *done = NULL;
-    e->queued = false;
     e->waits = NULL;
-    ash_entry_finish(m, e, why, &done);
+    if (why->code != ASH_ENOENT || !ash_entry_lost(m, e, &done)) {
+        e->queued = false;
+        ash_entry_finish(m, e, why, &done);
+    }
     pthread_mutex_unlock(&m->mutex);
     ash_waiters_answer(done);
     pthread_mutex_lock(&m->mutex);

@@ -580,6 +580,8 @@ def refused_starts():
         "ASHLEY_MODELS_FILE": os.path.join(ROOT, "pytorch_models.json"),
         "ASHLEY_PERSONAS_DIR": os.path.join(ROOT, "personas"),
     }
+    code, text = serve_fails(ASHLEY_HOST="[::1]", **env)
+    check(code == 2 and "without brackets" in text, code, text)
     code, text = serve_fails(ASHLEY_HOST="0.0.0.0", **env)
     check(code == 2 and "ASHLEY_API_KEYS" in text, code, text)
     with socket.socket() as taken:
