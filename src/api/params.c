@@ -42,6 +42,7 @@ int ash_params_parse(ash_str body, json_t **out, ash_api_error *e)
 {
     *out = NULL;
     ash_err err = ASH_ERR_INIT;
+    if (!body.n) return ash_errors_set(e, 400, "invalid_json", NULL, "the request has no body");
     int64_t at = too_many_values(body);
     if (at >= 0)
         return ash_errors_set(e, 400, "invalid_json", NULL,
@@ -428,6 +429,7 @@ int ash_params_read(const json_t *body, ash_request_kind kind, ash_arena *a, ash
     if (!rc) rc = ash_sampler_check(&req->sampling, &r.err);
     if (!rc) return 0;
     ash_errors_from(e, &r.err, a);
+    if (r.err.code == ASH_EUNSUPPORTED) e->code = "unsupported_parameter";
     return e->status;
 }
 

@@ -329,6 +329,9 @@ def nothing_preloaded():
         client = ollama.Client(host=f"http://127.0.0.1:{s.port}")
         equal(client.generate(MODEL, keep_alive="10m").done_reason, "load")
         equal([m.model for m in client.ps().models], [MODEL + ":latest"])
+        listed = {m.model: m.size for m in client.list().models}
+        size = os.path.getsize(model_file())
+        check(0.9 * size < listed[MODEL + ":latest"] <= size, "bytes of the file's tensors", listed, size)
         r = client.chat(MODEL, SAY, options={"num_predict": 4, "temperature": 0, "seed": 1})
         equal((r.message.content, r.eval_count, r.done_reason), (texts[0], 4, "length"))
         equal(client.chat(MODEL, [], keep_alive=0).done_reason, "unload")
