@@ -14,14 +14,15 @@ void ash_errors_from(ash_api_error *e, const ash_err *err, ash_arena *a);
 /* The same from what a manager's call on a model refused; ASH_EAUTH is consent that is missing. Returns
  * e->status. */
 int ash_errors_manage(ash_api_error *e, const ash_err *err, ash_arena *a);
+/* 503: the bodies of all requests take too much memory. Returns e->status. */
+int ash_errors_crowded(ash_api_error *e);
 /* "invalid_request_error", ... of an HTTP status. */
 const char *ash_errors_type(int status);
 /* Appends {"error":{...}}. Secrets known to the log are masked. */
 int ash_errors_body(const ash_api_error *e, ash_buf *out);
 /* The same as Ollama does: {"error":"text"}. */
 int ash_errors_plain(const ash_api_error *e, ash_buf *out);
-/* Answers the exchange with it, Retry-After included, and X-Should-Retry where trying again is of no use;
- * in Ollama's form under /api/. */
+/* Answers the exchange with it, Retry-After included; in Ollama's form under /api/. */
 void ash_errors_send(ash_exchange *x, const ash_api_error *e);
 
 #endif

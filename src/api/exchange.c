@@ -11,7 +11,7 @@
 
 void http_resume_locked(ash_exchange *x)
 {
-    if (!x->suspended) return;
+    if (!x->suspended || x->busy) return;
     x->suspended = false;
     MHD_resume_connection(x->conn);
 }
@@ -157,6 +157,18 @@ void http_release_body(ash_exchange *x)
     ash_buf_release(&x->body);
     atomic_fetch_sub(&x->http->held, x->held);
     x->held = 0;
+}
+
+bool ash_exchange_account(ash_exchange *x, size_t bytes)
+{
+    x->made += bytes;
+    return atomic_fetch_add(&x->http->held, bytes) + bytes <= x->http->opts.max_bodies;
+}
+
+void http_release_account(ash_exchange *x)
+{
+    atomic_fetch_sub(&x->http->held, x->made);
+    x->made = 0;
 }
 
 void ash_exchange_drop_body(ash_exchange *x)

@@ -1,9 +1,9 @@
 /* Owns sockets, I/O threads and the watcher thread. Refuses bodies over max_body, connections that
  * dawdle and clients that do not read. With exchange.c the only file that knows libmicrohttpd.
  *
- * Threads: I/O threads run the callbacks; the watcher cuts off and ticks; any thread writes
- * answers (exchange.c). Callbacks on I/O threads run with no lock held, on_tick with
- * ash_http.mutex. */
+ * Threads: I/O threads run the callbacks, but on_request for a large body (http_large.c); the
+ * watcher cuts off and ticks; any thread writes answers (exchange.c). Callbacks on I/O threads run
+ * with no lock held, on_tick with ash_http.mutex. */
 #include "api/http.h"
 
 #include <arpa/inet.h>
@@ -41,7 +41,10 @@ enum {
 
 static void free_exchange(ash_exchange *x)
 {
+    ash_http *h = x->http;
+    bool large = atomic_load(&x->got) > HTTP_LARGE_BODY;
     http_release_body(x);
+    http_release_account(x);
     ash_buf_release(&x->headers);
     ash_buf_release(&x->whole);
     ash_buf_release(&x->queue);
@@ -49,6 +52,7 @@ static void free_exchange(ash_exchange *x)
     free(x->method);
     free(x->path);
     free(x);
+    if (large) http_large_done(h);
 }
 
 static http_client *client_of(struct MHD_Connection *conn)
@@ -163,6 +167,10 @@ static enum MHD_Result on_complete(ash_exchange *x)
     const ash_http_opts *o = &x->http->opts;
     if (!x->dispatched) {
         x->dispatched = true;
+        if (x->form == HTTP_OPEN && http_large_is(x)) {
+            http_large_push(x);
+            return MHD_YES;
+        }
         if (x->form == HTTP_OPEN) o->on_request(o->user, x);
         atomic_store(&x->ticking, true);
     }
@@ -383,7 +391,9 @@ static bool too_slow(const ash_http *h, http_client *c, int64_t now)
     if (!x) return now - c->since_ms > idle;
     bool slow = false;
     pthread_mutex_lock(&x->mutex);
-    if (!atomic_load(&x->ticking)) /* still uploading */
+    if (x->busy) /* it is our turn */
+        slow = false;
+    else if (!atomic_load(&x->ticking)) /* still uploading */
         slow = now - x->since_ms > idle + (int64_t)(atomic_load(&x->got) / MIN_BYTES_PER_MS);
 
     else if (x->form == HTTP_WHOLE)
@@ -531,7 +541,8 @@ int ash_http_open(const ash_http_opts *opts, ash_http **out, ash_err *err)
     for (int i = 0; i < h->n_clients; i++) clients[i].fd = -1;
     h->epoll_fd = h->stop_fd = -1;
     pthread_mutex_init(&h->mutex, NULL);
-    int fd = -1, rc = start_watcher(h, err);
+    int fd = -1, rc = http_large_open(h, err);
+    if (!rc) rc = start_watcher(h, err);
     if (!rc) {
         fd = listen_on(opts->host, opts->port, &h->port, err);
         rc = fd < 0 ? fd : start_daemon(h, fd, err);
@@ -562,6 +573,7 @@ void ash_http_close(ash_http *h)
         (void)ignored;
         pthread_join(h->watcher, NULL);
     }
+    http_large_close(h);
     pthread_mutex_lock(&h->mutex);
     for (int i = 0; i < h->n_clients; i++) {
         ash_exchange *x = h->clients[i].fd >= 0 ? h->clients[i].x : NULL;
@@ -574,6 +586,7 @@ void ash_http_close(ash_http *h)
     if (h->daemon) MHD_stop_daemon(h->daemon);
     if (h->epoll_fd >= 0) close(h->epoll_fd);
     if (h->stop_fd >= 0) close(h->stop_fd);
+    http_large_release(h);
     pthread_mutex_destroy(&h->mutex);
     free(h->clients);
     free(h);

@@ -2,7 +2,8 @@
  * streams that wait without holding a thread.
  *
  * An exchange is one request with its answer. It is made when the headers are in and lives until
- * on_done. Callbacks named "connection's thread" run on one of a few I/O threads and must not block.
+ * on_done. Callbacks named "connection's thread" run on one of a few I/O threads and must not block;
+ * on_request for a body over 64 KiB runs on a thread for those, one after the other.
  * Answering functions may be called by any thread while the exchange lives.
  *
  * A client that leaves while its answer is still being made is noticed by a watcher thread
@@ -21,16 +22,17 @@ typedef struct ash_http_opts {
     int threads;      /* I/O threads, >= 1 */
     int max_connections;
     size_t max_body;    /* a larger request body is read and dropped; see ash_exchange_refused */
-    size_t max_bodies;  /* of all connections together */
+    size_t max_bodies;  /* of all connections together, with what ash_exchange_account counts */
     int64_t idle_ms;    /* connections without a complete request, or that take nothing, end after it */
     size_t high, low;   /* a stream's queue: ash_exchange_write says ASH_EAGAIN from `high` on;
                            on_drain comes below `low` */
     size_t max_queue;   /* a client that leaves more than this unread is cut off */
     void *user;
-    /* All on the connection's thread but on_tick. on_head: headers are in; may answer already, then
-     * the body is read and dropped. on_request: the body is in; answers now or later. on_wake: after
-     * ash_exchange_wake. on_drain: a stream that was told ASH_EAGAIN may go on. on_done: last; the
-     * exchange and what ash_exchange_set_data gave it end now. */
+    /* All on the connection's thread but on_tick and, for a large body, on_request. on_head: headers
+     * are in; may answer already, then the body is read and dropped. on_request: the body is in;
+     * answers now or later. on_wake: after ash_exchange_wake. on_drain: a stream that was told
+     * ASH_EAGAIN may go on. on_done: last; the exchange and what ash_exchange_set_data gave it end
+     * now. */
     void (*on_head)(void *user, ash_exchange *x);
     void (*on_request)(void *user, ash_exchange *x);
     void (*on_wake)(void *user, ash_exchange *x);
@@ -55,8 +57,11 @@ const char *ash_exchange_path(const ash_exchange *x);                     /* dec
 const char *ash_exchange_header(const ash_exchange *x, const char *name); /* NULL if absent */
 const char *ash_exchange_query(const ash_exchange *x, const char *name);  /* NULL if absent */
 ash_str ash_exchange_body(const ash_exchange *x);
-/* Frees the body early; on the connection's thread, in on_request. */
+/* Frees the body early; in on_request. */
 void ash_exchange_drop_body(ash_exchange *x);
+/* Counts bytes that live as long as the exchange at most, of what is made of its body; in on_request. False:
+ * with them all are over max_bodies, and the request must be refused. */
+bool ash_exchange_account(ash_exchange *x, size_t bytes) ASH_MUST_CHECK;
 /* Why the body was dropped and is empty: ASH_ELIMIT (over max_body), ASH_ENOMEM (all of them are over
  * max_bodies, or no memory); 0 if it was not. */
 int ash_exchange_refused(const ash_exchange *x);

@@ -167,9 +167,7 @@ static int manage_one(ash_call *c, manage_fn fn, ash_arena *a, json_t **body, as
         return e->status;
     }
     if (!fn(o->manager, route.model, &err)) return 0;
-    ash_errors_manage(e, &err, a);
-    if (err.code == ASH_ENOENT) e->code = "not_downloaded"; /* its id is known */
-    return e->status;
+    return ash_errors_manage(e, &err, a);
 }
 
 static void manage(ash_call *c, manage_fn fn)

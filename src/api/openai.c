@@ -1,8 +1,8 @@
 /* Owns /v1/chat/completions and /v1/completions, and Ollama's /api/chat and /api/generate as far as they make
  * text: a reply from the parsed request to the last event.
  *
- * Threads: made, woken and closed on the connection's thread; events on the provider's; ticks on
- * the watcher's. reply.mutex guards what they share and is never held into a provider. */
+ * Threads: made in on_request, woken and closed on the connection's thread; events on the provider's;
+ * ticks on the watcher's. reply.mutex guards what they share and is never held into a provider. */
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -321,7 +321,10 @@ static int prepare(ash_reply *r, ash_request_kind kind, ash_form form, bool *lon
     const ash_server_opts *o = &c->server->opts;
     ash_route route;
     ash_chain_opts chain = {.req = &r->req, .fn = on_event, .wake = wake, .user = r};
-    int rc = ash_params_parse(ash_exchange_body(c->x), &r->body, e);
+    int rc = 0;
+    if (!ash_exchange_account(c->x, ash_params_weight(ash_exchange_body(c->x))))
+        rc = ash_errors_crowded(e);
+    if (!rc) rc = ash_params_parse(ash_exchange_body(c->x), &r->body, e);
     ash_exchange_drop_body(c->x);
     if (!rc && form != ASH_FORM_OPENAI)
         rc = ash_ollama_request(&r->body, form == ASH_FORM_OLLAMA_CHAT, &kind, &r->arena, e);

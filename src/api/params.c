@@ -17,12 +17,17 @@ typedef struct reader {
     ash_err err;
 } reader;
 
+/* What Jansson takes: an empty object, a member without its texts. */
+enum { CONTAINER_BYTES = 256, VALUE_BYTES = 128 };
+
 /* A tree of JSON takes many times its text ("{}," a hundred times), so that the cap on bytes alone
- * does not bound memory. -1, or where there are too many arrays and objects, or values. */
-static int64_t too_many_values(ash_str body)
+ * does not bound memory. -1, or where there are too many arrays and objects, or values. *weight: bytes of the
+ * tree, about. */
+static int64_t too_many_values(ash_str body, size_t *weight)
 {
     uint32_t containers = 0, values = 0;
     bool quoted = false;
+    *weight = 0;
     for (size_t i = 0; i < body.n; i++) {
         char c = body.p[i];
         if (quoted && c == '\\')
@@ -35,15 +40,23 @@ static int64_t too_many_values(ash_str body)
             values++;
         if (containers > ASH_MAX_BODY_CONTAINERS || values > ASH_MAX_BODY_VALUES) return (int64_t)i;
     }
+    *weight = body.n + (size_t)containers * CONTAINER_BYTES + (size_t)values * VALUE_BYTES;
     return -1;
+}
+
+size_t ash_params_weight(ash_str body)
+{
+    size_t weight;
+    too_many_values(body, &weight);
+    return weight;
 }
 
 int ash_params_parse(ash_str body, json_t **out, ash_api_error *e)
 {
     *out = NULL;
     ash_err err = ASH_ERR_INIT;
-    if (!body.n) return ash_errors_set(e, 400, "invalid_json", NULL, "the request has no body");
-    int64_t at = too_many_values(body);
+    size_t weight;
+    int64_t at = too_many_values(body, &weight);
     if (at >= 0)
         return ash_errors_set(e, 400, "invalid_json", NULL,
                               "more than %u arrays and objects or %u values at byte %lld",
@@ -429,7 +442,6 @@ int ash_params_read(const json_t *body, ash_request_kind kind, ash_arena *a, ash
     if (!rc) rc = ash_sampler_check(&req->sampling, &r.err);
     if (!rc) return 0;
     ash_errors_from(e, &r.err, a);
-    if (r.err.code == ASH_EUNSUPPORTED) e->code = "unsupported_parameter";
     return e->status;
 }
 

@@ -4,6 +4,9 @@
 
 #include "api/errors.h"
 
+/* Bytes that the tree of a body takes, about and rather too many; 0 if ash_params_parse refuses to make
+ * it. */
+size_t ash_params_weight(ash_str body);
 /* Parses a body: one JSON object. On failure *e is a 400 that tells the byte, line and column. On
  * success *out is the caller's. */
 int ash_params_parse(ash_str body, json_t **out, ash_api_error *e) ASH_MUST_CHECK;

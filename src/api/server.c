@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <time.h>
 
 #include "api/call.h"
@@ -16,7 +15,7 @@
 #include "base/rng.h"
 
 enum {
-    IO_THREADS = 4, /* a long template or body on one leaves the others answering */
+    IO_THREADS = 4,
     IDLE_MS = 60000,
     STREAM_HIGH = 256 << 10,
     STREAM_LOW = 64 << 10,
@@ -153,7 +152,7 @@ static void cors_headers(ash_call *c)
     ash_exchange_add_header(c->x, "Access-Control-Allow-Origin", origin);
     ash_exchange_add_header(c->x, "Access-Control-Expose-Headers",
                             "X-Request-Id, X-Ashley-Model, X-Ashley-Served-By, X-Ashley-Reason, "
-                            "X-Ashley-Truncated, X-Should-Retry, Retry-After");
+                            "X-Ashley-Truncated, Retry-After");
     const char *wants = ash_exchange_header(c->x, "Access-Control-Request-Headers");
     if (strcmp(ash_exchange_method(c->x), "OPTIONS") != 0) return;
     ash_exchange_add_header(c->x, "Access-Control-Allow-Methods",
@@ -200,10 +199,6 @@ static int check_call(ash_call *c, const char *allow, ash_api_error *e)
     if (!c->endpoint->serve && c->endpoint->not_built)
         return ash_errors_set(e, 501, "not_implemented", NULL, "%.16s %.200s %s", method, path,
                               c->endpoint->not_built);
-    const char *encoding = ash_exchange_header(x, "Content-Encoding");
-    if (encoding && strcasecmp(encoding, "identity") != 0)
-        return ash_errors_set(e, 415, "unsupported_encoding", NULL,
-                              "a body is read as it is, not with Content-Encoding '%.40s'", encoding);
     return 0;
 }
 
@@ -233,8 +228,7 @@ static void on_request(void *user, ash_exchange *x)
     ash_call *c = ash_exchange_data(x);
     ash_api_error e;
     if (ash_exchange_refused(x) == ASH_ENOMEM) {
-        ash_errors_set(&e, 503, "out_of_memory", NULL,
-                       "too many request bodies are being read at once");
+        ash_errors_crowded(&e);
         ash_call_error(c, &e);
     } else if (ash_exchange_refused(x)) {
         ash_errors_set(&e, 413, "body_too_large", NULL, "the body is larger than %u bytes",

@@ -23,9 +23,9 @@
 /* HTTP */
 #define ASH_MAX_CONNECTIONS 2048
 #define ASH_MAX_URL 8192
-#define ASH_MAX_BODIES (256u << 20)        /* request bodies of all connections together */
+#define ASH_MAX_BODIES (256u << 20)        /* request bodies of all connections, and trees made of them */
 #define ASH_MAX_BODY_CONTAINERS (1u << 17) /* arrays and objects in a body: a tree takes 100 times "{}," */
-#define ASH_MAX_BODY_VALUES (1u << 21)     /* members and elements in a body */
+#define ASH_MAX_BODY_VALUES (1u << 20)     /* members and elements in a body */
 #define ASH_MAX_STREAM_BUFFER (4u << 20)   /* bytes waiting for one client; over it the client is too slow */
 #define ASH_MAX_STOPS 64
 #define ASH_MAX_STOP_BYTES 1024

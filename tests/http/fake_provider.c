@@ -261,6 +261,8 @@ static int start(ash_provider *p, const ash_request *req, ash_answer_fn fn, void
     const json_t *f = json_object_get(req->body, "fake");
     int64_t refuse = json_integer_value(json_object_get(f, "start"));
     if (refuse) return ash_err_set(err, (int)refuse, "'fake.start' was asked to fail");
+    int64_t long_ms = json_integer_value(json_object_get(f, "start_ms")); /* as a long template takes */
+    if (long_ms) nanosleep(&(struct timespec){long_ms / 1000, long_ms % 1000 * 1000000}, NULL);
     ash_answering *a = calloc(1, sizeof *a);
     if (!a) return ash_err_nomem(err, "fake");
     const json_t *limited = json_object_get(f, "only");

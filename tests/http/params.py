@@ -3,7 +3,7 @@
 import json
 import time
 
-from harness import check, data_events, equal, error_of, fake, test, text_of
+from harness import Skip, check, data_events, equal, error_of, fake, parse, read_all, readable, test, text_of
 
 HI = [{"role": "user", "content": "hi"}]
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -92,7 +92,8 @@ def what_is_not_built_is_501_by_name():
         ("grammar", "root ::= x"),
         ("json_schema", {}),
     ):
-        e = error_of(s.chat(**{key: value}), 501, "unsupported_parameter", key, "not_supported_error")
+        e = error_of(s.chat(**{key: value}), 501, kind="not_supported_error")
+        equal(e["param"], key)
     for key, value in (("echo", True), ("suffix", "x"), ("best_of", 3)):
         e = error_of(s.post(TEXT, {"prompt": "x", key: value}), 501, kind="not_supported_error")
         equal(e["param"], key)
@@ -245,3 +246,76 @@ def too_many_bodies_at_once():
     while s.post(CHAT, body).status != 200 and time.monotonic() < deadline:
         time.sleep(0.1)
     equal(s.post(CHAT, body).status, 200, "when they are gone")
+
+
+def tree_of(values, **fields):
+    """A chat whose tree takes many times its text."""
+    return {"messages": HI, "x": [0] * values} | fields
+
+
+@test
+def large_bodies_do_not_hold_up_the_rest():
+    s = fake()
+    message = {"role": "user", "content": "x" * 100000}
+    data = json.dumps({"messages": [message], "fake": {"start_ms": 1000}}).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data)
+    large = []
+    for _ in range(8):  # one after the other: each on a thread that is free, while there is one
+        large.append(s.connect())
+        large[-1].sendall(head + data)
+        time.sleep(0.1)
+    equal(s.chat().status, 200, "a small one")
+    answered = sum(readable(c, 0) for c in large)
+    check(answered < 3, "a small request waited for", answered, "large ones")
+    for c in large[3:]:
+        c.close()  # these are not served any more
+    for c in large[:3]:
+        check(readable(c, 20), "a large one got no answer")
+        c.close()
+    equal(s.chat().status, 200, "after it")
+
+
+@test
+def trees_of_bodies_are_bounded_together():
+    s = fake()
+    body = json.dumps(tree_of(800000, fake={"wait_ms": 60000})).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+    waiting, refused = [], None
+    while not refused and len(waiting) < 6:
+        c = s.connect()
+        c.sendall(head + body)
+        if readable(c, 3):
+            refused = parse(read_all(c, 1))
+        waiting.append(c)
+    check(refused, "six trees of 100 MB were made")
+    error_of(refused, 503, "out_of_memory")
+    equal(s.chat().status, 200, "a small one")
+    for c in waiting:
+        c.close()
+    deadline = time.monotonic() + 20
+    while s.post(CHAT, tree_of(800000)).status != 200 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    equal(s.post(CHAT, tree_of(800000)).status, 200, "when they are gone")
+
+
+@test
+def memory_of_large_bodies_goes_back_to_the_machine():
+    s = fake()
+    with open(f"/proc/{s.process.pid}/maps", encoding="utf-8") as f:
+        if "libasan" in f.read():
+            raise Skip("AddressSanitizer keeps what is freed")
+
+    def resident():
+        with open(f"/proc/{s.process.pid}/status", encoding="ascii") as f:
+            return int(next(line for line in f if line.startswith("VmRSS")).split()[1]) << 10
+
+    s.chat()
+    before = resident()
+    messages = [{"role": "user", "content": f"{i}"} for i in range(100000)]
+    for _ in range(3):
+        equal(s.chat(messages=messages).status, 200)
+    deadline = time.monotonic() + 20
+    while resident() > before + (24 << 20) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    more = resident() - before
+    check(more <= 24 << 20, more >> 20, "MB are kept")

@@ -3,11 +3,4 @@ import { h } from 'preact';
 import htm from 'htm';
 
 export const html = htm.bind(h);
-export {
-  useEffect,
-  useErrorBoundary,
-  useLayoutEffect,
-  useMemo,
-  useRef,
-  useState,
-} from 'preact/hooks';
+export { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
