@@ -369,6 +369,8 @@ static void answer_with(ash_answering *a, ash_engine *engine)
         submit(a, prompts, n);
     json_decref(e.extra);
     for (size_t i = 0; i < n; i++) ash_ids_release(&prompts[i].ids);
+    json_decref((json_t *)a->req.body); /* it may take megabytes, and the answer minutes */
+    a->req.body = NULL;
 }
 
 /* ---- without the lease ---- */

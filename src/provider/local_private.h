@@ -42,7 +42,8 @@ typedef struct local_prompt {
 struct ash_answering {
     local *owner;
     /* what was asked; constant after start */
-    ash_request req;         /* with copies of all that it points to; body is a reference */
+    ash_request req;         /* with copies of all that it points to; body is a reference,
+                                until the prompts are made */
     char *strings;           /* id, model, stops */
     /* to whom */
     ash_answer_fn fn;

@@ -145,11 +145,11 @@ static json_t *without_oldest(const json_t *messages, size_t from)
 }
 
 /* truncate: "oldest". Conversations are cut before a user's message, so that roles still alternate;
- * the fewest messages that make it fit are dropped (found by halving: fewer messages are fewer
- * tokens). */
+ * the fewest messages that make it fit are dropped (fewer messages are fewer tokens). Found from the end,
+ * by doubling and then halving: of a history of megabytes only what may fit is rendered again. */
 static int truncate_chat(maker *m, const json_t *messages, local_prompt *out)
 {
-    size_t n = json_array_size(messages), n_cuts = 0, whole = out->ids.n;
+    size_t n = json_array_size(messages), n_cuts = 0, whole = out->ids.n, step = 1;
     size_t *cuts = calloc(n + 1, sizeof *cuts);
     if (!cuts)
         return local_error(m->e, 503, "unavailable_error", "out_of_memory",
@@ -159,7 +159,7 @@ static int truncate_chat(maker *m, const json_t *messages, local_prompt *out)
     size_t lo = 0, hi = n_cuts, best = n_cuts;
     int rc = 0;
     while (!rc && lo < hi) {
-        size_t mid = lo + (hi - lo) / 2;
+        size_t mid = !step ? lo + (hi - lo) / 2 : hi - lo > step ? hi - step : lo;
         json_t *kept = without_oldest(messages, cuts[mid]);
         local_prompt p = {0};
         rc = make_chat(m, kept, &p);
@@ -168,11 +168,13 @@ static int truncate_chat(maker *m, const json_t *messages, local_prompt *out)
             ash_ids_release(&out->ids);
             *out = p;
             best = hi = mid;
+            step *= 2;
             m->a->truncated_messages = (uint32_t)(n - json_array_size(kept));
             m->a->truncated_tokens = (uint32_t)(whole - p.ids.n);
         } else {
             ash_ids_release(&p.ids);
             lo = mid + 1;
+            step = 0;
         }
         json_decref(kept);
     }
