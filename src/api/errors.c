@@ -146,6 +146,17 @@ int ash_errors_body(const ash_api_error *e, ash_buf *out)
     return ash_buf_adds(out, "}}");
 }
 
+/* What stays as it is until somebody changes the request, the configuration or the machine. */
+static bool is_lasting(const ash_api_error *e)
+{
+    static const char *const codes[] = {"consent_needed",     "not_downloaded",     "download_paused",
+                                        "does_not_fit",       "does_not_fit_disk",  "unsupported_format",
+                                        "model_in_use",       "upstream_not_configured"};
+    for (size_t i = 0; e->code && i < sizeof codes / sizeof *codes; i++)
+        if (!strcmp(e->code, codes[i])) return true;
+    return e->status == 501;
+}
+
 void ash_errors_send(ash_exchange *x, const ash_api_error *e)
 {
     ash_buf body;
@@ -155,6 +166,8 @@ void ash_errors_send(ash_exchange *x, const ash_api_error *e)
         snprintf(seconds, sizeof seconds, "%d", e->retry_after > 0 ? e->retry_after : 1);
         ash_exchange_add_header(x, "Retry-After", seconds);
     }
+    /* OpenAI's clients try each 409 and 5xx again, up to a minute later, unless this says not to. */
+    if (is_lasting(e)) ash_exchange_add_header(x, "X-Should-Retry", "false");
     if (e->status == 401) ash_exchange_add_header(x, "WWW-Authenticate", "Bearer");
     bool ollama = !strncmp(ash_exchange_path(x), "/api/", 5);
     int rc = ollama ? ash_errors_plain(e, &body) : ash_errors_body(e, &body);

@@ -22,7 +22,8 @@ const char *ash_errors_type(int status);
 int ash_errors_body(const ash_api_error *e, ash_buf *out);
 /* The same as Ollama does: {"error":"text"}. */
 int ash_errors_plain(const ash_api_error *e, ash_buf *out);
-/* Answers the exchange with it, Retry-After included; in Ollama's form under /api/. */
+/* Answers the exchange with it, Retry-After included, and X-Should-Retry where trying again is of no use;
+ * in Ollama's form under /api/. */
 void ash_errors_send(ash_exchange *x, const ash_api_error *e);
 
 #endif

@@ -167,7 +167,9 @@ static int manage_one(ash_call *c, manage_fn fn, ash_arena *a, json_t **body, as
         return e->status;
     }
     if (!fn(o->manager, route.model, &err)) return 0;
-    return ash_errors_manage(e, &err, a);
+    ash_errors_manage(e, &err, a);
+    if (err.code == ASH_ENOENT) e->code = "not_downloaded"; /* its id is known */
+    return e->status;
 }
 
 static void manage(ash_call *c, manage_fn fn)

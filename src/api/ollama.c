@@ -58,8 +58,11 @@ void ash_ollama_tags(ash_call *c)
         const char *id = json_string_value(json_object_get(m, "id"));
         const char *state = json_string_value(json_object_get(status, "value"));
         if (!id || !state || !strcmp(state, "failed")) continue;
-        const json_t *bytes = json_object_get(json_object_get(status, "memory"), "estimated");
-        json_t *o = listed(id, json_integer(json_integer_value(bytes)), json_object_get(meta, "format"));
+        /* of its files; until they were looked at, what it is taken to need of memory */
+        json_int_t bytes = json_integer_value(json_object_get(status, "bytes_total"));
+        const json_t *memory = json_object_get(status, "memory");
+        if (!bytes) bytes = json_integer_value(json_object_get(memory, "estimated"));
+        json_t *o = listed(id, json_integer(bytes), json_object_get(meta, "format"));
         json_object_set_new(o, "modified_at", iso((double)c->server->created));
         json_array_append_new(out, o);
     }

@@ -56,6 +56,7 @@ int ash_params_parse(ash_str body, json_t **out, ash_api_error *e)
     *out = NULL;
     ash_err err = ASH_ERR_INIT;
     size_t weight;
+    if (!body.n) return ash_errors_set(e, 400, "invalid_json", NULL, "the request has no body");
     int64_t at = too_many_values(body, &weight);
     if (at >= 0)
         return ash_errors_set(e, 400, "invalid_json", NULL,
@@ -442,6 +443,7 @@ int ash_params_read(const json_t *body, ash_request_kind kind, ash_arena *a, ash
     if (!rc) rc = ash_sampler_check(&req->sampling, &r.err);
     if (!rc) return 0;
     ash_errors_from(e, &r.err, a);
+    if (r.err.code == ASH_EUNSUPPORTED) e->code = "unsupported_parameter";
     return e->status;
 }
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 #include "api/call.h"
@@ -152,7 +153,7 @@ static void cors_headers(ash_call *c)
     ash_exchange_add_header(c->x, "Access-Control-Allow-Origin", origin);
     ash_exchange_add_header(c->x, "Access-Control-Expose-Headers",
                             "X-Request-Id, X-Ashley-Model, X-Ashley-Served-By, X-Ashley-Reason, "
-                            "X-Ashley-Truncated, Retry-After");
+                            "X-Ashley-Truncated, X-Should-Retry, Retry-After");
     const char *wants = ash_exchange_header(c->x, "Access-Control-Request-Headers");
     if (strcmp(ash_exchange_method(c->x), "OPTIONS") != 0) return;
     ash_exchange_add_header(c->x, "Access-Control-Allow-Methods",
@@ -199,6 +200,10 @@ static int check_call(ash_call *c, const char *allow, ash_api_error *e)
     if (!c->endpoint->serve && c->endpoint->not_built)
         return ash_errors_set(e, 501, "not_implemented", NULL, "%.16s %.200s %s", method, path,
                               c->endpoint->not_built);
+    const char *encoding = ash_exchange_header(x, "Content-Encoding");
+    if (encoding && strcasecmp(encoding, "identity") != 0)
+        return ash_errors_set(e, 415, "unsupported_encoding", NULL,
+                              "a body is read as it is, not with Content-Encoding '%.40s'", encoding);
     return 0;
 }
 

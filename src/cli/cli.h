@@ -102,10 +102,10 @@ int ash_cli_locate(ash_cli *cli, const char *model, char **path, const ash_catal
  * NULL, place->partial not), and without consent. Release place. 0 or an exit status, message printed. */
 int ash_cli_place(ash_cli *cli, const char *model, ash_catalogue_place *place,
                   const ash_catalogue_entry **entry);
-/* Whether a running server, where the configuration or --url has one, has a model of that id or
- * repository (may be NULL) in memory, or is about to. No server uses nothing. 0, or an exit status
- * with the message printed. */
-int ash_cli_server_uses(ash_cli *cli, const char *id, const char *repo, bool *used);
+/* What a running server, where the configuration or --url has one, does with a model of that id or
+ * repository (may be NULL): *use is constant text for people, NULL if nothing, or no server runs. 0, or an
+ * exit status with the message printed. */
+int ash_cli_server_uses(ash_cli *cli, const char *id, const char *repo, const char **use);
 /* Asks a yes-or-no question on the terminal; false without one, or with --quiet. */
 bool ash_cli_ask(const ash_cli *cli, const char *question);
 /* Prints v, which is taken; NULL is out of memory. Returns an exit status. */

@@ -109,23 +109,26 @@ static void print_model(const json_t *m)
         putchar('\n');
 }
 
-int ash_cli_server_uses(ash_cli *cli, const char *id, const char *repo, bool *used)
+int ash_cli_server_uses(ash_cli *cli, const char *id, const char *repo, const char **use)
 {
-    static const char *const idle[] = {"unloaded", "failed", "downloaded"};
+    static const char *const busy[][2] = {
+        {"downloading", "is fetching it: pause or cancel that first"},
+        {"loading", "is loading it: cancel that first"},
+        {"loaded", "has it in memory: `ashley unload` it first"},
+    };
     json_t *v, *m;
     size_t i;
     bool absent = false;
-    *used = false;
+    *use = NULL;
     int status = call(cli, "/models", NULL, &absent, &v);
     if (absent || status) return status;
     json_array_foreach(json_object_get(v, "data"), i, m)
     {
         const json_t *state = json_object_get(m, "status");
         const char *of = text_of(state, "repo");
-        bool meant = !strcmp(text_of(m, "id"), id) || (repo && !strcmp(of, repo)), busy = true;
-        for (size_t k = 0; k < sizeof idle / sizeof *idle; k++)
-            if (!strcmp(text_of(state, "value"), idle[k])) busy = false;
-        *used |= meant && busy;
+        if (strcmp(text_of(m, "id"), id) != 0 && !(repo && !strcmp(of, repo))) continue;
+        for (size_t k = 0; k < sizeof busy / sizeof *busy; k++)
+            if (!strcmp(text_of(state, "value"), busy[k][0])) *use = busy[k][1];
     }
     json_decref(v);
     return 0;

@@ -311,6 +311,11 @@ static void find_state(ash_doctor *d)
                         "ASHLEY_DISK_BUDGET=0: every start packs the weights anew");
         return;
     }
+    if (!c->state_dir) {
+        ash_doctor_tell(d, ASH_DOCTOR_NOTE, "state", "set ASHLEY_STATE_DIR or HOME",
+                        "there is no place for it: every start packs the weights anew");
+        return;
+    }
     if (!ash_fs_is_dir(nearest(c->state_dir, dir)) || access(dir, W_OK)) {
         ash_doctor_tell(d, ASH_DOCTOR_BAD, "state",
                         "set ASHLEY_STATE_DIR to a folder that can be written",
@@ -332,5 +337,5 @@ void ash_doctor_disk(ash_doctor *d)
     find_cache(d);
     find_state(d);
     if (c->hub_dir) find_room(d, "disk of models", c->hub_dir);
-    find_room(d, "disk of state", c->state_dir);
+    if (c->state_dir) find_room(d, "disk of state", c->state_dir);
 }

@@ -157,3 +157,18 @@ int ash_cli_remove(void *user, const char *id, uint64_t *bytes, ash_err *err)
     const ash_cli_fetcher *f = user;
     return ash_cli_removal_of(f->cli, id, bytes, err);
 }
+
+char *ash_cli_fetch_find(void *user, const char *id)
+{
+    const ash_cli_fetcher *f = user;
+    const ash_catalogue_entry *e = ash_catalogue_find(f->cli->catalogue, id);
+    ash_catalogue_place place;
+    char *path = NULL;
+    if (!e) return NULL; /* of PRELOAD_MODELS, and known to nobody */
+    if (!ash_catalogue_locate(f->cli->catalogue, e, true, &place, NULL)) {
+        path = place.path;
+        place.path = NULL;
+    }
+    ash_catalogue_place_release(&place);
+    return path;
+}

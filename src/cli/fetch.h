@@ -17,6 +17,8 @@ void ash_cli_fetcher_close(ash_cli_fetcher *f); /* no call may run; NULL is fine
  * time, so that a token that was set since is used. */
 int ash_cli_fetch(void *user, const char *id, const ash_hub_watch *watch, char **path, ash_err *err)
     ASH_MUST_CHECK;
+/* As ash_manager_opts.find. */
+char *ash_cli_fetch_find(void *user, const char *id);
 /* As ash_manager_opts.weigh, advise and remove. The reserve is the plan's. */
 int ash_cli_weigh(void *user, const char *id, const atomic_bool *cancel, ash_fetch_need *out,
                   ash_err *err) ASH_MUST_CHECK;

@@ -103,7 +103,8 @@ static void list_folder(const ash_cli *cli, const char *name, const char *what, 
 {
     char bytes[16];
     size_t n;
-    char *path = ash_fs_join(cli->config->state_dir, name);
+    const char *dir = cli->config->state_dir;
+    char *path = dir ? ash_fs_join(dir, name) : NULL; /* without a home there is none */
     uint64_t b = path ? ash_measure_folder(path, &n) : 0;
     if (out && path)
         json_object_set_new(out, name,

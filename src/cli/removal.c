@@ -44,8 +44,8 @@ static bool has_revisions(const char *base)
     return any;
 }
 
-/* What a fetch has left of the entry's revision, or of a repository that has none: no other
- * revision is touched. The first fetch of a repository, unfinished, is the only one that it has. */
+/* What a fetch has left of the entry's revision, or of a repository that has none: but for `others`, no
+ * other revision is touched. The first fetch of a repository, unfinished, is the only one that it has. */
 static bool has_remains(ash_cli_removal *r, const char *base)
 {
     char *path;
@@ -55,6 +55,7 @@ static bool has_remains(ash_cli_removal *r, const char *base)
         free(path);
         return true;
     }
+    if (r->others) return true;
     bool none = !ash_hub_survey_read(r->cli->config->hub_dir, &survey, NULL);
     const ash_hub_use *u = none ? ash_hub_survey_find(&survey, r->entry->repo) : NULL;
     none = u && (!u->n_snapshots || (u->n_snapshots == 1 && u->n_partial && !has_revisions(base)));
@@ -96,10 +97,10 @@ static int find_kept(ash_cli_removal *r, const char *path, ash_err *err)
                             : 0; /* unreadable: none kept */
 }
 
-int ash_cli_removal_find(const ash_cli *cli, const ash_catalogue_entry *entry, ash_cli_removal *out,
-                         ash_err *err)
+int ash_cli_removal_find(const ash_cli *cli, const ash_catalogue_entry *entry, bool others,
+                         ash_cli_removal *out, ash_err *err)
 {
-    *out = (ash_cli_removal){.cli = cli, .entry = entry};
+    *out = (ash_cli_removal){.cli = cli, .entry = entry, .others = others && !entry->n_files};
     int rc = ash_catalogue_locate(cli->catalogue, entry, true, &out->place, err);
     if (rc) return rc;
     out->where = out->place.path ? out->place.path : out->place.partial;
@@ -132,7 +133,7 @@ int ash_cli_removal_of(const ash_cli *cli, const char *id, uint64_t *bytes, ash_
     size_t n_kept;
     *bytes = 0;
     if (!e) return ash_err_set(err, ASH_ENOENT, "no model '%s' in the catalogue", id);
-    int rc = ash_cli_removal_find(cli, e, &r, err);
+    int rc = ash_cli_removal_find(cli, e, false, &r, err);
     if (!rc && !r.cached)
         rc = r.where ? ash_err_set(err, ASH_EINVAL,
                                    "the files of '%s' are not in the hub cache, so they are yours to "

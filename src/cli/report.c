@@ -69,6 +69,10 @@ void ash_report_print(const json_t *report, bool quiet)
         fprintf(stderr, "  %-32s %-9s %.1f MB for models, of which %.1f are charged\n", "memory budget", "",
                 json_number_value(budget) * 1e-6,
                 json_number_value(json_object_get(memory, "charged")) * 1e-6);
+    double asked = json_number_value(json_object_get(memory, "configured"));
+    if (asked > json_number_value(budget) && !json_is_true(json_object_get(memory, "lowered")))
+        fprintf(stderr, "  %-32s %-9s ASHLEY_MEMORY_BUDGET asks for %.1f MB, more than there is\n", "", "",
+                asked * 1e-6);
     fprintf(stderr, "  %s, %.1f MB resident\n",
             json_is_true(json_object_get(report, "ready")) ? "ready" : "not ready",
             (double)json_integer_value(json_object_get(report, "resident_bytes")) * 1e-6);

@@ -68,17 +68,16 @@ int ash_cmd_rm(ash_cli *cli)
     const ash_catalogue_entry *e;
     ash_cli_removal r;
     ash_err err = ASH_ERR_INIT;
-    bool used;
+    const char *use;
     int status = ash_cli_configure(cli);
     if (status) return status;
     if (ash_catalogue_resolve(cli->catalogue, cli->args[0], &e, &err)) return ash_cli_fail(&err);
-    if ((status = ash_cli_server_uses(cli, e->id, e->repo, &used))) return status;
-    if (used) {
-        fprintf(stderr, "ashley: a running server has %s in memory; `ashley unload %s` first\n", e->id,
-                e->id);
+    if ((status = ash_cli_server_uses(cli, e->id, e->repo, &use))) return status;
+    if (use) {
+        fprintf(stderr, "ashley: %s: a running server %s\n", e->id, use);
         return ASH_EXIT_FAILED;
     }
-    status = ash_cli_removal_find(cli, e, &r, &err) ? ash_cli_fail(&err) : run(&r, &err);
+    status = ash_cli_removal_find(cli, e, e->resolved, &r, &err) ? ash_cli_fail(&err) : run(&r, &err);
     ash_cli_removal_release(&r);
     return status;
 }

@@ -374,6 +374,7 @@ static int open_all(serving *s, ash_err *err)
     mo.weigh = ash_cli_weigh;
     mo.advise = ash_cli_advise;
     mo.remove = ash_cli_remove;
+    mo.find = ash_cli_fetch_find;
     mo.fetch_user = s->fetcher;
     rc = ash_manager_open(&mo, &s->manager, err);
     rc = rc ? rc : ash_local_open(s->manager, &s->local, err);
@@ -536,6 +537,8 @@ int ash_cmd_serve(ash_cli *cli)
     int status = ash_cli_configure(cli);
     if (status) return status;
     const ash_config *c = cli->config;
+    if (*c->host == '[')
+        return ash_cli_usage("ASHLEY_HOST is '%s': expected an address without brackets", c->host);
     if (!is_loopback(c->host) && !c->api_keys.n && !c->allow_open)
         return ash_cli_usage("listening on %s, beyond this machine, needs ASHLEY_API_KEYS (or "
                              "ASHLEY_ALLOW_OPEN=1 to "

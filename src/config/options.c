@@ -3,6 +3,7 @@
  * loaded. */
 #include "config/options.h"
 
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -196,13 +197,25 @@ static const char *plain(const loader *l, const char *key)
     return v && *v ? v : NULL;
 }
 
+/* HOME; without it, for the process's own environment, what the system says of its user, as the Python client
+ * does: a service may have no HOME. NULL if neither tells; `room` holds it. */
+static const char *home_folder(const loader *l, char *room, size_t size)
+{
+    const char *home = plain(l, "HOME");
+    struct passwd entry, *user = NULL;
+    if (home || l->src->vars) return home;
+    bool told = !getpwuid_r(getuid(), &entry, room, size, &user) && user && user->pw_dir && *user->pw_dir;
+    return told ? user->pw_dir : NULL;
+}
+
 /* *out = dir + rest, with a leading "~/" of dir taken as the home folder; NULL without a home. */
 static int path(loader *l, const char *dir, const char *rest, const char **out)
 {
     const char *home = "";
+    char room[4096];
     *out = NULL;
     if (dir[0] == '~' && (!dir[1] || dir[1] == '/')) {
-        home = plain(l, "HOME");
+        home = home_folder(l, room, sizeof room);
         if (!home) return 0;
         dir++;
     }

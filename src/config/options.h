@@ -85,7 +85,7 @@ typedef struct ash_config {
     int64_t queue_ms, load_ms, first_token_ms, idle_ms; /* 0: none */
     ash_fallback fallback; /* UNSET: on-error where the default model is an upstream, else never */
     ash_ready ready;
-    const char *state_dir; /* resolved */
+    const char *state_dir; /* resolved; NULL without a home */
     int64_t drain_ms;
     ash_strings origins;   /* exact origins, "scheme://" for all of a scheme, "loopback" for http and
                               https on localhost, 127.0.0.1 and [::1] with any port */
@@ -113,7 +113,8 @@ typedef struct ash_config_flag {
 
 typedef struct ash_config_sources {
     const char *env_file;        /* must exist; NULL: ./.env if there is one */
-    const char *const *vars;     /* NULL-terminated "KEY=value"; NULL: the process's own */
+    const char *const *vars;     /* NULL-terminated "KEY=value"; NULL: the process's own, and where it has
+                                    no HOME the folder that the system knows for its user */
     const ash_config_flag *flags;
     size_t n_flags;
 } ash_config_sources;

@@ -12,6 +12,7 @@
 #include "base/pages.h"
 #include "engine/kv_folder.h"
 #include "engine/kv_prompt.h"
+#include "engine/model_text.h"
 
 struct ash_engine {
     ash_model *model;
@@ -48,6 +49,8 @@ int ash_engine_plan_read(const ash_engine_opts *opts, ash_engine_plan *out, ash_
     if (rc)
         return rc;
     *out = m->sizes.plan;
+    if (opts->headers && opts->text_ahead)
+        ash_model_text_start(m, opts);
     ash_err own = ASH_ERR_INIT;
     if (opts->draft_path && opts->prediction != ASH_PREDICTION_NEVER &&
         ash_draft_model_plan(opts, out->n_ctx, &out->draft_bytes, &own) == ASH_ENOMEM)

@@ -73,6 +73,9 @@ typedef struct ash_engine_opts {
                                   ash_engine_plan_read leaves there what it has opened, or sizes anew what
                                   it finds; ash_engine_open takes it; the caller closes what is left. They
                                   hold the files as they were when opened. NULL: nothing is kept */
+    bool text_ahead;           /* ash_engine_plan_read with headers begins to read tokenizer and template, on
+                                  a thread of its own: for a load that comes next, of the same
+                                  template_text and bare. ash_headers_close waits for its end, some 10 ms */
 } ash_engine_opts;
 
 /* What a load will take; read from headers only, nothing is computed. */

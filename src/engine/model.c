@@ -497,10 +497,9 @@ int ash_model_load(ash_model *m, const ash_engine_opts *opts, ash_pool *pool, as
                  m->info.n_ctx, m->info.n_ctx_train);
     ash_model_text_start(m, opts);
     if ((rc = ash_model_progress(opts, ASH_LOAD_VERIFY, 1, 1, err)) ||
-        (rc = ash_packs_open(opts->state_dir, opts->disk_budget, m->files, m->net, &m->packs, err)) ||
-        (rc = have_weights(m, opts, pool, err)))
-        ash_model_text_end(m); /* it borrows opts, which may end with the failure */
-    return rc;
+        (rc = ash_packs_open(opts->state_dir, opts->disk_budget, m->files, m->net, &m->packs, err)))
+        return rc;
+    return have_weights(m, opts, pool, err);
 }
 
 int ash_model_finish(ash_model *m, ash_err *err)

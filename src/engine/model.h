@@ -28,9 +28,11 @@ typedef struct ash_sizes {
 
 /* The reading of tokenizer and template (engine/model_text.h). */
 typedef struct ash_model_text {
-    const ash_engine_opts *opts; /* borrowed while it runs */
+    const char *path, *template_text; /* of the options, copied into the arena */
+    bool bare;
     pthread_t thread;
-    bool started; /* and not waited for */
+    bool begun;
+    bool started; /* the thread; and not waited for */
     int rc;
     ash_err err;
 } ash_model_text;
@@ -70,8 +72,7 @@ int ash_model_size(ash_model *m, const ash_engine_opts *opts, ash_err *err) ASH_
 /* Maps the weights as an earlier start packed them; else takes their memory once and packs in the files'
  * order on the pool, giving back source pages behind: resident at most packed + ~32 MiB. Tokenizer and
  * template are read meanwhile, but before anything is packed. Calls opts->progress; ASH_ECANCELED soon after
- * opts->cancel. Afterwards weights may be used, the rest after finish; opts is borrowed until then, or until
- * this fails. On failure close it. */
+ * opts->cancel. Afterwards weights may be used, the rest after finish. On failure close it. */
 int ash_model_load(ash_model *m, const ash_engine_opts *opts, ash_pool *pool,
                    ash_err *err) ASH_MUST_CHECK;
 /* Waits for tokenizer and template, and closes the files. On failure close it. */

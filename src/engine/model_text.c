@@ -16,24 +16,24 @@ static const char *token_text(ash_model *m, int32_t id)
     return ash_arena_strndup(&m->arena, s.p ? s.p : "", s.n);
 }
 
-static int load_tokenizer(ash_model *m, const ash_engine_opts *opts, ash_err *err)
+static int load_tokenizer(ash_model *m, const ash_model_text *t, ash_err *err)
 {
     m->n_usable = m->net->hp.n_vocab;
     m->bos_text = m->eos_text = "";
     int rc = ash_tokenizer_open(m->files, &m->tokenizer, err);
-    if (rc && rc != ASH_ENOMEM && opts->bare)
+    if (rc && rc != ASH_ENOMEM && t->bare)
         return 0;
     if (rc)
         return rc;
     if (ash_tokenizer_note(m->tokenizer)[0])
-        ash_warn("engine", "%s: %s", opts->path, ash_tokenizer_note(m->tokenizer));
+        ash_warn("engine", "%s: %s", t->path, ash_tokenizer_note(m->tokenizer));
     size_t n = ash_tokenizer_n_vocab(m->tokenizer), rows = (size_t)m->net->hp.n_vocab;
     if (n > rows + (m->files->gguf ? 0 : SPARE_TOKENS))
         return ash_err_set(err, ASH_EFORMAT, "%s: the tokenizer has %zu tokens, the model %zu rows",
-                           opts->path, n, rows);
+                           t->path, n, rows);
     if (n > rows) {
         ash_warn("engine", "%s: the last %zu of %zu tokens have no rows in the model and are not used",
-                 opts->path, n - rows, n);
+                 t->path, n - rows, n);
         n = rows;
     }
     m->n_usable = (int64_t)n;
@@ -47,13 +47,13 @@ static int load_tokenizer(ash_model *m, const ash_engine_opts *opts, ash_err *er
     return m->bos_text && m->eos_text ? 0 : ash_err_nomem(err, "special tokens");
 }
 
-static int load_template(ash_model *m, const ash_engine_opts *opts, ash_err *err)
+static int load_template(ash_model *m, const ash_model_text *t, ash_err *err)
 {
     ash_err own = ASH_ERR_INIT;
     ash_str text = {0};
     int rc;
-    if (opts->template_text) {
-        rc = ash_chat_template_open(opts->template_text, strlen(opts->template_text), &m->template, err);
+    if (t->template_text) {
+        rc = ash_chat_template_open(t->template_text, strlen(t->template_text), &m->template, err);
         if (rc)
             return ash_err_prefix(err, "chat template of the catalogue");
         m->info.template_from = "catalogue";
@@ -62,7 +62,7 @@ static int load_template(ash_model *m, const ash_engine_opts *opts, ash_err *err
         if (rc == ASH_ENOMEM)
             return ash_err_nomem(err, "chat template");
         if (rc) { /* the model still completes text; a chat request says that there is no template */
-            ash_warn("engine", "%s: its chat template cannot be used: %s", opts->path, own.msg);
+            ash_warn("engine", "%s: its chat template cannot be used: %s", t->path, own.msg);
             return 0;
         }
         m->info.template_from = ash_tokenizer_template_from(m->tokenizer);
@@ -76,17 +76,26 @@ static void *text_main(void *model)
 {
     ash_model *m = model;
     ash_model_text *t = &m->text;
-    t->rc = load_tokenizer(m, t->opts, &t->err);
+    t->rc = load_tokenizer(m, t, &t->err);
     if (!t->rc)
-        t->rc = load_template(m, t->opts, &t->err);
+        t->rc = load_template(m, t, &t->err);
     return NULL;
 }
 
 void ash_model_text_start(ash_model *m, const ash_engine_opts *opts)
 {
-    m->text = (ash_model_text){.opts = opts, .err = ASH_ERR_INIT};
-    m->text.started = !pthread_create(&m->text.thread, NULL, text_main, m);
-    if (!m->text.started)
+    ash_model_text *t = &m->text;
+    if (t->begun)
+        return;
+    *t = (ash_model_text){.bare = opts->bare, .begun = true, .err = ASH_ERR_INIT};
+    t->path = ash_arena_strdup(&m->arena, opts->path);
+    t->template_text = opts->template_text ? ash_arena_strdup(&m->arena, opts->template_text) : NULL;
+    if (!t->path || (opts->template_text && !t->template_text)) {
+        t->rc = ash_err_nomem(&t->err, "tokenizer and template");
+        return;
+    }
+    t->started = !pthread_create(&t->thread, NULL, text_main, m);
+    if (!t->started)
         text_main(m);
 }
 

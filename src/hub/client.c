@@ -239,11 +239,24 @@ int hub_status_error(const ash_hub *h, long status, const hub_headers *headers, 
                        headers->error_text);
 }
 
+/* Where the request went, for people: a host, never the address, which may be signed. */
+static void place_of(const ash_hub *h, CURL *easy, char *out, size_t size)
+{
+    char *url = NULL;
+    hub_origin to;
+    *out = 0;
+    h->curl.easy_getinfo(easy, CURLINFO_EFFECTIVE_URL, &url);
+    if (url && !hub_origin_of(&h->curl, url, &to, NULL))
+        snprintf(out, size, "%s%s: ", to.host, to.tls && h->proxy ? ", HTTPS_PROXY is set" : "");
+}
+
 int hub_transfer_error(const ash_hub *h, CURL *easy, CURLcode code, const hub_connect *connect,
                        const char *what, ash_err *err)
 {
     long tunnel = 0;
+    char place[300];
     h->curl.easy_getinfo(easy, CURLINFO_HTTP_CONNECTCODE, &tunnel);
+    place_of(h, easy, place, sizeof place);
     if (connect->refused)
         return ash_err_set(
             err, ASH_ENET,
@@ -251,12 +264,12 @@ int hub_transfer_error(const ash_hub *h, CURL *easy, CURLcode code, const hub_co
             "itself may lead there)",
             what);
     if (code == CURLE_OPERATION_TIMEDOUT)
-        return ash_err_set(err, ASH_ENET, "%s: no answer in time, or no bytes for %lld s", what,
+        return ash_err_set(err, ASH_ENET, "%s: %sno answer in time, or no bytes for %lld s", what, place,
                            (long long)(h->stall_ms + 999) / 1000);
     if (code == CURLE_OUT_OF_MEMORY) return ash_err_nomem(err, what);
     if (tunnel && tunnel / 100 != 2)
         return ash_err_set(err, ASH_ENET, "%s: the proxy of HTTPS_PROXY answers %ld", what, tunnel);
-    return ash_err_set(err, ASH_ENET, "%s: %s", what, h->curl.easy_strerror(code));
+    return ash_err_set(err, ASH_ENET, "%s: %s%s", what, place, h->curl.easy_strerror(code));
 }
 
 /* ---- small requests ---- */

@@ -220,7 +220,8 @@ static bool twin_active(hub_job *j, const hub_item *it)
     return found;
 }
 
-/* Looks after the files: begins some, begins anew what was wrong. Returns how many are not done. */
+/* Looks after the files: begins some, begins anew what was wrong. Returns how many are not done;
+ * *waiting: those that another process has. */
 static size_t tend(hub_job *j, size_t *waiting)
 {
     size_t active = 0, left = 0;
@@ -254,7 +255,7 @@ static size_t tend(hub_job *j, size_t *waiting)
             hub_job_fail(j, &err);
             return left;
         }
-        *waiting += state == HUB_ITEM_WAITING;
+        *waiting += it->state == HUB_ITEM_WAITING && it->not_before; /* of this thread until it is active */
     }
     return left;
 }

@@ -67,6 +67,7 @@ static int refused(const ash_manager *m, ash_entry *e, bool confirm, ash_err *er
 int ash_manager_download(ash_manager *m, const char *id, bool confirm, ash_err *err)
 {
     bool paused = false;
+    ash_entry_look_again(m, id);
     pthread_mutex_lock(&m->mutex);
     ash_entry *e = ash_entry_find(m, id);
     int rc = e ? refused(m, e, confirm, err) : unknown(id, err);
@@ -214,6 +215,60 @@ static int in_use(const ash_manager *m, const ash_entry *e, ash_err *err)
     return 0;
 }
 
+/* e's files are not there. */
+static void forget_path(ash_entry *e)
+{
+    free((void *)(uintptr_t)e->spec.path);
+    e->spec.path = NULL;
+    e->planned = false;
+    atomic_store(&e->progress.bytes_done, 0);
+    atomic_store(&e->progress.bytes_total, 0);
+}
+
+bool ash_entry_lost(ash_manager *m, ash_entry *e, ash_waiter **done)
+{
+    if (!m->fetch || !(e->spec.fetch || e->spec.confirm) || e->fetched) return false;
+    ash_warn("residency", "%s is not there any more: %s", e->spec.id, e->spec.path);
+    forget_path(e);
+    e->weighed = false;
+    if (!ash_entry_can_load(m, e)) {
+        e->queued = e->comes_back = false;
+        ash_entry_reset(m, e);
+        ash_waiters_take(m, ash_waiter_of, e, done);
+        for (ash_waiter *w = *done; w; w = w->next) w->err = e->error;
+        ash_boot_note(m);
+    }
+    ash_entry_changed(m, e);
+    ash_loader_wake(m); /* the fetchers, too */
+    return true;
+}
+
+bool ash_entry_may_appear(const ash_manager *m, const ash_entry *e)
+{
+    return m->find && !e->spec.path && !ash_entry_can_load(m, e) && !e->paused && !e->removing &&
+           e->state == ASH_MODEL_FAILED;
+}
+
+void ash_entry_look_again(ash_manager *m, const char *id)
+{
+    pthread_mutex_lock(&m->mutex);
+    ash_entry *e = ash_entry_find(m, id);
+    bool may = e && ash_entry_may_appear(m, e);
+    pthread_mutex_unlock(&m->mutex);
+    char *path = may ? m->find(m->fetch_user, id) : NULL;
+    if (!path) return;
+    pthread_mutex_lock(&m->mutex);
+    if (ash_entry_may_appear(m, e)) {
+        e->spec.path = path;
+        path = NULL;
+        ash_entry_reset(m, e);
+        ash_entry_changed(m, e);
+        ash_info("residency", "%s is there now: %s", id, e->spec.path);
+    }
+    pthread_mutex_unlock(&m->mutex);
+    free(path);
+}
+
 /* What e knows of files that are gone now. */
 static void forget_files(ash_manager *m, ash_entry *e)
 {
@@ -225,12 +280,9 @@ static void forget_files(ash_manager *m, ash_entry *e)
     if (!e->removing) return;
     e->removing = false;
     if (!e->spec.path || access(e->spec.path, F_OK)) {
-        free((void *)(uintptr_t)e->spec.path);
-        e->spec.path = NULL;
+        forget_path(e);
         e->spec.paused = false;
         e->comes_back = false;
-        atomic_store(&e->progress.bytes_done, 0);
-        atomic_store(&e->progress.bytes_total, 0);
         ash_entry_reset(m, e);
     }
     ash_entry_changed(m, e);

@@ -122,6 +122,25 @@ static bool close_all_headers(ash_manager *m)
     return true;
 }
 
+/* The queued entry after `seq` in order, of those that are here. */
+static ash_entry *next_queued(ash_manager *m, uint64_t seq)
+{
+    ash_entry *best = NULL;
+    for (size_t i = 0; i < m->n; i++) {
+        ash_entry *e = &m->entries[i];
+        if (e->queued && e->spec.path && !e->closing && e->queue_seq >= seq &&
+            (!best || e->queue_seq < best->queue_seq) && ash_entry_draft_ready(m, e))
+            best = e;
+    }
+    return best;
+}
+
+/* Whether the load begins as soon as there is room: it is the only one that is to be. */
+static bool comes_next(ash_manager *m, const ash_entry *e)
+{
+    return next_queued(m, 0) == e && !next_queued(m, e->queue_seq + 1);
+}
+
 /* What the load would take in the room that there can be, without waiting for anybody. Called and
  * returns with the lock held, without it while headers are read. */
 static int size_load(ash_manager *m, ash_entry *e, ash_engine_opts *o, char *refused, size_t size,
@@ -136,6 +155,7 @@ static int size_load(ash_manager *m, ash_entry *e, ash_engine_opts *o, char *ref
     bool planned = e->planned;
     ash_engine_plan plan;
     ash_measured known = {0};
+    o->text_ahead = !planned && comes_next(m, e);
     pthread_mutex_unlock(&m->mutex);
     if (!planned) close_headers(e); /* another load's, which was given up */
     int rc = ash_engine_plan_read(o, &plan, err);
@@ -166,25 +186,14 @@ static void set_draining(ash_manager *m, size_t n)
 
 /* ---- whose turn it is ---- */
 
-/* The queued entry after `seq` in order, of those that are here. */
-static ash_entry *next_queued(ash_manager *m, uint64_t seq)
-{
-    ash_entry *best = NULL;
-    for (size_t i = 0; i < m->n; i++) {
-        ash_entry *e = &m->entries[i];
-        if (e->queued && e->spec.path && !e->closing && e->queue_seq >= seq &&
-            (!best || e->queue_seq < best->queue_seq) && ash_entry_draft_ready(m, e))
-            best = e;
-    }
-    return best;
-}
-
 static void refuse(ash_manager *m, ash_entry *e, const ash_err *why)
 {
     ash_waiter *done = NULL;
-    e->queued = false;
     e->waits = NULL;
-    ash_entry_finish(m, e, why, &done);
+    if (why->code != ASH_ENOENT || !ash_entry_lost(m, e, &done)) {
+        e->queued = false;
+        ash_entry_finish(m, e, why, &done);
+    }
     pthread_mutex_unlock(&m->mutex);
     ash_waiters_answer(done);
     pthread_mutex_lock(&m->mutex);

@@ -237,6 +237,7 @@ int ash_manager_open(const ash_manager_opts *opts, ash_manager **out, ash_err *e
     m->weigh = opts->weigh;
     m->advise = opts->advise;
     m->remove = opts->remove;
+    m->find = opts->find;
     m->fetch_user = opts->fetch_user;
     m->opened_at = ash_clock_wall();
     m->opened_ns = ash_clock_ns();
@@ -409,6 +410,7 @@ int ash_manager_acquire(ash_manager *m, const char *id, int64_t load_ms, ash_lea
 {
     ash_waiter *w = calloc(1, sizeof *w);
     if (!w) return ash_err_nomem(err, "a waiting request");
+    ash_entry_look_again(m, id);
     pthread_mutex_lock(&m->mutex);
     ash_entry *e = ash_entry_find(m, id);
     int rc = !e            ? unknown(id, err)
@@ -469,6 +471,7 @@ void ash_manager_release(ash_manager *m, ash_engine *engine)
 
 int ash_manager_load(ash_manager *m, const char *id, ash_err *err)
 {
+    ash_entry_look_again(m, id);
     pthread_mutex_lock(&m->mutex);
     ash_entry *e = ash_entry_find(m, id);
     int rc = e ? 0 : unknown(id, err);

@@ -88,6 +88,10 @@ typedef struct ash_manager_opts {
     /* Takes a model off the disk, with what is kept for its next load; *bytes are free then. Blocks. Errors
      * as in ash_hub_remove; ASH_EINVAL where the files are not ours to remove. NULL: nothing is removed. */
     int (*remove)(void *user, const char *id, uint64_t *bytes, ash_err *err);
+    /* Where a model is that was nowhere so far, for somebody may have put it there: a path to be freed, or
+     * NULL. Called by those who ask for one that cannot be fetched; must be quick. NULL: what is absent
+     * stays so. */
+    char *(*find)(void *user, const char *id);
     void *fetch_user;
 } ash_manager_opts;
 
@@ -171,7 +175,7 @@ bool ash_manager_ready(const ash_manager *m);
 /* Adds a step of the program's start ("config", "listen", ...) to the boot report. */
 void ash_manager_note_step(ash_manager *m, const char *step, double ms);
 /* Boot report: steps with milliseconds, entries with state, reason and times, memory {budget, charged,
- * lowered} (new reference). */
+ * lowered, configured: bytes, or null} (new reference). */
 json_t *ash_manager_report(const ash_manager *m);
 /* Calls fn for every loaded engine, under a lease. For metrics. */
 void ash_manager_each(ash_manager *m, void (*fn)(void *user, const char *id, ash_engine *e),

@@ -143,7 +143,8 @@ static json_t *can_json(const ash_manager *m, const ash_entry *e)
         json_array_append_new(a, json_string("cancel"));
     else if (e->state == ASH_MODEL_LOADED)
         json_array_append_new(a, json_string("unload"));
-    else if (ash_entry_can_load(m, e) && !e->removing)
+    else if ((ash_entry_can_load(m, e) && !e->removing) ||
+             (ash_entry_may_appear(m, e) && !strcmp(e->error_code, "not_downloaded")))
         json_array_append_new(a, json_string(e->state == ASH_MODEL_FAILED ? "retry" : "load"));
     if (e->paused) json_array_append_new(a, json_string("cancel"));
     if (removable(m, e)) json_array_append_new(a, json_string("delete"));

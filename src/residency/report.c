@@ -118,9 +118,10 @@ static json_t *memory_json(const ash_manager *m)
 {
     uint64_t budget = ash_admission_budget(m), sum = 0;
     for (size_t i = 0; i < m->n; i++) sum += m->entries[i].charge;
-    return json_pack("{s:o, s:I, s:b}", "budget",
+    return json_pack("{s:o, s:I, s:b, s:o}", "budget",
                      budget > INT64_MAX ? json_null() : json_integer((json_int_t)budget), "charged",
-                     (json_int_t)sum, "lowered", m->budget.ceiling != 0);
+                     (json_int_t)sum, "lowered", m->budget.ceiling != 0, "configured",
+                     m->budget.limit ? json_integer((json_int_t)m->budget.limit) : json_null());
 }
 
 json_t *ash_manager_report(const ash_manager *m)

@@ -145,6 +145,7 @@ struct ash_manager {
     int (*weigh)(void *, const char *, const atomic_bool *, ash_fetch_need *, ash_err *); /* or NULL */
     void (*advise)(void *, const char *, uint64_t, char *, size_t);                       /* or NULL */
     int (*remove)(void *, const char *, uint64_t *, ash_err *);                           /* or NULL */
+    char *(*find)(void *, const char *);                                                  /* or NULL */
     void *fetch_user;
     ash_waiter *waiters;
     uint64_t next_ticket, next_seq;
@@ -232,6 +233,13 @@ int ash_entry_removing(const ash_entry *e, ash_err *err) ASH_MUST_CHECK;
 /* Whether e can be loaded as far as its draft model goes: that is here, or not to be had. Else its fetch is
  * queued. */
 bool ash_entry_draft_ready(ash_manager *m, ash_entry *e);
+/* Without the lock: one that was not on this machine, and cannot be fetched, may be there by now. */
+void ash_entry_look_again(ash_manager *m, const char *id);
+/* Whether that may help. */
+bool ash_entry_may_appear(const ash_manager *m, const ash_entry *e);
+/* Others took the files of a queued load away: its fetch is queued in its place, or it waits for consent,
+ * and those who wait go to *done. False where they cannot be fetched, or a fetch has just brought them. */
+bool ash_entry_lost(ash_manager *m, ash_entry *e, ash_waiter **done);
 /* Its fetch ended, or does not begin, for a pause. Waiters to answer go to *done. */
 void ash_entry_pause(ash_manager *m, ash_entry *e, ash_waiter **done);
 /* Without the lock: the start after a restart knows it too. A failure is only logged. */

@@ -423,6 +423,38 @@ def python_client():
 
 
 @test
+def what_stays_as_it_is_is_not_tried_again():
+    import httpx
+    import openai
+
+    s = fake()
+    sent = []
+    http = httpx.Client(event_hooks={"request": [lambda r: sent.append(r.url.path)]})
+    client = openai.OpenAI(base_url=f"http://127.0.0.1:{s.port}/v1", api_key="none", http_client=http)
+    hi = [{"role": "user", "content": "hi"}]
+    for call, status in (
+        (lambda: client.embeddings.create(model="tiny", input="x"), 501),
+        (lambda: client.chat.completions.create(model="tiny", messages=hi, logprobs=1), 400),
+        (
+            lambda: client.chat.completions.create(
+                model="tiny", messages=hi, response_format={"type": "json_object"}
+            ),
+            501,
+        ),
+        (lambda: client.chat.completions.create(model="openai", messages=hi), 503),
+    ):
+        sent.clear()
+        try:
+            call()
+            check(False, "no error")
+        except openai.APIStatusError as e:
+            equal((e.status_code, len(sent)), (status, 1), e)
+    busy = s.chat(fake={"error": {"status": 503, "code": "queue_timeout"}})
+    error_of(busy, 503, "queue_timeout")
+    check("x-should-retry" not in busy.headers, busy.headers)
+
+
+@test
 def npm_client():
     import os
 

@@ -329,6 +329,9 @@ def nothing_preloaded():
         client = ollama.Client(host=f"http://127.0.0.1:{s.port}")
         equal(client.generate(MODEL, keep_alive="10m").done_reason, "load")
         equal([m.model for m in client.ps().models], [MODEL + ":latest"])
+        listed = {m.model: m.size for m in client.list().models}
+        size = os.path.getsize(model_file())
+        check(0.9 * size < listed[MODEL + ":latest"] <= size, "bytes of the file's tensors", listed, size)
         r = client.chat(MODEL, SAY, options={"num_predict": 4, "temperature": 0, "seed": 1})
         equal((r.message.content, r.eval_count, r.done_reason), (texts[0], 4, "length"))
         equal(client.chat(MODEL, [], keep_alive=0).done_reason, "unload")
@@ -580,6 +583,8 @@ def refused_starts():
         "ASHLEY_MODELS_FILE": os.path.join(ROOT, "pytorch_models.json"),
         "ASHLEY_PERSONAS_DIR": os.path.join(ROOT, "personas"),
     }
+    code, text = serve_fails(ASHLEY_HOST="[::1]", **env)
+    check(code == 2 and "without brackets" in text, code, text)
     code, text = serve_fails(ASHLEY_HOST="0.0.0.0", **env)
     check(code == 2 and "ASHLEY_API_KEYS" in text, code, text)
     with socket.socket() as taken:

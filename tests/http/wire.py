@@ -209,6 +209,19 @@ def unknown_paths_and_methods():
 
 
 @test
+def bodies_that_are_none_or_compressed():
+    s = fake()
+    e = json.loads(s.request("POST", "/v1/chat/completions", b"").body)["error"]
+    equal((e["code"], e["message"]), ("invalid_json", "the request has no body"))
+    for name, status in (("gzip", 415), ("br", 415), ("identity", 200), ("Identity", 200)):
+        r = s.request("POST", "/v1/chat/completions", BODY, {"Content-Encoding": name})
+        equal(r.status, status, name)
+    r = s.post("/v1/completions", BODY, {"Content-Encoding": "gzip"})
+    check("Content-Encoding" in json.loads(r.body)["error"]["message"], r.body)
+    alive(s)
+
+
+@test
 def head_requests():
     s = fake()
     for path in ("/livez", "/v1/models", "/"):

@@ -3,16 +3,18 @@ caches."""
 
 import json
 import os
+import subprocess
 import threading
 
 import huggingface_hub as hf
 
+import harness
 from content import Made
 from faithful import NO_TOKEN, download, snapshot
 from harness import check, equal, test
 from server import File
-from world import AUTH, BAD_INPUT, CHUNK, MIB, NEEDED, NOT_FOUND, OTHER, SMALL, TOKEN, USAGE
-from world import bad, blobs, content_of, folder_of, fresh, gguf, good, pull, same, tiny
+from world import AUTH, BAD_INPUT, CHUNK, DONE, MIB, NEEDED, NOT_FOUND, OTHER, SMALL, TOKEN, USAGE
+from world import bad, blobs, content_of, environment, folder_of, fresh, gguf, good, pull, same, tiny
 
 
 @test
@@ -211,6 +213,29 @@ def what_it_prints_for_programs():
             json.loads(line)
         again = json.loads(pull(hub, cache, "acme/tiny", "--json", "--quiet").out)
         equal(again["bytes_fetched"], 0)
+
+
+@test
+def other_revisions_are_removed_by_the_repository_name():
+    with fresh() as (hub, cache):
+        tiny(hub)
+        for revision in "v1", "refs/pr/1":
+            good(hub, cache, "acme/tiny", "--revision", revision)
+        r = pull(hub, cache, "acme/tiny")  # most of it is here
+        equal(r.status, DONE, r.err)
+        check("another process" not in r.err, "nobody else fetches:", r.err)
+
+        def remove():
+            words, where = ["rm", "acme/tiny", "--yes"], os.path.dirname(cache)
+            return subprocess.run([harness.ARGS.binary, *words], env=environment(hub, cache), cwd=where,
+                                  capture_output=True, timeout=60)
+
+        def snapshots():
+            return len(os.listdir(os.path.join(folder_of(cache, "acme/tiny"), "snapshots")))
+
+        equal((remove().returncode, snapshots()), (0, 2), "its own revision goes first")
+        equal((remove().returncode, os.path.exists(folder_of(cache, "acme/tiny"))), (0, False))
+        equal(remove().returncode, NOT_FOUND)
 
 
 @test

@@ -349,7 +349,7 @@ def a_hub_that_is_not_there():
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))  # and does not listen
             hub.url = f"http://127.0.0.1:{s.getsockname()[1]}"
-            bad(hub, cache, NETWORK, "acme/tiny.*(onnect)")
+            bad(hub, cache, NETWORK, "acme/tiny: 127.0.0.1: .*onnect")
 
 
 @test

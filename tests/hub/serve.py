@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -10,7 +11,7 @@ import time
 import harness
 from harness import check, equal, error_of, test
 from server import File
-from world import ROOT, blobs, environment, fresh
+from world import ROOT, blobs, environment, folder_of, fresh, good
 
 MODEL = os.path.join(ROOT, "models", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
@@ -98,6 +99,51 @@ def the_first_request_fetches_and_its_progress_is_shown():
             answers(s)
             check(hub.sent["cdn"] < os.path.getsize(MODEL), "what was proved was fetched again")
             equal(len(hub.requests("hub", "GET", "/tree/")), 1, "listings of one download")
+
+
+def unload(s, model="small"):
+    equal(s.post("/models/unload", {"model": model}).status, 200)
+    until(lambda: entry_of(s, model)["value"], "unloaded")
+
+
+@test
+def what_others_took_away_is_fetched_again():
+    with fresh() as (hub, cache):
+        repository(hub)
+        with serving(hub, cache) as s:
+            answers(s)
+            unload(s)
+            shutil.rmtree(folder_of(cache, "acme/small-GGUF"))
+            error_of(s.chat(model="warned"), 503, "consent_needed")
+            answers(s)
+            unload(s)
+            for name in blobs(cache, "acme/small-GGUF"):  # the links stay
+                os.unlink(os.path.join(folder_of(cache, "acme/small-GGUF"), "blobs", name))
+            answers(s)
+            unload(s)
+            shutil.rmtree(folder_of(cache, "acme/small-GGUF"))
+            hub.faults.add(status=404, body=b"")
+            error_of(s.chat(model="small"), 503, "not_downloaded")
+
+
+@test
+def what_is_put_there_later_is_found():
+    with fresh() as (hub, cache):
+        repository(hub)
+        home = os.path.dirname(cache)
+        entry = {"format": "gguf", "size": "small", "description": "x", "context": 512}
+        models = {"small": entry | {"repo": "acme/small-GGUF"}, "near": entry | {"path": "near.gguf"}}
+        with serving(hub, cache, models, HF_HUB_OFFLINE="1", PRELOAD_MODELS="near") as s:
+            for model in models:
+                error_of(s.chat(model=model), 503, "not_downloaded")
+                error_of(s.post("/models/load", {"model": model}), 404, "not_downloaded")
+                equal(entry_of(s, model)["can"], ["retry"])
+            good(hub, cache, "small", env={"ASHLEY_MODELS_FILE": os.path.join(home, "models.json")})
+            answers(s)
+            shutil.copy(MODEL, os.path.join(home, "near.gguf"))
+            equal(s.post("/models/retry", {"model": "near"}).status, 200)
+            until(lambda: entry_of(s, "near")["value"], "loaded")
+            equal(s.get("/readyz").status, 200)
 
 
 @test

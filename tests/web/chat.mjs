@@ -159,6 +159,62 @@ export const chatTests = [
     },
   },
   {
+    name: 'lines end where the model ended them, formulas keep their signs',
+    async run({ page }) {
+      await ask(page, 'verses please');
+      await answered(page);
+      const prose = lastAnswer(page).locator('.prose');
+      assert.match(await prose.innerText(), /^Roses are red,\nviolets are blue\.\n/);
+      assert.deepEqual(await prose.locator('p code').allInnerTexts(), [
+        'a_1 * b_1 * c',
+        'x^*y^*z',
+      ]);
+      assert.match(await prose.innerText(), /\$5 or \$10 is money, \[1\] a mark/);
+      assert.equal(await prose.locator('figure pre').innerText(), 'x = \\frac{a}{b} \\,\n- y');
+      const space = await prose.evaluate((p) => {
+        const top = p.querySelector('blockquote').getBoundingClientRect().top;
+        return top - p.querySelector('figure').getBoundingClientRect().bottom;
+      });
+      assert.ok(space > 8, `${space} px above the quote`);
+    },
+  },
+  {
+    name: 'words run the way their language is written',
+    async run({ page }) {
+      const question = 'hebrew please\nשלום.';
+      await ask(page, question);
+      await answered(page);
+      const way = (selector) =>
+        lastAnswer(page)
+          .locator(selector)
+          .evaluateAll((all) => all.map((e) => getComputedStyle(e).direction));
+      assert.deepEqual(await way('.prose > p'), ['rtl', 'ltr']);
+      assert.deepEqual(await way('ul, li'), ['rtl', 'rtl', 'rtl']);
+      const bubble = page.locator('.bubble');
+      assert.equal(await bubble.innerText(), question);
+      assert.equal(await bubble.evaluate((e) => getComputedStyle(e).unicodeBidi), 'plaintext');
+    },
+  },
+  {
+    name: 'a chat is named after its first words, signs and all',
+    async run({ page }) {
+      for (const [said, title] of [
+        ['is 3 > 2? C# or __init__', 'is 3 > 2? C# or __init__'],
+        ['> # quoted', 'quoted'],
+        ['```js\nlet a = 1;\n```', 'let a = 1;'],
+        ['- an item', 'an item'],
+        [`${'a'.repeat(47)}😀 end`, `${'a'.repeat(47)}…`],
+        [`${'word '.repeat(9)}and so on`, `${'word '.repeat(9)}and…`],
+      ]) {
+        await button(page, 'New chat').click();
+        await ask(page, said);
+        await answered(page);
+        const shown = page.locator('.chats li.current .pick span');
+        assert.equal(await shown.innerText(), title);
+      }
+    },
+  },
+  {
     name: 'nothing in a hostile answer runs, loads, or leaves its place',
     async run({ page }) {
       await ask(page, 'xss');
@@ -202,13 +258,18 @@ export const chatTests = [
         await errorCard(page).innerText(),
         /too long for the model[\s\S]*9,000 tokens[\s\S]*8,192/,
       );
-      await button(page, 'Leave out the oldest messages').click();
+      const leaveOut = button(page, 'Leave out the oldest messages');
+      assert.equal(await leaveOut.count(), 0, 'there is none older');
+      assert.equal(await button(page, 'Answer again').count(), 0, 'the card offers it');
+      await ask(page, 'more context');
+      await answered(page);
+      await leaveOut.click();
       assert.match(await answered(page), /You said[\s\S]*2 older messages left out/);
-      assert.equal((await requestsTo(url))[1].truncate, 'oldest');
+      assert.equal((await requestsTo(url))[2].truncate, 'oldest');
 
       await ask(page, 'overloaded');
       await answered(page);
-      assert.match(await errorCard(page).innerText(), /Too many requests[\s\S]*wait 7 s/);
+      assert.match(await errorCard(page).last().innerText(), /Too many requests[\s\S]*wait 7 s/);
       const said = page.getByRole('log', { name: 'Announcements' });
       assert.match(await said.innerText(), /Too many requests just now/);
       await ask(page, 'upstream down');
@@ -219,7 +280,7 @@ export const chatTests = [
       );
       await button(page, 'Try again').click();
       await answered(page);
-      assert.equal((await requestsTo(url)).length, 5);
+      assert.equal((await requestsTo(url)).length, 6);
     },
   },
   {
@@ -320,6 +381,7 @@ export const chatTests = [
         localStorage.setItem('ashley.prefs', '{"theme":');
         localStorage.setItem('ashley.chat.bad1', 'not JSON');
         localStorage.setItem('ashley.chat.bad2', '{"id":"bad2","messages":[null]}');
+        localStorage.setItem('ashley.chat.bad3', '{"id":"c1","messages":[]}');
         for (let i = 0; i < 110; i++) {
           const messages = [{ id: 'm', role: 'user', content: `question ${i}` }];
           const chat = {
@@ -341,6 +403,58 @@ export const chatTests = [
       );
       assert.equal(kept, 99);
       assert.equal(await page.evaluate(() => localStorage.getItem('ashley.chat.c0')), null);
+    },
+  },
+  {
+    name: 'storage: what has the wrong type is passed over, one message that cannot be drawn stays alone',
+    async run({ page }) {
+      await page.evaluate(() => {
+        localStorage.setItem('ashley.prefs', '{"system":5,"theme":{},"model":7,"temperature":"x"}');
+        const question = { id: 'q', role: 'user', content: 'an old question' };
+        const reply = { id: 'a', role: 'assistant', content: 'an old answer', meta: null };
+        const chat = { id: 'c', title: {}, model: [], updated: 'x', messages: [question, reply] };
+        localStorage.setItem('ashley.chat.c', JSON.stringify(chat));
+      });
+      await page.reload();
+      await page.locator('.chats .pick').click();
+      await page.getByText('This message is damaged').waitFor();
+      assert.equal(await page.locator('.bubble').innerText(), 'an old question');
+      await ask(page, 'hello');
+      assert.match(await answered(page), /Hello! I am/);
+    },
+  },
+  {
+    name: 'a browser that forbids storage still chats',
+    async run({ page }) {
+      await page.addInitScript(() => {
+        for (const area of ['localStorage', 'sessionStorage'])
+          Object.defineProperty(window, area, {
+            get() {
+              throw new DOMException('denied', 'SecurityError');
+            },
+          });
+      });
+      await page.reload();
+      await ask(page, 'hello');
+      assert.match(await answered(page), /Hello! I am/);
+      await button(page, 'Delete hello').click();
+      await button(page, 'Really delete hello?').click();
+      assert.equal(await page.locator('.chats li').count(), 0);
+    },
+  },
+  {
+    name: 'an answer that another tab writes says so until it is there',
+    async run({ page, url }) {
+      await ask(page, 'hello', 'smollm2-135m-instruct');
+      await answered(page);
+      const other = await page.context().newPage();
+      await other.goto(`${url}/`);
+      await other.locator('.chats .pick').click();
+      await ask(page, 'count to 2000');
+      await lastAnswer(page).locator('.prose').waitFor();
+      await lastAnswer(other).getByText('being written in another tab').waitFor();
+      await page.keyboard.press('Escape');
+      await lastAnswer(other).getByText('stopped').waitFor();
     },
   },
   {

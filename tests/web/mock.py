@@ -79,13 +79,36 @@ XSS = """\
 | - | - |
 | <u>u</u> | H<sub>2</sub>O |
 
+$x=<img src=x onerror=window.pwned=13>$
+
 end of attack
+"""
+
+VERSES = r"""Roses are red,
+violets are blue.
+
+Inside \(a_1 * b_1 * c\) and $x^*y^*z$ a formula stays; $5 or $10 is money, \[1\] a mark.
+\[
+x = \frac{a}{b} \,
+- y
+\]
+> A quote after it
+"""
+
+RIGHT_TO_LEFT = """שלום עולם, English באמצע.
+
+- ראשון
+- שני
+
+An English line.
 """
 
 ANSWERS = {
     "markdown": MARKDOWN,
     "sort": MARKDOWN,
     "xss": XSS,
+    "verses": VERSES,
+    "hebrew": RIGHT_TO_LEFT,
     "hello": "Hello! I am a small model on your own machine. What would you like to talk about?",
 }
 

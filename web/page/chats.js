@@ -1,7 +1,7 @@
 // Conversations, each under its own key of localStorage, so that two tabs do not overwrite each
 // other. Bounded: the oldest go when there are too many or the browser's quota is near.
 import { observable } from './state.js';
-import { readStored } from './prefs.js';
+import { readStored, removeStored, storedKeys, writeStored } from './prefs.js';
 
 const PREFIX = 'ashley.chat.';
 const MOST_CHATS = 100;
@@ -16,52 +16,46 @@ export const currentId = observable(null); // null: a conversation not yet begun
 export const newId = () => Date.now().toString(36) + Math.random().toString(36).slice(2, 8);
 const byAge = (a, b) => b.updated - a.updated;
 
-function valid(chat) {
-  return (
-    chat &&
-    typeof chat.id === 'string' &&
-    Array.isArray(chat.messages) &&
-    chat.messages.every((m) => m && typeof m.content === 'string' && typeof m.role === 'string')
-  );
-}
+const isMessage = (m) =>
+  [m?.id, m?.role, m?.content, m?.reasoning ?? ''].every((part) => typeof part === 'string');
 
-/** What a reload or another tab finds: an answer that was running then is over now. */
-function settle(chat) {
+/** A stored chat as the page holds it, or null if it is none. An answer that ran when it was stored is
+ *  over after a reload (`stopped`), and goes on in another tab (`elsewhere`). */
+function settled(chat, id, how) {
+  if (chat?.id !== id || !Array.isArray(chat.messages) || !chat.messages.every(isMessage)) return null;
   const messages = chat.messages.map((m) => {
     const { pending, waiting, ...rest } = m;
-    return pending ? { ...rest, meta: { ...rest.meta, stopped: true } } : rest;
+    return pending ? { ...rest, meta: { ...rest.meta, [how]: true } } : rest;
   });
-  return { title: '', model: '', updated: 0, ...chat, messages };
+  const { title, model, updated } = chat;
+  return {
+    id,
+    title: typeof title === 'string' ? title : '',
+    model: typeof model === 'string' ? model : '',
+    updated: Number(updated) || 0,
+    messages,
+  };
 }
 
 export function loadChats() {
-  const found = [];
-  for (let i = 0; i < localStorage.length; i++) {
-    const key = localStorage.key(i);
-    if (!key.startsWith(PREFIX)) continue;
-    const chat = readStored(key);
-    if (valid(chat)) found.push(settle(chat));
-  }
-  chats.set(found.sort(byAge));
+  const found = storedKeys()
+    .filter((key) => key.startsWith(PREFIX))
+    .map((key) => settled(readStored(key), key.slice(PREFIX.length), 'stopped'));
+  chats.set(found.filter(Boolean).sort(byAge));
 }
 
 export const findChat = (id) => chats.get().find((c) => c.id === id) || null;
 
 function store(chat) {
-  const data = JSON.stringify(chat);
-  for (;;) {
-    try {
-      localStorage.setItem(PREFIX + chat.id, data);
-      return;
-    } catch {
-      // Full (or forbidden): give up the oldest other chat and try again.
-      const oldest = chats
-        .get()
-        .filter((c) => c.id !== chat.id)
-        .at(-1);
-      if (!oldest) return;
-      removeChat(oldest.id);
-    }
+  while (!writeStored(PREFIX + chat.id, chat)) {
+    if (!storedKeys().length) return; // forbidden: the chats live as long as the page
+    // Full: give up the oldest other chat and try again.
+    const oldest = chats
+      .get()
+      .filter((c) => c.id !== chat.id)
+      .at(-1);
+    if (!oldest) return;
+    removeChat(oldest.id);
   }
 }
 
@@ -89,21 +83,22 @@ export function putChat(chat, save = true) {
 }
 
 export function removeChat(id) {
-  localStorage.removeItem(PREFIX + id);
+  removeStored(PREFIX + id);
   chats.update((all) => all.filter((c) => c.id !== id));
   if (currentId.get() === id) currentId.set(null);
 }
 
-/** A title from the first thing said: its first line, cut at a word. */
+// What makes a line of Markdown a quote, a heading, an item or a fence.
+const MARKS = /^(?:\s*(?:>|#{1,6}(?=\s)|[-*+](?=\s)|```\S*$))+/;
+
+/** A title from the first thing said: its first line with words, cut at one. */
 export function titleOf(content) {
-  const line = content
-    .trim()
-    .split('\n')[0]
-    .replace(/[#*`_>]+/g, '')
-    .trim();
+  const lines = content.split('\n').map((line) => line.replace(MARKS, '').trim());
+  const line = lines.find(Boolean) ?? '';
   if (line.length <= 48) return line || 'New chat';
-  const cut = line.slice(0, 48);
-  return `${cut.slice(0, Math.max(24, cut.lastIndexOf(' ')))}…`;
+  const space = line.lastIndexOf(' ', 48);
+  const cut = line.slice(0, space < 24 ? 48 : space);
+  return `${cut.replace(/[\ud800-\udbff]$/, '')}…`; // no half of a character
 }
 
 export function startChat(model, messages) {
@@ -134,8 +129,8 @@ addEventListener('storage', (event) => {
   const id = event.key.slice(PREFIX.length);
   const mine = findChat(id);
   if (mine?.messages.some((m) => m.pending)) return;
-  const theirs = event.newValue === null ? null : readStored(event.key);
+  const theirs = settled(readStored(event.key), id, 'elsewhere');
   const rest = chats.get().filter((c) => c.id !== id);
-  chats.set(valid(theirs) ? [settle(theirs), ...rest].sort(byAge) : rest);
-  if (!valid(theirs) && currentId.get() === id) currentId.set(null);
+  chats.set(theirs ? [theirs, ...rest].sort(byAge) : rest);
+  if (!theirs && currentId.get() === id) currentId.set(null);
 });

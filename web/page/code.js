@@ -73,7 +73,7 @@ export function CodeBlock({ lang, text, live }) {
         <span>${said || 'text'}</span>
         <${CopyButton} text=${() => text} label="Copy code" disabled=${live} />
       </figcaption>
-      <pre tabindex="0" aria-label=${`Code${said ? ` in ${said}` : ''}`}>${
+      <pre tabindex="0" dir="ltr" aria-label=${`Code${said ? ` in ${said}` : ''}`}>${
         colours
           ? html`<code key="c" class="hljs" dangerouslySetInnerHTML=${colours} />`
           : html`<code key="p">${text}</code>`

@@ -3,4 +3,11 @@ import { h } from 'preact';
 import htm from 'htm';
 
 export const html = htm.bind(h);
-export { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
+export {
+  useEffect,
+  useErrorBoundary,
+  useLayoutEffect,
+  useMemo,
+  useRef,
+  useState,
+} from 'preact/hooks';

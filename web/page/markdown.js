@@ -13,8 +13,37 @@ const escapes = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' };
 const escape = (text) => text.replace(/[&<>"]/g, (c) => escapes[c]);
 const HARMLESS = /^<(?:br\s*\/?|\/?(?:b|i|u|s|sub|sup|kbd|mark|em|strong|small|del|ins))>$/i;
 
+// TeX is shown as it was written: as Markdown it would lose backslashes and stars. A pair of marks with
+// nothing of TeX inside is money, or brackets that somebody escaped.
+const TEX = /[\\^_{}*=<>+]/;
+const BLOCK = /^ {0,3}(?:\$\$([^]+?)\$\$|\\\[([^]+?)\\\]) *(?:\n+|$)/;
+const INLINE =
+  /^(?:\$\$([^]+?)\$\$|\\\[([^]+?)\\\]|\\\(([^]+?)\\\)|\$(?![\s$])((?:\\.|[^\\$\n])+?)(?<!\s)\$(?!\d))/;
+
+function formula(type, pattern, src) {
+  const found = pattern.exec(src);
+  const text = found?.slice(1).find(Boolean).trim();
+  return text && TEX.test(text) ? { type, raw: found[0], text } : undefined;
+}
+
 const parser = new Marked({
   gfm: true,
+  breaks: true, // a model that ends a line means it: verses, addresses
+  extensions: [
+    {
+      name: 'formula',
+      level: 'block',
+      start: (src) => src.search(/\n {0,3}(?:\$\$|\\\[)/) + 1 || -1,
+      tokenizer: (src) => formula('formula', BLOCK, src),
+    },
+    {
+      name: 'tex',
+      level: 'inline',
+      start: (src) => src.search(/\$|\\[[(]/),
+      tokenizer: (src) => formula('tex', INLINE, src),
+      renderer: ({ text }) => `<code>${escape(text)}</code>`,
+    },
+  ],
   renderer: {
     html: ({ text }) => (HARMLESS.test(text.trim()) ? text : escape(text)),
     // What stands between the tags of a raw block comes marked as escaped, and is not.
@@ -64,6 +93,10 @@ const inline = (tokens) => ({
   __html: DOMPurify.sanitize(parser.Parser.parseInline(tokens, parser.defaults), purify),
 });
 
+/** Which way a list or a table runs: as its first letter does. For words alone the browser finds out. */
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/;
+const directionOf = ({ raw }) => (RIGHT_TO_LEFT.test(/\p{L}/u.exec(raw)?.[0] ?? '') ? 'rtl' : 'ltr');
+
 /** Words whose source did not change keep their element untouched. */
 function Words({ as, token, links, ...rest }) {
   const made = useMemo(() => inline(token.tokens), [token.raw ?? token.text, links]);
@@ -72,11 +105,11 @@ function Words({ as, token, links, ...rest }) {
 
 function Table({ token, links }) {
   const cell = (as) => (c, i) => html`
-    <${Words} as=${as} token=${c} links=${links}
+    <${Words} as=${as} token=${c} links=${links} dir="auto"
       class=${token.align[i] ? `align-${token.align[i]}` : ''} />`;
   return html`
     <div class="table-frame" tabindex="0" role="group" aria-label="Table">
-      <table>
+      <table dir=${directionOf(token)}>
         <thead><tr>${token.header.map(cell('th'))}</tr></thead>
         <tbody>${token.rows.map((row) => html`<tr>${row.map(cell('td'))}</tr>`)}</tbody>
       </table>
@@ -96,9 +129,10 @@ function List({ token, links, live }) {
         live=${live && i === token.items.length - 1} />
     </li>`,
   );
+  const dir = directionOf(token);
   return token.ordered
-    ? html`<ol start=${token.start || 1}>${items}</ol>`
-    : html`<ul>${items}</ul>`;
+    ? html`<ol dir=${dir} start=${token.start || 1}>${items}</ol>`
+    : html`<ul dir=${dir}>${items}</ul>`;
 }
 
 /** `live`: the last block is still being written. */
@@ -111,14 +145,16 @@ function Blocks({ tokens, links, live }) {
         return null;
       case 'code':
         return html`<${CodeBlock} lang=${token.lang} text=${token.text} live=${growing} />`;
+      case 'formula':
+        return html`<${CodeBlock} lang="tex" text=${token.text} live=${growing} />`;
       case 'heading':
         // The page's own headings come first: a model's "#" is a third-level one here.
         return html`<${Words} as=${`h${Math.min(6, token.depth + 2)}`} token=${token}
-        links=${links} />`;
+        links=${links} dir="auto" />`;
       case 'hr':
         return html`<hr />`;
       case 'blockquote':
-        return html`<blockquote><${Blocks} tokens=${token.tokens} links=${links}
+        return html`<blockquote dir=${directionOf(token)}><${Blocks} tokens=${token.tokens} links=${links}
         live=${growing} /></blockquote>`;
       case 'list':
         return html`<${List} token=${token} links=${links} live=${growing} />`;
@@ -130,7 +166,7 @@ function Blocks({ tokens, links, live }) {
         return html`<${Words} as="p" token=${{ raw: token.raw, tokens: [token] }}
         links=${links} />`;
       default:
-        return html`<${Words} as="p" token=${withTokens(token)} links=${links} />`;
+        return html`<${Words} as="p" token=${withTokens(token)} links=${links} dir="auto" />`;
     }
   });
 }

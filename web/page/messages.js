@@ -1,5 +1,13 @@
 // The conversation: questions, answers as they grow, what went wrong, and who answered.
-import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from './html.js';
+import {
+  html,
+  useEffect,
+  useErrorBoundary,
+  useLayoutEffect,
+  useMemo,
+  useRef,
+  useState,
+} from './html.js';
 import { count, duration, percent, timeLeft } from './format.js';
 import { useValue } from './state.js';
 import { errorTitle } from './api.js';
@@ -26,6 +34,7 @@ function Byline({ message }) {
     facts.push(`${meta.rate < 10 ? meta.rate.toFixed(1) : Math.round(meta.rate)} tokens/s`);
   if (meta.first !== undefined) facts.push(`first token after ${duration(meta.first)}`);
   if (meta.stopped) facts.push('stopped');
+  if (meta.elsewhere) facts.push('being written in another tab');
   if (meta.finish === 'length') facts.push('length limit reached');
   return html`
     <div class="byline">
@@ -93,9 +102,12 @@ function ErrorCard({ chat, message, last }) {
       <${Icon} name="warn" />
       <div>
         <strong>${errorTitle(error)}</strong>
-        <p>${sentence(error.detail)}</p>
-        ${error.nCtx && html`<p class="quiet">It is ${count(error.nPrompt, 'token')} long;
-          the model holds ${error.nCtx.toLocaleString('en')}.</p>`}
+        <p>${
+          error.nCtx
+            ? html`It is ${count(error.nPrompt, 'token')} long; the model holds
+              ${' '}${error.nCtx.toLocaleString('en')}, the answer included.`
+            : sentence(error.detail)
+        }</p>
         ${error.retryAfter > 2 && html`
           <p class="quiet">The server asks to wait ${timeLeft(error.retryAfter)}.</p>`}
         ${
@@ -105,6 +117,7 @@ function ErrorCard({ chat, message, last }) {
             <button type="button" onClick=${again()}>Try again</button>
             ${
               error.kind === 'context_length_exceeded' &&
+              chat.messages.filter((m) => m.role === 'user').length > 1 &&
               html`
               <button type="button"
                 onClick=${again({ truncate: true })}>Leave out the oldest messages</button>`
@@ -176,6 +189,7 @@ function Answer({ chat, message, last }) {
             }
             ${
               last &&
+              !message.error &&
               html`<${IconButton} icon="again" label="Answer again"
               onClick=${() => resend(chat.id, message.id)} />`
             }
@@ -283,10 +297,13 @@ function useStickyEnd(chatId) {
  *  chat the parts use only what stands in the list of reasons here. */
 function Row({ chat, message, last }) {
   const part = message.role === 'user' ? Question : Answer;
-  return useMemo(
+  // Storage may hold anything: one message that cannot be drawn must not take the page with it.
+  const [broken] = useErrorBoundary();
+  const row = useMemo(
     () => html`<${part} chat=${chat} message=${message} last=${last} />`,
     [message, last, chat.id, chat.model],
   );
+  return broken ? html`<p class="quiet">This message is damaged and cannot be shown.</p>` : row;
 }
 
 /** Props: chat (or null), children (what stands there when the chat is empty). */

@@ -36,13 +36,13 @@ function Actions({ model }) {
 function ModelCard({ model, onChoose }) {
   const facts = [];
   if (model.context) facts.push(`${model.context.toLocaleString('en')} tokens of context`);
-  if (model.size) facts.push(bytes(model.size));
+  if (model.memory) facts.push(`${bytes(model.memory)} of memory`);
+  else if (model.size) facts.push(bytes(model.size));
   if (model.state === 'loading' && model.speed) facts.push(`${bytes(model.speed)}/s`);
   return html`
     <li class=${`card card-${model.state}`}>
       <div class="card-head">
-        <span class="dot" aria-hidden="true"></span>
-        <h4>${displayName(model)}</h4>
+        <h4><span class="dot" aria-hidden="true"></span>${displayName(model)}</h4>
         <span class="state">${isLocal(model) ? describe(model) : 'Upstream provider'}</span>
       </div>
       ${

@@ -15,29 +15,40 @@ const defaults = {
   system: '',
 };
 
-/** Storage that may be full, forbidden or hold something else than we left there. */
-export function readStored(key, storage = localStorage) {
+/** Storage that may be full, hold something else than we left there, or be forbidden: then naming it
+ *  throws already, and the page goes on without. */
+function attempt(work, otherwise) {
   try {
-    return JSON.parse(storage.getItem(key));
+    return work();
   } catch {
-    return null;
+    return otherwise;
   }
 }
 
-export function writeStored(key, value, storage = localStorage) {
-  try {
-    storage.setItem(key, JSON.stringify(value));
+export const readStored = (key, area = 'localStorage') =>
+  attempt(() => JSON.parse(window[area].getItem(key)), null);
+
+/** Whether it could be written. */
+export const writeStored = (key, value, area = 'localStorage') =>
+  attempt(() => {
+    window[area].setItem(key, JSON.stringify(value));
     return true;
-  } catch {
-    return false;
+  }, false);
+
+export const removeStored = (key) => attempt(() => localStorage.removeItem(key));
+export const storedKeys = () => attempt(() => Object.keys(localStorage), []);
+
+/** Of what was stored, what has the type that it should have. */
+function checked(stored) {
+  const kept = { ...defaults };
+  for (const name of Object.keys(defaults)) {
+    const kind = ['theme', 'model', 'system'].includes(name) ? 'string' : 'number';
+    if (typeof stored?.[name] === kind) kept[name] = stored[name];
   }
+  return kept;
 }
 
-const stored = readStored(PREFS);
-export const prefs = observable({
-  ...defaults,
-  ...(stored && typeof stored === 'object' ? stored : {}),
-});
+export const prefs = observable(checked(readStored(PREFS)));
 
 export function setPrefs(change) {
   prefs.update((p) => ({ ...p, ...change }));
@@ -54,15 +65,15 @@ export function samplingFields() {
   const p = prefs.get();
   const out = {};
   for (const name of ['temperature', 'top_p', 'max_tokens', 'seed']) {
-    if (typeof p[name] === 'number' && Number.isFinite(p[name])) out[name] = p[name];
+    if (p[name] !== null) out[name] = p[name];
   }
   return out;
 }
 
-export const apiKey = observable(readStored(KEY, sessionStorage) || '');
+export const apiKey = observable(readStored(KEY, 'sessionStorage') || '');
 
 export function setApiKey(key) {
-  writeStored(KEY, key, sessionStorage);
+  writeStored(KEY, key, 'sessionStorage');
   apiKey.set(key);
 }
 

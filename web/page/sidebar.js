@@ -30,7 +30,7 @@ function ChatRow({ chat, current, busy, onPick }) {
     <li class=${current ? 'current' : ''}>
       <button type="button" class="pick" aria-current=${current ? 'true' : undefined}
         onClick=${() => onPick(chat.id)}>
-        <span>${chat.title || 'New chat'}</span>
+        <span dir="auto">${chat.title || 'New chat'}</span>
         ${busy && html`<i class="busy" role="img" aria-label="answering"></i>`}
       </button>
       <button type="button" class=${`icon-button${asking ? ' sure' : ''}`} onClick=${remove}

@@ -916,9 +916,57 @@ static void headers_that_do_not_do_are_given_up(void **state)
     ash_headers_close(h);
 }
 
+/* Headers with their text begun, by options that are gone when it is used. */
+static ash_headers *with_text_ahead(const char *template_text, ash_engine_opts *o)
+{
+    tiny_model m = model();
+    char path[64];
+    ash_engine_plan p;
+    ash_err err = ASH_ERR_INIT;
+    ash_headers *h = NULL;
+    char *text = strdup(template_text);
+    assert_true(tiny_file(&m, path));
+    *o = fastest();
+    o->path = path;
+    o->template_text = text;
+    o->text_ahead = true;
+    o->headers = &h;
+    assert_int_equal(ash_engine_plan_read(o, &p, &err), 0);
+    assert_int_equal(ash_engine_plan_read(o, &p, &err), 0); /* sized anew while it is read */
+    unlink(path);
+    memset(path, '?', sizeof path);
+    memset(text, '?', strlen(text));
+    free(text);
+    o->path = "/nonexistent.gguf";
+    o->template_text = NULL;
+    return h;
+}
+
+static void the_text_is_read_ahead(void **state)
+{
+    ash_err err = ASH_ERR_INIT;
+    ash_engine_opts o;
+    ash_engine *e;
+    ash_headers *h = with_text_ahead("{{ messages[0].content }}", &o);
+    ash_headers_close(h);
+    h = with_text_ahead("{{ messages[0].content }}", &o);
+    o.headers = &h;
+    assert_int_equal(ash_engine_open(&o, &e, &err), 0);
+    assert_string_equal(ash_engine_info(e)->template_from, "catalogue");
+    assert_string_equal(ash_engine_info(e)->chat_template, "{{ messages[0].content }}");
+    ash_engine_close(e);
+    h = with_text_ahead("{% if %}", &o); /* what it refuses, the load refuses */
+    o.headers = &h;
+    assert_int_equal(ash_engine_open(&o, &e, &err), ASH_EFORMAT);
+    assert_non_null(strstr(err.msg, "chat template of the catalogue"));
+    assert_null(e);
+    assert_null(h);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_text_is_read_ahead),
         cmocka_unit_test(a_job_is_told_everything),
         cmocka_unit_test(headers_are_read_once),
         cmocka_unit_test(headers_that_do_not_do_are_given_up),

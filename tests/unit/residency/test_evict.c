@@ -32,7 +32,7 @@ struct ash_model {
     unsigned long long bytes;
 };
 
-static atomic_int headers_open, handed_over;
+static atomic_int headers_open, handed_over, text_ahead;
 static fake_machine machine;
 static atomic_ullong open_bytes, most_bytes;  /* of all engines: now, and at most */
 static atomic_ullong opening, most_at_once; /* loads */
@@ -57,6 +57,7 @@ int ash_engine_plan_read(const ash_engine_opts *opts, ash_engine_plan *out, ash_
     if (!opts->headers) return 0;
     ash_headers *h = *opts->headers;
     if (!h) {
+        atomic_fetch_add(&text_ahead, opts->text_ahead);
         h = calloc(1, sizeof *h);
         atomic_fetch_add(&headers_open, 1);
     } else if (h->bytes != bytes) {
@@ -137,6 +138,7 @@ static int setup(void **state)
     fake_memory(&machine, 1 << 20, 0, 0.0);
     atomic_store(&loads, 0);
     atomic_store(&handed_over, 0);
+    atomic_store(&text_ahead, 0);
     atomic_store(&gate_open, 0);
     atomic_store(&broken, 0);
     atomic_store(&open_bytes, 0);
@@ -216,6 +218,7 @@ static void test_makes_room_and_stays_within_the_budget(void **state)
     use(m, "a");
     use(m, "b");
     assert_int_equal(atomic_load(&handed_over), 2);
+    assert_int_equal(atomic_load(&text_ahead), 2); /* nothing else was to be loaded */
     usleep(20000);
     use(m, "a"); /* b is idle for longer, but small: 60 * idle of a is less than 40 * idle of b */
     use(m, "c");
@@ -411,7 +414,9 @@ static void test_pressure_evicts_what_is_idle(void **state)
     until_state(m, "b", ASH_MODEL_UNLOADED);
     assert_int_equal(ash_manager_state(m, "c"), ASH_MODEL_LOADED);
     json_t *report = ash_manager_report(m);
-    assert_true(json_is_true(json_object_get(json_object_get(report, "memory"), "lowered")));
+    const json_t *memory = json_object_get(report, "memory");
+    assert_true(json_is_true(json_object_get(memory, "lowered")));
+    assert_int_equal(json_integer_value(json_object_get(memory, "configured")), 100);
     json_decref(report);
     ash_manager_release(m, c.engine);
     ash_manager_close(m);
@@ -673,11 +678,23 @@ static void test_experts_without_a_ledger(void **state)
     }
 }
 
+/* Of several that are to be loaded none has its text read ahead: it would take the first one's processor. */
+static void test_no_text_is_read_ahead_of_others(void **state)
+{
+    ash_model_spec specs[] = {PRELOAD("a", "10:a"), PRELOAD("b", "20:b"), PRELOAD("c", "30:c")};
+    ash_manager *m = open_manager(specs, 3, 100);
+    for (size_t i = 0; i < 3; i++)
+        while (ash_manager_state(m, specs[i].id) != ASH_MODEL_LOADED) usleep(1000);
+    assert_int_equal(atomic_load(&text_ahead), 0);
+    ash_manager_close(m);
+}
+
 int main(void)
 {
     ash_log_set_level(ASH_LOG_NONE);
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
+        TEST(test_no_text_is_read_ahead_of_others),
         TEST(test_makes_room_and_stays_within_the_budget),
         TEST(test_what_can_never_fit_is_refused),
         TEST(test_waits_for_use_and_takes_turns),
