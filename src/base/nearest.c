@@ -47,7 +47,7 @@ int ash_nearest_distance(const char *name, const char *known)
     edits(name, (int)n, known, (int)m, &whole, &beginning);
     int d = whole;
     if (n >= 3) {
-        d = min2(d, beginning + 1);
+        if (beginning <= (int)(n - 1) / 4) d = min2(d, beginning + 1); /* "nope" is no beginning of "open" */
         if (strcasestr(known, name))
             d = min2(d, 2);
     }

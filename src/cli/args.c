@@ -4,9 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/nearest.h"
 #include "cli/cli.h"
+#include "cli/term.h"
 
 /* Options that every command takes. */
 static const ash_cli_option common[] = {
@@ -203,25 +205,50 @@ int ash_cli_int(const ash_cli *cli, const char *name, long lo, long hi, long *ou
 /* ---- help -------------------------------------------------------------------------------------
  */
 
+/* Words between the margin and the terminal's right edge; elsewhere lines as they are, as tools want them. */
+static void help_words(const char *text, int margin)
+{
+    int columns = ash_term_columns(STDOUT_FILENO), at = margin;
+    if (columns < margin + 20) {
+        printf("%s\n", text);
+        return;
+    }
+    for (const char *word = text; *word;) {
+        int n = (int)strcspn(word, " \n");
+        if (at > margin && at + 1 + n >= columns) {
+            printf("\n%*s", margin, "");
+            at = margin;
+        }
+        at += printf("%s%.*s", at > margin ? " " : "", n, word);
+        word += n + (word[n] != 0);
+    }
+    putchar('\n');
+}
+
 static void help_row(char letter, const char *name, const char *arg, const char *help)
 {
     char left[64], shortly[8] = "    ";
     if (letter) snprintf(shortly, sizeof shortly, "-%c, ", letter);
     snprintf(left, sizeof left, "%s--%s%s%s", shortly, name, arg ? " " : "", arg ? arg : "");
-    printf("  %-30s %s\n", left, help);
+    printf("  %-31s ", left);
+    help_words(help, 34);
 }
 
 void ash_cli_help(const ash_cli_command *c)
 {
-    printf("ashley %s %s\n\n%s\n", c->name, c->args, c->summary);
-    if (c->details) printf("\n%s\n", c->details);
+    printf("ashley %s%s%s\n\n%s\n", c->name, *c->args ? " " : "", c->args, c->summary);
+    if (c->details) {
+        putchar('\n');
+        help_words(c->details, 0);
+    }
     printf("\nOptions:\n");
     for (const ash_cli_option *o = c->options; o && o->name; o++)
         help_row(o->letter, o->name, o->arg, o->help);
     if (c->json) help_row(0, json_option.name, NULL, json_option.help);
     for (const ash_cli_option *o = common; o->name; o++)
         help_row(o->letter, o->name, o->arg, o->help);
-    printf("\nConfiguration (also in .env and the environment, by the name in brackets):\n");
+    putchar('\n');
+    help_words("Configuration (also in .env and the environment, by the name in brackets):", 0);
     size_t n;
     const ash_key_info *keys = ash_config_keys(&n);
     for (size_t i = 0; i < n; i++) {
@@ -243,7 +270,7 @@ void ash_cli_help_all(void)
            "usage: ashley COMMAND [ARGUMENTS] [OPTIONS]\n\n",
            ASHLEY_VERSION);
     for (const ash_cli_command *c = ash_cli_commands; c->name; c++)
-        printf("  %-11s %s\n", c->name, c->summary);
+        printf("  %-11s ", c->name), help_words(c->summary, 14);
     printf("\n`ashley COMMAND --help` tells more. Exit statuses: %s\n", exit_statuses);
 }
 

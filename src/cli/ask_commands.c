@@ -1,15 +1,11 @@
 /* Owns the commands that talk to a model in the terminal: run (one prompt) and chat. */
-#include <histedit.h>
-#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "base/library.h"
 #include "cli/asker.h"
 #include "cli/engine_open.h"
-#include "cli/term.h"
+#include "cli/line.h"
 
 static int add_message(json_t *messages, const char *role, const char *p, size_t n)
 {
@@ -74,96 +70,12 @@ int ash_cmd_run(ash_cli *cli)
 /* ---- chat -------------------------------------------------------------------------------------
  */
 
-static char *prompt_text(EditLine *el __attribute__((unused)))
-{
-    static char text[] = "> ";
-    return text;
-}
-
-/* libedit, opened for a terminal. */
-typedef struct line_editor {
-    EditLine *(*init)(const char *program, FILE *in, FILE *out, FILE *errors);
-    void (*end)(EditLine *el);
-    int (*set)(EditLine *el, int what, ...);
-    const char *(*gets)(EditLine *el, int *count);
-    History *(*history_init)(void);
-    void (*history_end)(History *h);
-    int (*history)(History *h, HistEvent *ev, int what, ...);
-} line_editor;
-
-typedef struct line_reader {
-    line_editor lib;
-    EditLine *el; /* NULL: lines are read as they are */
-    History *history;
-    char *line;
-    size_t cap;
-} line_reader;
-
-/* By Debian's name or everyone else's. */
-static bool open_editor(line_editor *lib)
-{
-    static const ash_symbol symbols[] = {
-        {"el_init", offsetof(line_editor, init)},
-        {"el_end", offsetof(line_editor, end)},
-        {"el_set", offsetof(line_editor, set)},
-        {"el_gets", offsetof(line_editor, gets)},
-        {"history_init", offsetof(line_editor, history_init)},
-        {"history_end", offsetof(line_editor, history_end)},
-        {"history", offsetof(line_editor, history)},
-    };
-    ash_err err = ASH_ERR_INIT;
-    size_t n = sizeof symbols / sizeof *symbols;
-    return !ash_library_open("libedit.so.2", symbols, n, lib, &err) ||
-           !ash_library_open("libedit.so.0", symbols, n, lib, &err);
-}
-
-static void open_reader(line_reader *r)
-{
-    *r = (line_reader){0};
-    if (!isatty(STDIN_FILENO) || !open_editor(&r->lib)) return;
-    HistEvent ev;
-    r->el = r->lib.init("ashley", stdin, stdout, stderr);
-    r->history = r->lib.history_init();
-    if (!r->el || !r->history) return;
-    r->lib.history(r->history, &ev, H_SETSIZE, 500);
-    r->lib.set(r->el, EL_PROMPT, prompt_text);
-    r->lib.set(r->el, EL_EDITOR, "emacs");
-    r->lib.set(r->el, EL_HIST, r->lib.history, r->history);
-    r->lib.set(r->el, EL_SIGNAL, 0);
-}
-
-static void close_reader(line_reader *r)
-{
-    if (r->history) r->lib.history_end(r->history);
-    if (r->el) r->lib.end(r->el);
-    free(r->line);
-}
-
-/* The next line without its end, NULL at the end of input. Borrowed until the next call. */
-static const char *read_line(line_reader *r)
-{
-    HistEvent ev;
-    int count = 0;
-    if (!r->el) {
-        if (isatty(STDIN_FILENO)) fputs(prompt_text(NULL), stdout), fflush(stdout);
-        ssize_t n = getline(&r->line, &r->cap, stdin);
-        if (n < 0) return NULL;
-        r->line[strcspn(r->line, "\r\n")] = 0;
-        return r->line;
-    }
-    const char *got = r->lib.gets(r->el, &count);
-    if (!got || count <= 0) return NULL;
-    if (r->history) r->lib.history(r->history, &ev, H_ENTER, got);
-    free(r->line);
-    r->line = strndup(got, strcspn(got, "\r\n"));
-    return r->line;
-}
-
 static void chat_help(void)
 {
     puts("/new      start a new conversation\n/undo     take back the last question and answer\n"
          "/system T set the system prompt and start anew\n/quit     end (or Ctrl-D)\n"
-         "Ctrl-C ends an answer; a second one ends the program.");
+         "\"\"\"       begins and ends a message of several lines\n"
+         "Ctrl-C ends an answer, or throws away what was typed; where nothing was, it ends the program.");
 }
 
 static void undo(json_t *messages)
@@ -192,6 +104,7 @@ static bool chat_command(const ash_cli *cli, const ash_asker *a, const char *lin
     } else if (!strcmp(line, "/undo")) {
         undo(*messages);
     } else {
+        if (strcmp(line, "/help") != 0) printf("There is no %s.\n", line);
         chat_help();
     }
     return *messages != NULL;
@@ -200,14 +113,15 @@ static bool chat_command(const ash_cli *cli, const ash_asker *a, const char *lin
 int ash_cmd_chat(ash_cli *cli)
 {
     ash_asker *a;
-    line_reader reader;
+    ash_line *input;
+    ash_err err = ASH_ERR_INIT;
     int status = ash_asker_open(cli, cli->n_args ? cli->args[0] : NULL, &a);
     if (status) return status;
-    json_t *messages = new_messages(cli, a);
-    open_reader(&reader);
-    if (reader.el && !cli->quiet) printf("%s. /help lists the commands.\n", ash_asker_model(a));
-    for (const char *line; messages && (line = read_line(&reader));) {
-        if (!*line) continue;
+    if (ash_line_open(&input, &err)) status = ash_cli_fail(&err);
+    json_t *messages = status ? NULL : new_messages(cli, a);
+    bool edits = input && ash_line_edits(input);
+    if (edits && !cli->quiet) printf("%s. /help lists the commands.\n", ash_asker_model(a));
+    for (const char *line; messages && (line = ash_line_read(input));) {
         if (*line == '/') {
             if (!chat_command(cli, a, line, &messages)) break;
             continue;
@@ -216,13 +130,12 @@ int ash_cmd_chat(ash_cli *cli)
             fprintf(stderr, "ashley: that is not UTF-8 text\n");
             continue;
         }
-        ash_cli_interrupt_clear();
         status = exchange(cli, a, messages);
         if (status && status != 130) undo(messages);
-        if (!reader.el && status) break;
+        if (!edits && status) break;
     }
-    close_reader(&reader);
+    ash_line_close(input);
     json_decref(messages);
     ash_asker_close(a);
-    return reader.el ? ASH_EXIT_DONE : status;
+    return edits ? ASH_EXIT_DONE : status;
 }

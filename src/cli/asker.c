@@ -2,6 +2,7 @@
  * with that one model, or the upstream. Main thread; events come on the provider's threads. */
 #include "cli/asker.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +35,7 @@ struct ash_asker {
     pthread_cond_t cond;
     ash_buf *text;
     bool ended, thinking;
+    int unwritable; /* errno of standard output */
     ash_api_error error;
     bool failed;
     ash_answer_usage usage;
@@ -210,10 +212,14 @@ const ash_answer_usage *ash_asker_usage(const ash_asker *a)
 /* ---- asking -----------------------------------------------------------------------------------
  */
 
+/* An answer that nobody can read ends: `ashley run ... | head`, a full disk. */
 static void show(ash_asker *a, const char *p, size_t n)
 {
-    fwrite(p, 1, n, stdout);
-    fflush(stdout);
+    if (a->unwritable) return;
+    if (fwrite(p, 1, n, stdout) != n || fflush(stdout)) {
+        a->unwritable = errno ? errno : EIO;
+        a->ended = true;
+    }
     ash_buf_add(a->text, p, n);
 }
 
@@ -328,6 +334,7 @@ int ash_asker_ask(ash_asker *a, const json_t *messages, ash_buf *text)
     fill_params(a, &req, body);
     a->text = text;
     a->ended = a->failed = a->thinking = false;
+    a->unwritable = 0;
     memset(&a->usage, 0, sizeof a->usage);
     int status = a->provider->start(a->provider, &req, on_answer, a, &handle, &err);
     if (status) {
@@ -337,6 +344,10 @@ int ash_asker_ask(ash_asker *a, const json_t *messages, ash_buf *text)
         a->provider->close_request(a->provider, handle);
         if (!ended) {
             status = 130;
+        } else if (a->unwritable) {
+            if (a->unwritable != EPIPE) /* who reads no further knows */
+                fprintf(stderr, "ashley: the answer cannot be written: %s\n", strerror(a->unwritable));
+            status = ASH_EXIT_FAILED;
         } else if (a->failed) {
             fprintf(stderr, "ashley: %s\n", a->error.message);
             status = exit_of(&a->error);

@@ -4,12 +4,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "config/value.h"
 
-enum { BAR_WIDTH = 30 };
+enum { BAR_WIDTH = 30, LEAST_BAR = 5 };
 
 static bool dumb(void)
 {
@@ -57,19 +58,36 @@ static void show_rate(const ash_term *t, char out[64])
         snprintf(out + n, 64 - (size_t)n, ", %lld s left", s);
 }
 
+int ash_term_columns(int fd)
+{
+    struct winsize size = {0};
+    if (!isatty(fd)) return 0;
+    return ioctl(fd, TIOCGWINSZ, &size) || !size.ws_col ? 80 : size.ws_col;
+}
+
+/* Within one line, or each step would leave one behind: the bar gives way first, then the end. */
 static void draw_bar(ash_term *t, const char *stage, uint64_t done, uint64_t total)
 {
-    char bar[BAR_WIDTH + 1], a[16], b[16], rate[64];
-    int full = total ? (int)(done * BAR_WIDTH / total) : 0;
-    for (int i = 0; i < BAR_WIDTH; i++) bar[i] = i < full ? '#' : '.';
-    bar[BAR_WIDTH] = 0;
-    ash_value_show_bytes(done, a);
-    ash_value_show_bytes(total, b);
-    show_rate(t, rate);
-    if (total > 4096)
-        fprintf(stderr, "\r\033[K%s: %s [%s] %s of %s%s", t->what, stage, bar, a, b, rate);
-    else
-        fprintf(stderr, "\r\033[K%s: %s [%s]", t->what, stage, bar);
+    char bytes[128] = "", line[512], bar[BAR_WIDTH + 4] = "", a[16], b[16], rate[64];
+    if (total > 4096) {
+        ash_value_show_bytes(done, a);
+        ash_value_show_bytes(total, b);
+        show_rate(t, rate);
+        snprintf(bytes, sizeof bytes, " %s of %s%s", a, b, rate);
+    }
+    int columns = ash_term_columns(STDERR_FILENO) - 1;
+    int rest = columns - (int)(strlen(stage) + strlen(bytes)) - 5;
+    const char *what = t->what, *slash = strrchr(what, '/');
+    if (slash && (int)strlen(what) > rest - LEAST_BAR) what = slash + 1;
+    int room = rest - (int)strlen(what);
+    int width = room < BAR_WIDTH ? room : BAR_WIDTH, full = total ? (int)(done * (uint64_t)width / total) : 0;
+    if (width >= LEAST_BAR) {
+        memset(bar, '.', (size_t)width + 3);
+        memset(bar + 2, '#', (size_t)full);
+        bar[0] = ' ', bar[1] = '[', bar[width + 2] = ']', bar[width + 3] = 0;
+    }
+    snprintf(line, sizeof line, "%s: %s%s%s", what, stage, bar, bytes);
+    fprintf(stderr, "\r\033[K%.*s", columns > 0 ? columns : 79, line);
     t->drawn = true;
 }
 

@@ -23,6 +23,8 @@ void ash_term_init(ash_term *t, const ash_cli *cli, const char *what);
 /* A step: a bar in place, one plain line a stage, or one JSON object a line. */
 void ash_term_progress(ash_term *t, int stage, const char *stage_name, uint64_t done,
                        uint64_t total);
+/* How wide the terminal `fd` is; 80 where it does not tell, 0 where it is none. */
+int ash_term_columns(int fd);
 /* Wipes the bar. */
 void ash_term_done(ash_term *t);
 /* Whether stream `fd` gets colour: --color, NO_COLOR, CLICOLOR_FORCE, TERM=dumb, a terminal. */

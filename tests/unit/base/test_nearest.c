@@ -23,6 +23,7 @@ static void distances(void **state)
         {"smollm2", "smollm2-135m-instruct", 1},
         {"smolm2", "smollm2-135m-instruct", 2},
         {"coder-v2", "deepseek-coder-v2", 2},
+        {"nope", "openhermes-2.5", ASH_NEAREST_FAR}, /* of four letters all have to be right */
         {"gpt-4", "smollm2-135m-instruct", ASH_NEAREST_FAR},
         {"", "a", ASH_NEAREST_FAR},
         {"a", "", ASH_NEAREST_FAR},
