@@ -51,6 +51,7 @@ void ash_cli_status_progress(const json_t *p, char *out, size_t size)
              json_is_number(json_object_get(p, "stalled_since")) ? ", stalled" : "", *left ? ", " : "",
              left);
     if (*left) snprintf(out + strlen(out), size - strlen(out), " left");
+    if (*waits) snprintf(out + strlen(out), size - strlen(out), ", waits %s", waits);
 }
 
 static void add(char out[ASH_CLI_STATUS], const char *id, const char *what)

@@ -54,6 +54,19 @@ int ash_manager_add(ash_manager *m, const ash_model_spec *spec, ash_err *err)
 
 /* ---- downloads ---- */
 
+/* What f is doing with its files; NULL: nothing. */
+static const char *use_of(const ash_manager *m, const ash_entry *f)
+{
+    if (f->removing) return "is being removed";
+    if (f->state == ASH_MODEL_LOADED || f->closing) return "is in memory: unload it first";
+    if (f->state == ASH_MODEL_DOWNLOADING || (f->queued && !f->spec.path))
+        return "is being fetched: pause or cancel it first";
+    if (f->state == ASH_MODEL_LOADING || f->queued || ash_waiters_any(m, f))
+        return "is loading: cancel it, or unload it first";
+    return NULL;
+}
+
+
 /* Why it cannot be fetched; 0 if it can. */
 static int refused(const ash_manager *m, ash_entry *e, bool confirm, ash_err *err)
 {
@@ -64,9 +77,26 @@ static int refused(const ash_manager *m, ash_entry *e, bool confirm, ash_err *er
     return ash_err_set(err, ash_entry_absent(m, e), "%s", e->error.msg);
 }
 
+/* One that was here, and that nobody uses, may have been taken away by others. */
+static void look_for_loss(ash_manager *m, const char *id)
+{
+    ash_waiter *done = NULL;
+    pthread_mutex_lock(&m->mutex);
+    ash_entry *e = ash_entry_find(m, id);
+    bool may = e && m->find && e->spec.path && !use_of(m, e);
+    pthread_mutex_unlock(&m->mutex);
+    char *path = may ? m->find(m->fetch_user, id) : NULL;
+    pthread_mutex_lock(&m->mutex);
+    if (may && !path && e->spec.path && !use_of(m, e) && ash_entry_lost(m, e, &done)) ash_entry_reset(m, e);
+    pthread_mutex_unlock(&m->mutex);
+    ash_waiters_answer(done); /* none: nobody used it */
+    free(path);
+}
+
 int ash_manager_download(ash_manager *m, const char *id, bool confirm, ash_err *err)
 {
     bool paused = false;
+    look_for_loss(m, id);
     ash_entry_look_again(m, id);
     pthread_mutex_lock(&m->mutex);
     ash_entry *e = ash_entry_find(m, id);
@@ -176,18 +206,6 @@ bool ash_entry_draft_ready(ash_manager *m, ash_entry *e)
 static bool of_same_files(const ash_entry *e, const ash_entry *f)
 {
     return e == f || (e->spec.repo && f->spec.repo && !strcmp(e->spec.repo, f->spec.repo));
-}
-
-/* What f is doing with its files; NULL: nothing. */
-static const char *use_of(const ash_manager *m, const ash_entry *f)
-{
-    if (f->removing) return "is being removed";
-    if (f->state == ASH_MODEL_LOADED || f->closing) return "is in memory: unload it first";
-    if (f->state == ASH_MODEL_DOWNLOADING || (f->queued && !f->spec.path))
-        return "is being fetched: pause or cancel it first";
-    if (f->state == ASH_MODEL_LOADING || f->queued || ash_waiters_any(m, f))
-        return "is loading: cancel it, or unload it first";
-    return NULL;
 }
 
 /* Whether a model in memory, or on its way there, guesses with e. */

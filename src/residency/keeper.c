@@ -115,10 +115,13 @@ static void tell_listener(ash_manager *m, int64_t now)
         ash_entry *e = &m->entries[i];
         if (under_way(e)) ash_entry_sample(e, now);
         bool stalled = e->stalled_since > 0.0; /* whoever looks at the progress samples it, too */
-        if (under_way(e) && (e->shown_progress != e->told_progress || stalled != e->told_stalled)) {
+        bool elsewhere = atomic_load(&e->progress.elsewhere);
+        if (under_way(e) && (e->shown_progress != e->told_progress || stalled != e->told_stalled ||
+                             elsewhere != e->told_elsewhere)) {
             e->dirty = true;
             e->told_progress = e->shown_progress;
             e->told_stalled = stalled;
+            e->told_elsewhere = elsewhere;
             atomic_fetch_add(&m->version, 1);
         }
         if (!e->dirty) continue;

@@ -49,6 +49,7 @@ void ash_entry_begin_fetch(ash_entry *e)
 {
     e->fetched = false;
     atomic_store(&e->progress.fetch_rate, 0);
+    atomic_store(&e->progress.elsewhere, false);
     begin(e, 0);
 }
 
@@ -59,6 +60,7 @@ void ash_entry_fetch_progress(void *entry, const ash_hub_progress *p)
     atomic_store(&e->progress.bytes_total, p->bytes_total);
     if (p->bytes_done > before) atomic_store(&e->progress.bytes_done, p->bytes_done);
     atomic_store(&e->progress.fetch_rate, p->bytes_per_second);
+    atomic_store(&e->progress.elsewhere, p->stage == ASH_HUB_WAITING);
     if (p->stage == ASH_HUB_VERIFYING) atomic_store(&e->progress.stage, 1);
 }
 
@@ -309,7 +311,10 @@ json_t *ash_entry_json(const ash_manager *m, ash_entry *e)
                                       : json_null());
     json_object_set_new(o, "resident_bytes",
                         json_integer(loaded ? (json_int_t)e->resident_bytes : 0));
-    set_text(o, "waits", e->waits);
+    set_text(o, "waits",
+             e->waits                                              ? e->waits
+             : fetching && atomic_load(&e->progress.elsewhere) ? "for another process, which fetches it"
+                                                                   : NULL);
     json_object_set_new(o, "memory", memory_json(e));
     json_object_set_new(o, "expires_at", expires_json(e));
     set_number(o, "load_ms", loaded, e->load_ms);

@@ -19,6 +19,7 @@ typedef struct ash_load_progress {
     atomic_ullong done, total;             /* of the stage */
     atomic_ullong bytes_done, bytes_total; /* of the fetch; then source bytes read over the whole load */
     atomic_ullong fetch_rate;              /* bytes per second, as the hub's client says */
+    atomic_bool elsewhere;                 /* another process fetches it, this one waits for that */
 } ash_load_progress;
 
 typedef struct ash_entry {
@@ -71,7 +72,8 @@ typedef struct ash_entry {
     atomic_bool awaited;   /* somebody has waited for the load in flight */
     double shown_progress; /* highest value shown for this load: never backwards */
     double told_progress;  /* the one that the listener was told of last, */
-    bool told_stalled;     /* and whether it was stalled */
+    bool told_stalled;     /* and whether it was stalled, or another process had it */
+    bool told_elsewhere;
     char draft_refused[sizeof ((ash_err *)0)->msg]; /* LOADED: why the draft model does not guess, or "" */
     uint64_t resident_bytes, last_bytes;
     int64_t last_bytes_ns; /* when last_bytes was seen to change */

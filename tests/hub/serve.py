@@ -1,6 +1,7 @@
 """`ashley serve` over the local hub: what it fetches by itself, at preload and on demand."""
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -117,6 +118,10 @@ def what_others_took_away_is_fetched_again():
             error_of(s.chat(model="warned"), 503, "consent_needed")
             answers(s)
             unload(s)
+            shutil.rmtree(folder_of(cache, "acme/small-GGUF"))
+            until(lambda: s.post("/models", {"model": "small"}) and entry_of(s)["value"], "downloaded")
+            answers(s)
+            unload(s)
             for name in blobs(cache, "acme/small-GGUF"):  # the links stay
                 os.unlink(os.path.join(folder_of(cache, "acme/small-GGUF"), "blobs", name))
             answers(s)
@@ -124,6 +129,27 @@ def what_others_took_away_is_fetched_again():
             shutil.rmtree(folder_of(cache, "acme/small-GGUF"))
             hub.faults.add(status=404, body=b"")
             error_of(s.chat(model="small"), 503, "not_downloaded")
+
+
+@test
+def a_fetch_that_another_process_does_says_so():
+    with fresh() as (hub, cache):
+        repository(hub)
+        files = hub.repos["acme/small-GGUF"].commits[hub.repos["acme/small-GGUF"].find("main")]
+        locks = os.path.join(cache, ".locks", "models--acme--small-GGUF")
+        os.makedirs(locks)
+        with open(os.path.join(locks, files["small.Q4_1.gguf"].sha256 + ".lock"), "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # as the Python client holds it
+            with serving(hub, cache) as s:
+                equal(s.post("/models/load", {"model": "small"}).status, 200)
+                until(lambda: entry_of(s)["waits"], "for another process, which fetches it")
+                url = f"http://127.0.0.1:{s.port}"
+                out = subprocess.run([harness.ARGS.binary, "ps", "--url", url], env=environment(hub, cache),
+                                     capture_output=True, text=True, timeout=20).stdout
+                check("waits for another process" in out, out)
+                fcntl.flock(lock, fcntl.LOCK_UN)
+                until(lambda: entry_of(s)["value"], "loaded")
+                equal(entry_of(s)["waits"], None)
 
 
 @test

@@ -303,6 +303,12 @@ def what_does_not_fit_the_disk_beside_others_is_refused_before_a_byte_moves():
             post(s, model="two")
             time.sleep(1)
             equal(value(s, "two"), "downloading")
+            # what is being fetched is no advice
+            equal(delete(s).status, 200)
+            post(s, model="one")
+            until(lambda: value(s, "one"), "failed")
+            e = entry_of(s, "one")["error"]
+            check(e["code"] == "does_not_fit_disk" and "ashley rm" not in e["message"], e)
 
 
 @test
