@@ -396,6 +396,7 @@ static void print_plan(const plan *p)
         about_memory = about_memory || !p->models[i].measured || e->streams;
         about_time = about_time || !e->load_measured || e->fetch_bytes;
     }
+    if (!p->n) printf("PRELOAD_MODELS is empty; `ashley plan MODEL...` plans any models\n");
     print_row(&(row){.name = "all that fit",
                      .verdict = t->fits ? "" : "not all fit",
                      .known = true,

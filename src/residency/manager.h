@@ -159,9 +159,9 @@ int ash_manager_remove(ash_manager *m, const char *id, uint64_t *bytes, ash_err 
  * beside them required, pin, repo, format, size, description, warning, n_ctx, resident_bytes, draft (its id
  * or null), draft_refused (why it does not guess, or null), waits (what a queued load waits for beside
  * its turn, or a fetch for another process; or null), memory {charged: bytes of the budget that it has now;
- * estimated: by the headers; measured: by which the process grew, with the whole KV pool; null where unknown},
- * expires_at (Unix seconds at which it goes if nobody uses it; null where it is not loaded, in use, pinned or
- * kept for ever). */
+ * estimated: by the headers; measured: by which the process grew, with the whole KV pool; null where
+ * unknown}, expires_at (Unix seconds at which it goes if nobody uses it; null where it is not loaded, in use,
+ * pinned or kept for ever). */
 json_t *ash_manager_progress(const ash_manager *m, const char *id);
 json_t *ash_manager_list(const ash_manager *m);
 /* Changes whenever any model's progress changed; for watchers that poll or wait. */

@@ -9,7 +9,7 @@ import harness
 from content import Made
 from harness import check, equal, test
 from server import File
-from world import TOKEN, fresh, good, tiny
+from world import TOKEN, environment, fresh, good, tiny
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -58,6 +58,14 @@ def one_layer():
     text = json.dumps(header).encode()
     head = struct.pack("<Q", len(text)) + text
     return json.dumps(LLAMA), File("w", Made("w", len(head) + at, head=head, sha256="ab" * 32), "lfs")
+
+
+@test
+def a_plan_of_nothing_says_how_to_plan_something():
+    with fresh() as (hub, cache):
+        out = subprocess.run([harness.ARGS.binary, "plan"], env=environment(hub, cache), timeout=20,
+                             cwd=os.path.dirname(cache), capture_output=True, text=True)
+        check(out.returncode == 0 and "PRELOAD_MODELS is empty" in out.stdout, out)
 
 
 @test
