@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/meter.h"
 #include "cli/hub.h"
 #include "cli/plan_facts.h"
 #include "cli/rates.h"
@@ -29,6 +30,7 @@ struct ash_cli_fetcher {
     ash_cli *cli;
     pthread_mutex_t lock;
     kept kept[KEPT];
+    ash_meter meter; /* of all fetches */
 };
 
 int ash_cli_fetcher_open(ash_cli *cli, ash_cli_fetcher **out, ash_err *err)
@@ -105,6 +107,23 @@ static int list(ash_cli_fetcher *f, ash_hub *hub, const char *id, const atomic_b
     return ash_cli_hub_list(hub, e, id, NULL, cancel, out, err);
 }
 
+static void begin_measuring(ash_cli_fetcher *f)
+{
+    pthread_mutex_lock(&f->lock);
+    ash_meter_begin(&f->meter, ash_clock_ms());
+    pthread_mutex_unlock(&f->lock);
+}
+
+/* Of a fetch that brought so many bytes; failed: nobody knows how many. */
+static void end_measuring(ash_cli_fetcher *f, uint64_t bytes, bool failed)
+{
+    ash_metered got;
+    pthread_mutex_lock(&f->lock);
+    bool known = ash_meter_end(&f->meter, bytes, !failed, ash_clock_ms(), &got);
+    pthread_mutex_unlock(&f->lock);
+    if (known) ash_rates_note_fetch(f->cli, got.bytes, got.ms);
+}
+
 int ash_cli_fetch(void *user, const char *id, const ash_hub_watch *watch, char **path, ash_err *err)
 {
     ash_cli_fetcher *f = user;
@@ -115,9 +134,11 @@ int ash_cli_fetch(void *user, const char *id, const ash_hub_watch *watch, char *
     int rc = ash_cli_hub_open(f->cli, &hub, err);
     if (!rc && !take(f, id, &l)) rc = list(f, hub, id, watch->cancel, &l, err);
     rc = rc ? rc : ash_hub_look(hub, l.plan, &l.here, err); /* others may have fetched meanwhile */
-    int64_t began = ash_clock_ms();
-    rc = rc ? rc : ash_hub_fetch(hub, l.plan, watch, &snapshot, err);
-    if (!rc) ash_rates_note_fetch(f->cli, l.here.missing, ash_clock_ms() - began);
+    if (!rc) {
+        begin_measuring(f);
+        rc = ash_hub_fetch(hub, l.plan, watch, &snapshot, err);
+        end_measuring(f, l.here.missing, rc != 0);
+    }
     rc = rc ? rc : ash_cli_hub_weights(l.plan, snapshot, path, err);
     free(snapshot);
     ash_cli_listing_release(&l);

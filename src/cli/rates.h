@@ -20,7 +20,8 @@ double ash_rates_memory(ash_ledger *l, uint64_t room);
 /* Keeps what was measured. l may be NULL; 0 is not kept. */
 void ash_rates_note_disk(ash_ledger *l, double rate);
 void ash_rates_note_memory(ash_ledger *l, double rate);
-/* A download of so many bytes took so long; one too short to tell is not kept. */
+/* A download of so many bytes, or several at once (base/meter.h), took so long; one too short to tell is not
+ * kept. */
 void ash_rates_note_fetch(const ash_cli *cli, uint64_t bytes, int64_t ms);
 
 #endif
