@@ -45,14 +45,9 @@ int ash_nearest_distance(const char *name, const char *known)
         return ASH_NEAREST_FAR;
     int whole, beginning;
     edits(name, (int)n, known, (int)m, &whole, &beginning);
-    int d = whole;
-    if (n >= 3) {
-        if (beginning <= (int)(n - 1) / 4) d = min2(d, beginning + 1); /* "nope" is no beginning of "open" */
-        if (strcasestr(known, name))
-            d = min2(d, 2);
-    }
-    int most = (int)n / 3 < 2 ? 2 : (int)n / 3;
-    return d <= most && d < (int)n ? d : ASH_NEAREST_FAR;
+    int d = n < 3 ? whole : min2(whole, beginning + 1);
+    if (n >= 3 && strcasestr(known, name)) return min2(d, 2);
+    return d <= (int)n / 3 ? d : ASH_NEAREST_FAR;
 }
 
 const char *ash_nearest(const char *name, const char *const *known, size_t n)

@@ -17,6 +17,7 @@
 #include "config/keys.h"
 
 enum { MAX_KEYS = 64, MAX_NOTICES = 64 };
+#define PREFIX "ASHLEY_"
 
 typedef struct loaded {
     ash_config config; /* first: what callers hold */
@@ -153,20 +154,29 @@ static bool known(const char *name, size_t n)
     return false;
 }
 
+/* What all our keys begin with makes none of them near. */
+static const char *own_part(const char *key)
+{
+    return strncmp(key, PREFIX, sizeof PREFIX - 1) ? key : key + sizeof PREFIX - 1;
+}
+
 static const char *nearest_key(const char *name)
 {
     size_t count;
     const ash_key_info *k = ash_config_keys(&count);
     const char *names[MAX_KEYS];
-    for (size_t i = 0; i < count; i++) names[i] = k[i].key;
-    return ash_nearest(name, names, count);
+    for (size_t i = 0; i < count; i++) names[i] = own_part(k[i].key);
+    const char *near = ash_nearest(own_part(name), names, count);
+    for (size_t i = 0; near && i < count; i++)
+        if (names[i] == near) return k[i].key;
+    return NULL;
 }
 
 /* Reports an ASHLEY_* key that nobody reads, and in the file also a near miss of another key. */
 static int check_name(loader *l, const char *name, size_t n, const char *from, bool in_file)
 {
     char key[ASH_NEAREST_MAX + 1];
-    bool ours = n >= 7 && !memcmp(name, "ASHLEY_", 7);
+    bool ours = n >= sizeof PREFIX - 1 && !memcmp(name, PREFIX, sizeof PREFIX - 1);
     if (n >= sizeof key || known(name, n) || (!ours && !in_file)) return 0;
     memcpy(key, name, n);
     key[n] = 0;

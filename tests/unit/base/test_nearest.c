@@ -25,6 +25,13 @@ static void distances(void **state)
         {"coder-v2", "deepseek-coder-v2", 2},
         {"nope", "openhermes-2.5", ASH_NEAREST_FAR}, /* of four letters all have to be right */
         {"gpt-4", "smollm2-135m-instruct", ASH_NEAREST_FAR},
+        {"lst", "list", 1},
+        {"llama", "tinyllama-1b", 2},
+        {"ph3", "phi-3", ASH_NEAREST_FAR}, /* two letters of three */
+        {"foo", "cpu", ASH_NEAREST_FAR},
+        {"serf", "show", ASH_NEAREST_FAR},
+        {"smoll", "smell2", ASH_NEAREST_FAR},
+        {"smollm", "smell2", 2},
         {"", "a", ASH_NEAREST_FAR},
         {"a", "", ASH_NEAREST_FAR},
         {"ab", "cd", ASH_NEAREST_FAR},

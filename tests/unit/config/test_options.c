@@ -217,8 +217,8 @@ static void wrong_values(void **state)
 static void notices(void **state)
 {
     ash_config *c = loaded("ASHLEY_PROT=1\nHF_TOKEN_PATH=/t\nPRELOAD_MODEL=a\nOTHER=1\n",
-                           VARS("ASHLEY_ZZZZZZZZZZZZZZZ=1", "PRELOAD_MODEL=b"));
-    assert_int_equal(c->n_notices, 3); /* none for a key that works */
+                           VARS("ASHLEY_ZZZZZZZZZZZZZZZ=1", "ASHLEY_FOO=1", "PRELOAD_MODEL=b"));
+    assert_int_equal(c->n_notices, 4); /* none for a key that works */
     assert_string_equal(
         c->notices[0],
         "ASHLEY_PROT (.env:1) is not a key that Ashley knows; did you mean ASHLEY_PORT?");
@@ -227,6 +227,7 @@ static void notices(void **state)
         "PRELOAD_MODEL (.env:3) is not a key that Ashley knows; did you mean PRELOAD_MODELS?");
     assert_string_equal(c->notices[2],
                         "ASHLEY_ZZZZZZZZZZZZZZZ (environment) is not a key that Ashley knows");
+    assert_string_equal(c->notices[3], "ASHLEY_FOO (environment) is not a key that Ashley knows");
     ash_config_close(c);
 
     ash_buf b;
