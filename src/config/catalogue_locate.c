@@ -249,8 +249,8 @@ static void explain_absence(const ash_catalogue *c, const search *s, bool consen
         snprintf(out->reason, sizeof out->reason,
                  "%.200s This machine has %s. Not downloaded without consent.", e->warning, here);
         absent(out, "consent_needed",
-               "accept it with {\"model\":\"...\",\"confirm\":true} in PRELOAD_MODELS, or choose a "
-               "smaller model");
+               "accept it with \"confirm\":true in POST /models, or in its entry of PRELOAD_MODELS; or "
+               "choose a smaller model");
         return;
     }
     explain_place(c, s, out);

@@ -392,7 +392,7 @@ static void describe_failure(ash_answering *a, const ash_err *err, const json_t 
     if (err->code == ASH_ECANCELED && !code) /* after a cancel by somebody the model is unloaded */
         code = state && !strcmp(state, "unloaded") ? "load_canceled" : "shutting_down";
     local_error(e, 503, "unavailable_error", code ? code : "load_failed",
-                "the model '%.100s' is not ready: %.300s%s%.100s%s", a->req.model, err->msg,
+                "the model '%.80s' is not ready: %.300s%s%.110s%s", a->req.model, err->msg,
                 hint ? " (" : "", hint ? hint : "", hint ? ")" : "");
 }
 
