@@ -153,16 +153,15 @@ static void explain(const plan *p, size_t i, char *reason, size_t n_reason, char
     snprintf(hint, n_hint, "%s", m->hint);
     if (e->verdict == ASH_PLAN_NO_MEMORY) {
         ash_value_show_bytes(p->machine.memory, have);
-        ash_value_show_bytes(e->peak_bytes, need);
-        snprintf(reason, n_reason, "needs %s of memory while it loads; of %s for models it lacks %s", need,
-                 have, missing);
+        ash_value_show_bytes(e->resident_bytes, need);
+        snprintf(reason, n_reason, "needs %s of memory; of %s for models it lacks %s", need, have, missing);
         snprintf(hint, n_hint,
                  "a smaller ctx, \"kv\":\"q8\", a smaller quantisation, or fewer models (--what-if -ID)");
     } else if (e->verdict == ASH_PLAN_NO_DISK) {
         int at = explain_disk(p, e, missing, reason, n_reason);
-        ash_value_show_bytes(e->peak_bytes, need);
+        ash_value_show_bytes(e->resident_bytes, need);
         ash_value_show_bytes(p->machine.memory, have);
-        if (e->peak_bytes != ASH_PLAN_UNKNOWN_BYTES && e->peak_bytes > p->machine.memory)
+        if (e->resident_bytes != ASH_PLAN_UNKNOWN_BYTES && e->resident_bytes > p->machine.memory)
             snprintf(reason + at, n_reason - (size_t)at,
                      "; and it needs %s of memory, of %s for models", need, have);
         snprintf(hint, n_hint, "%s`ashley list --disk` shows what can go",
@@ -238,7 +237,7 @@ static json_t *model_json(const plan *p, size_t i)
     set(o, "weight_bytes", headers, bytes_json(m->weight_bytes));
     set(o, "kv_bytes", headers, bytes_json(e->kv_bytes));
     set(o, "scratch_bytes", headers, bytes_json(m->scratch_bytes));
-    set(o, "draft_bytes", headers, bytes_json(m->draft_bytes));
+    set(o, "draft_bytes", headers, bytes_json(e->draft_bytes));
     set(o, "n_ctx", headers, json_integer(m->n_ctx));
     add_basis(p, i, o);
     return o;
@@ -335,6 +334,18 @@ static void print_experts(const ash_plan_entry *e)
                e->found_basis == ASH_FIT_MEASURED ? " before" : " in other rooms");
 }
 
+/* What it does not get of what it likes. */
+static void print_less(const ash_plan_facts *f, const ash_plan_entry *e)
+{
+    char pool[16], usual[16];
+    if (e->verdict != ASH_PLAN_READY && e->verdict != ASH_PLAN_FITS) return;
+    ash_value_show_bytes(e->kv_bytes, pool);
+    ash_value_show_bytes(f->kv_bytes, usual);
+    if (e->kv_bytes < f->kv_bytes)
+        printf("  a KV pool of %s instead of %s, which the memory has room for\n", pool, usual);
+    if (e->draft_bytes < f->draft_bytes) printf("  without its draft model, for which there is no room\n");
+}
+
 static void print_entry(const plan *p, size_t i)
 {
     const ash_plan_model *m = &p->models[i];
@@ -353,6 +364,7 @@ static void print_entry(const plan *p, size_t i)
                      .tokens_per_second = e->tokens_per_second,
                      .streams = e->streams});
     if (has_sizes(e)) print_experts(e);
+    print_less(&p->facts[i], e);
     warning_text(p, m, warning, sizeof warning);
     explain(p, i, reason, sizeof reason, hint, sizeof hint);
     if (*warning) printf("  warning: %s\n", warning);

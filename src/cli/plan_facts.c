@@ -139,6 +139,7 @@ static int read_headers(ash_cli *cli, ash_ledger *ledger, ash_plan_model *m, con
     if (!rc) rc = add_draft(cli, m, &draft, err);
     if (!rc && place->path) take_measured(cli, ledger, m, path, draft, &model->sizes.plan);
     m->facts.fixed_bytes = (m->weight_bytes + m->scratch_bytes + m->draft_bytes) + (uint64_t)m->beyond_bytes;
+    m->facts.draft_bytes = m->draft_bytes;
     free(draft);
     ash_model_close(model);
     return rc;

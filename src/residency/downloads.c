@@ -61,7 +61,7 @@ static const char *use_of(const ash_manager *m, const ash_entry *f)
     if (f->state == ASH_MODEL_LOADED || f->closing) return "is in memory: unload it first";
     if (f->state == ASH_MODEL_DOWNLOADING || (f->queued && !f->spec.path))
         return "is being fetched: pause or cancel it first";
-    if (f->state == ASH_MODEL_LOADING || f->queued || ash_waiters_any(m, f))
+    if (f->state == ASH_MODEL_LOADING || f->queued || f->reading || ash_waiters_any(m, f))
         return "is loading: cancel it, or unload it first";
     return NULL;
 }
@@ -110,7 +110,8 @@ int ash_manager_download(ash_manager *m, const char *id, bool confirm, ash_err *
         }
     }
     /* the loader may be reading what an entry that it has says of its draft model */
-    if (!rc && e->state != ASH_MODEL_LOADING && !(e->queued && e->spec.path)) ash_entry_draft_ready(m, e);
+    if (!rc && e->state != ASH_MODEL_LOADING && !e->reading && !(e->queued && e->spec.path))
+        ash_entry_draft_ready(m, e);
     pthread_mutex_unlock(&m->mutex);
     if (paused) ash_downloads_note(m, ASH_DOWNLOADS_PAUSED, id, false);
     return rc;

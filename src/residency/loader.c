@@ -42,28 +42,15 @@ static uint64_t with(uint64_t bytes, int64_t beyond)
     return beyond < 0 && bytes < (uint64_t)-beyond ? 0 : bytes + (uint64_t)beyond;
 }
 
-/* Of a model that is larger than the room what fits: experts that come and go, a smaller KV pool. */
-static int fit(ash_engine_opts *o, ash_engine_plan *plan, int64_t beyond, uint64_t room, ash_err *err)
+/* What a load takes that has all it likes. */
+static ash_fit likes_of(const ash_engine_plan *p, int64_t beyond)
 {
-    const ash_engine_plan usual = *plan;
-    ash_fit f = {.weights = usual.weight_bytes,
-                 .weights_least = usual.weights_least,
-                 .kv = usual.kv_bytes,
-                 .kv_least = usual.kv_least,
-                 .others = with(usual.scratch_bytes + usual.draft_bytes, beyond)};
-    bool fits = ash_fit_room(&f, room);
-    if (f.weights == usual.weight_bytes && f.kv == usual.kv_bytes) return 0;
-    if (f.weights < usual.weight_bytes) o->weights_max = f.weights;
-    if (f.kv < usual.kv_bytes) o->kv_bytes = f.kv;
-    int rc = ash_engine_plan_read(o, plan, err);
-    if (!rc && fits && plan->weight_bytes < usual.weight_bytes)
-        ash_info("residency", "%s: %.2f of %.2f GB of weights are in memory at once, experts come and go",
-                 o->path, (double)plan->weight_bytes * 1e-9, (double)usual.weight_bytes * 1e-9);
-    if (!rc && fits && plan->kv_bytes < usual.kv_bytes)
-        ash_info("residency",
-                 "%s: a KV pool of %.2f GB instead of %.2f, which the memory has room for", o->path,
-                 (double)plan->kv_bytes * 1e-9, (double)usual.kv_bytes * 1e-9);
-    return rc;
+    return (ash_fit){.weights = p->weight_bytes,
+                     .weights_least = p->weights_least,
+                     .kv = p->kv_bytes,
+                     .kv_least = p->kv_least,
+                     .draft = p->draft_bytes,
+                     .others = with(p->scratch_bytes, beyond)};
 }
 
 ash_measure_of ash_entry_measured_as(const ash_manager *m, const ash_entry *e)
@@ -76,30 +63,28 @@ ash_measure_of ash_entry_measured_as(const ash_manager *m, const ash_entry *e)
                             .draft_path = m->prediction != ASH_PREDICTION_NEVER ? e->spec.draft_path : NULL};
 }
 
-/* Leaves the draft model out, with the reason, where it is not there or the memory has no room for
- * it beside the model with its usual KV pool, which serves more. */
-static int fit_draft(const ash_entry *e, ash_engine_opts *o, ash_engine_plan *plan, uint64_t room,
-                     char *refused, size_t size, ash_err *err)
+/* Leaves the draft model out, with the reason, where it is not there or the memory has no room for it beside
+ * the model with its usual KV pool, which serves more. */
+static void refuse_draft(const ash_entry *e, const ash_fit *fit, ash_engine_opts *o, char *refused,
+                         size_t size)
 {
-    uint64_t need = plan->weight_bytes + plan->scratch_bytes + plan->kv_bytes,
-             draft = plan->draft_bytes;
-    if (!e->spec.draft) return 0;
+    if (!e->spec.draft) return;
     if (o->prediction == ASH_PREDICTION_NEVER)
         snprintf(refused, size, "prediction is off");
     else if (!o->draft_path)
         snprintf(refused, size, "%s",
                  e->spec.draft_absent ? e->spec.draft_absent : "not on this machine");
-    else if (draft && (room < need || draft > room - need))
+    else if (fit->draft < e->likes.draft)
         snprintf(refused, size,
                  "it needs %.2f GB of memory beside the model's %.2f, and %.2f GB are free",
-                 (double)draft * 1e-9, (double)need * 1e-9, (double)room * 1e-9);
+                 (double)e->likes.draft * 1e-9,
+                 (double)(ash_fit_bytes(&e->likes) - e->likes.draft) * 1e-9, (double)e->share * 1e-9);
     else
-        return 0;
+        return;
     if (o->prediction != ASH_PREDICTION_NEVER)
         ash_warn("residency", "%s: the draft model '%s' does not guess: %s", e->spec.id,
                  e->spec.draft, refused);
     o->draft_path = NULL;
-    return draft ? ash_engine_plan_read(o, plan, err) : 0;
 }
 
 static void close_headers(ash_entry *e)
@@ -122,15 +107,38 @@ static bool close_all_headers(ash_manager *m)
     return true;
 }
 
-/* The queued entry after `seq` in order, of those that are here. */
-static ash_entry *next_queued(ash_manager *m, uint64_t seq)
+/* ---- whose turn it is, and whose room ---- */
+
+/* Whether a load keeps to its share of the room: preloads do, also those that somebody waits for by now, and
+ * all that nobody waits for. */
+static bool shares(const ash_entry *e)
+{
+    return !e->demand || e->spec.preload;
+}
+
+/* Whether it is queued and its files are here. */
+static bool is_here(const ash_entry *e)
+{
+    return e->queued && e->spec.path && !e->closing;
+}
+
+static bool may_load(ash_manager *m, const ash_entry *e)
+{
+    return is_here(e) && ash_entry_draft_ready(m, (ash_entry *)e);
+}
+
+static bool has_share(ash_manager *m, const ash_entry *e)
+{
+    return is_here(e) && shares(e) && e->planned;
+}
+
+/* The queued entry after `seq` in order, of those that match. */
+static ash_entry *next_queued(ash_manager *m, uint64_t seq, bool (*match)(ash_manager *, const ash_entry *))
 {
     ash_entry *best = NULL;
     for (size_t i = 0; i < m->n; i++) {
         ash_entry *e = &m->entries[i];
-        if (e->queued && e->spec.path && !e->closing && e->queue_seq >= seq &&
-            (!best || e->queue_seq < best->queue_seq) && ash_entry_draft_ready(m, e))
-            best = e;
+        if (e->queue_seq >= seq && (!best || e->queue_seq < best->queue_seq) && match(m, e)) best = e;
     }
     return best;
 }
@@ -138,43 +146,110 @@ static ash_entry *next_queued(ash_manager *m, uint64_t seq)
 /* Whether the load begins as soon as there is room: it is the only one that is to be. */
 static bool comes_next(ash_manager *m, const ash_entry *e)
 {
-    return next_queued(m, 0) == e && !next_queued(m, e->queue_seq + 1);
+    return next_queued(m, 0, may_load) == e && !next_queued(m, e->queue_seq + 1, may_load);
 }
 
-/* What the load would take in the room that there can be, without waiting for anybody. Called and
- * returns with the lock held, without it while headers are read. */
-static int size_load(ash_manager *m, ash_entry *e, ash_engine_opts *o, char *refused, size_t size,
-                     ash_err *err)
+/* What the load would take if there were room for all. The lock is held, but not while headers are read. */
+static int read_likes(ash_manager *m, ash_entry *e, ash_engine_opts *o, ash_err *err)
 {
-    e->budget = ash_admission_budget(m);
-    uint64_t room = ash_admission_room(m, e, e->budget);
-    if (e->planned && !e->spec.draft && e->usual <= room) {
-        e->need = e->usual;
-        return 0;
-    }
-    bool planned = e->planned;
     ash_engine_plan plan;
     ash_measured known = {0};
-    o->text_ahead = !planned && comes_next(m, e);
+    o->text_ahead = comes_next(m, e);
+    e->reading = true;
     pthread_mutex_unlock(&m->mutex);
-    if (!planned) close_headers(e); /* another load's, which was given up */
+    close_headers(e); /* another load's, which was given up */
     int rc = ash_engine_plan_read(o, &plan, err);
     const ash_measure_of of = ash_entry_measured_as(m, e);
     if (!rc) ash_measure_find(m->ledger, &of, &plan, &known);
-    int64_t beyond = known.beyond;
-    uint64_t usual = rc ? 0 : with(bytes_of(&plan), beyond);
-    rc = rc ? rc : fit_draft(e, o, &plan, room, refused, size, err);
-    rc = rc ? rc : fit(o, &plan, beyond, room, err);
     pthread_mutex_lock(&m->mutex);
+    e->reading = false;
     if (rc) return rc;
     e->planned = true;
     e->plan = plan;
-    e->usual = usual;
-    e->estimate = bytes_of(&plan);
-    e->need = with(e->estimate, beyond);
-    e->measured = beyond ? e->need : e->measured;
+    e->beyond = known.beyond;
+    e->likes = likes_of(&plan, known.beyond);
     if (!(e->bring_back_s > 0.0)) e->bring_back_s = known.seconds;
     return 0;
+}
+
+/* Those whose files cannot be read are told so when it is their turn. The lock is left meanwhile. */
+static void read_likes_of_all(ash_manager *m)
+{
+    for (size_t i = 0; i < m->n && !m->stopping; i++) {
+        ash_entry *e = &m->entries[i];
+        ash_err err = ASH_ERR_INIT;
+        ash_engine_opts o = options(m, e);
+        if (is_here(e) && shares(e) && !e->planned && read_likes(m, e, &o, &err)) close_headers(e);
+    }
+}
+
+/* Of `room`, beside the others that share it. */
+static uint64_t share_of(ash_manager *m, const ash_entry *e, uint64_t room)
+{
+    size_t n = 0, at = SIZE_MAX;
+    if (!shares(e)) return room;
+    for (ash_entry *o = next_queued(m, 0, has_share); o; o = next_queued(m, o->queue_seq + 1, has_share)) {
+        if (o == e) at = n;
+        m->fits[n++] = o->likes;
+    }
+    return at < n ? ash_fit_beside(m->fits, n, at, room) : room;
+}
+
+/* Sets what the load takes to `fit`. The lock is left where that is not what it was planned with. */
+static int take_fit(ash_manager *m, ash_entry *e, const ash_fit *fit, ash_engine_opts *o, ash_err *err)
+{
+    const ash_fit *likes = &e->likes;
+    ash_engine_plan plan = e->plan;
+    if (fit->weights < likes->weights) o->weights_max = fit->weights;
+    if (fit->kv < likes->kv) o->kv_bytes = fit->kv;
+    if (plan.weight_bytes != fit->weights || plan.kv_bytes != fit->kv || plan.draft_bytes != fit->draft) {
+        pthread_mutex_unlock(&m->mutex);
+        int rc = ash_engine_plan_read(o, &plan, err);
+        pthread_mutex_lock(&m->mutex);
+        if (rc) return rc;
+    }
+    e->plan = plan;
+    e->estimate = bytes_of(&plan);
+    e->need = with(e->estimate, e->beyond);
+    if (e->beyond) e->measured = e->need;
+    return 0;
+}
+
+/* What the load would take in the room that there can be, without waiting for anybody. The lock is held, but
+ * not while headers are read. */
+static int size_load(ash_manager *m, ash_entry *e, ash_engine_opts *o, char *refused, size_t size,
+                     ash_err *err)
+{
+    int rc = e->planned ? 0 : read_likes(m, e, o, err);
+    if (rc) return rc;
+    e->reading = true;
+    if (shares(e)) read_likes_of_all(m);
+    e->budget = ash_admission_budget(m);
+    e->share = share_of(m, e, ash_admission_room(m, e, e->budget));
+    ash_fit fit = e->likes;
+    ash_fit_room(&fit, e->share);
+    refuse_draft(e, &fit, o, refused, size);
+    rc = take_fit(m, e, &fit, o, err);
+    e->reading = false;
+    return rc;
+}
+
+/* It has not what it likes. */
+static void tell_less(const ash_entry *e)
+{
+    const ash_engine_plan *has = &e->plan;
+    if (has->weight_bytes < e->likes.weights)
+        ash_info("residency", "%s: %.2f of %.2f GB of weights are in memory at once, experts come and go",
+                 e->spec.id, (double)has->weight_bytes * 1e-9, (double)e->likes.weights * 1e-9);
+    if (has->kv_bytes < e->likes.kv)
+        ash_info("residency", "%s: a KV pool of %.2f GB instead of %.2f, which the memory has room for",
+                 e->spec.id, (double)has->kv_bytes * 1e-9, (double)e->likes.kv * 1e-9);
+}
+
+/* Whether what it would take is left to loads before it, for which there is room. */
+static bool gives_way(ash_manager *m, const ash_entry *e)
+{
+    return shares(e) && e->need > e->share && next_queued(m, 0, has_share) != e;
 }
 
 /* The first n of the loader's list lend no more, all others do. */
@@ -183,8 +258,6 @@ static void set_draining(ash_manager *m, size_t n)
     for (size_t i = 0; i < m->n; i++) m->entries[i].draining = false;
     for (size_t i = 0; i < n; i++) m->entries[m->list[i]].draining = true;
 }
-
-/* ---- whose turn it is ---- */
 
 static void refuse(ash_manager *m, ash_entry *e, const ash_err *why)
 {
@@ -239,6 +312,12 @@ static const char *wait_text(ash_policy_reason r)
                                   : "for memory: a model that was loaded just now has its time";
 }
 
+static void tell_waits(ash_manager *m, ash_entry *e, const char *text)
+{
+    if (!e->waits || strcmp(e->waits, text) != 0) ash_entry_changed(m, e);
+    e->waits = text;
+}
+
 /* Once through the queue. */
 typedef struct turn {
     bool head;        /* it is the first one's */
@@ -266,6 +345,10 @@ static bool decide(ash_manager *m, ash_entry *e, turn *t)
         return false;
     }
     if (t->passed_over && !ash_opening_any(m)) return true; /* it ended while headers were read: in order */
+    if (gives_way(m, e)) {
+        tell_waits(m, e, "for those before it");
+        return false;
+    }
     ash_policy_decision d = ash_admission_ask(m, e, e->budget, e->demand, m->list);
     if (d.verdict == ASH_POLICY_REFUSE) {
         ash_admission_explain(m, e, &d, &err);
@@ -278,6 +361,7 @@ static bool decide(ash_manager *m, ash_entry *e, turn *t)
             return true;
         }
         set_draining(m, 0);
+        tell_less(e);
         ash_opening_begin(m, e, &o, refused);
         return true;
     }
@@ -285,9 +369,7 @@ static bool decide(ash_manager *m, ash_entry *e, turn *t)
         put_off(m, e, &d);
         return true;
     }
-    const char *waits = d.verdict == ASH_POLICY_WAIT ? wait_text(d.reason) : "for those before it";
-    if (!e->waits || strcmp(e->waits, waits) != 0) ash_entry_changed(m, e);
-    e->waits = waits;
+    tell_waits(m, e, d.verdict == ASH_POLICY_WAIT ? wait_text(d.reason) : "for those before it");
     if (!t->head || d.verdict != ASH_POLICY_WAIT) return false;
     t->until_ms = d.until_ms;
     set_draining(m, d.n);
@@ -305,9 +387,10 @@ static bool look(ash_manager *m, int64_t *until_ms)
 {
     turn t = {.head = true, .until_ms = INT64_MAX};
     bool again = false;
-    ash_entry *e = next_queued(m, 0);
+    ash_entry *e = next_queued(m, 0, may_load);
     if (!e) set_draining(m, 0);
-    for (; e && !again; e = next_queued(m, e->queue_seq + 1), t.head = false) again = decide(m, e, &t);
+    for (; e && !again; e = next_queued(m, e->queue_seq + 1, may_load), t.head = false)
+        again = decide(m, e, &t);
     *until_ms = t.until_ms;
     return again;
 }
@@ -317,17 +400,14 @@ static bool look(ash_manager *m, int64_t *until_ms)
  * order of the list, which says who comes first. Once, at the start. */
 static void arrange(ash_manager *m)
 {
-    ash_err err = ASH_ERR_INIT;
-    char refused[sizeof m->entries->draft_refused];
     uint64_t sum = 0, room = 0;
     size_t n = 0;
-    for (ash_entry *e = next_queued(m, 0); e; e = next_queued(m, e->queue_seq + 1)) {
-        ash_engine_opts o = options(m, e);
-        uint64_t seq = e->queue_seq;
-        if (size_load(m, e, &o, refused, sizeof refused, &err)) return;
-        if (!e->queued || e->queue_seq != seq || e->demand) return; /* requests have come: enough of it */
-        sum = sum > UINT64_MAX - e->usual ? UINT64_MAX : sum + e->usual;
-        room = ash_admission_room(m, e, e->budget);
+    read_likes_of_all(m);
+    for (ash_entry *e = next_queued(m, 0, has_share); e; e = next_queued(m, e->queue_seq + 1, has_share)) {
+        if (e->demand) return; /* requests have come: enough of it */
+        uint64_t least = ash_fit_least(&e->likes);
+        sum = sum > UINT64_MAX - least ? UINT64_MAX : sum + least;
+        room = ash_admission_room(m, e, ash_admission_budget(m));
         size_t at = n++;
         for (; at && goes_first(e, &m->entries[m->list[at - 1]]); at--) m->list[at] = m->list[at - 1];
         m->list[at] = (size_t)(e - m->entries);

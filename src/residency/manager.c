@@ -246,6 +246,7 @@ int ash_manager_open(const ash_manager_opts *opts, ash_manager **out, ash_err *e
     m->entries = calloc(m->cap, sizeof *m->entries);
     m->figures = calloc(m->cap, sizeof *m->figures);
     m->list = calloc(m->cap, sizeof *m->list);
+    m->fits = calloc(m->cap, sizeof *m->fits);
     m->keeper_list = calloc(m->cap, sizeof *m->keeper_list);
     for (size_t i = 0; m->entries && i < opts->n_specs; i++) {
         m->n = i + 1;
@@ -255,7 +256,7 @@ int ash_manager_open(const ash_manager_opts *opts, ash_manager **out, ash_err *e
         }
         ash_entry_reset(m, &m->entries[i]);
     }
-    if (!m->entries || !m->figures || !m->list || !m->keeper_list ||
+    if (!m->entries || !m->figures || !m->list || !m->fits || !m->keeper_list ||
         (opts->state_dir && !m->state_dir) || (opts->memory_root && !m->memory_root)) {
         ash_manager_close(m);
         return ash_err_nomem(err, "residency");
@@ -338,6 +339,7 @@ void ash_manager_close(ash_manager *m)
     free(m->entries);
     free(m->figures);
     free(m->list);
+    free(m->fits);
     free(m->keeper_list);
     free(m->state_dir);
     free(m->memory_root);

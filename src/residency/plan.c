@@ -16,6 +16,8 @@ typedef struct planning {
     uint64_t state_left;  /* that pack files may take */
     uint64_t used;        /* memory of what is loaded */
     size_t n;
+    size_t order[ASH_PLAN_MAX];            /* in which they are loaded */
+    bool no_disk[ASH_PLAN_MAX];            /* what was found of the entries: nobody leaves room for these */
     ash_policy_model models[ASH_PLAN_MAX]; /* the entries, as the manager's policy is told of them */
 } planning;
 
@@ -38,14 +40,21 @@ static uint64_t less(uint64_t a, uint64_t b)
     return a > b ? a - b : 0;
 }
 
+/* All but the draft model, which the loader gives up first. */
+static uint64_t weights_of(const ash_plan_facts *f)
+{
+    return less(f->fixed_bytes, f->draft_bytes);
+}
+
 /* What it has by itself. */
 static ash_fit all_of(const ash_plan_facts *f)
 {
     uint64_t may_go = less(f->expert_bytes, f->expert_least);
-    return (ash_fit){.weights = f->fixed_bytes,
-                     .weights_least = less(f->fixed_bytes, may_go),
+    return (ash_fit){.weights = weights_of(f),
+                     .weights_least = less(weights_of(f), may_go),
                      .kv = f->kv_bytes,
-                     .kv_least = f->kv_least};
+                     .kv_least = f->kv_least,
+                     .draft = f->draft_bytes};
 }
 
 static void take_fit(planning *p, size_t i, const ash_fit *fit)
@@ -53,11 +62,12 @@ static void take_fit(planning *p, size_t i, const ash_fit *fit)
     const ash_plan_facts *f = &p->facts[i];
     ash_plan_entry *e = &p->out[i];
     e->kv_bytes = fit->kv;
-    e->resident_bytes = add(fit->weights, fit->kv);
+    e->draft_bytes = fit->draft;
+    e->resident_bytes = add(add(fit->weights, fit->kv), fit->draft);
     e->peak_bytes = add(e->resident_bytes, f->load_bytes);
-    e->streams = fit->weights < f->fixed_bytes;
+    e->streams = fit->weights < weights_of(f);
     e->pack_bytes = e->streams ? f->pack_bytes : 0;
-    uint64_t absent = less(f->fixed_bytes, fit->weights);
+    uint64_t absent = less(weights_of(f), fit->weights);
     e->experts_room = e->streams ? (double)less(f->expert_bytes, absent) / (double)f->expert_bytes : 1.0;
     e->experts_found = e->streams ? ash_fit_share(&f->found, e->experts_room, &e->found_basis) : 1.0;
 }
@@ -65,22 +75,34 @@ static void take_fit(planning *p, size_t i, const ash_fit *fit)
 /* What entry i gets of `room`. False: it lacks short_bytes for the least that it would run in. */
 static bool take_room(planning *p, size_t i, uint64_t room)
 {
-    const ash_plan_facts *f = &p->facts[i];
     ash_plan_entry *e = &p->out[i];
-    ash_fit fit = all_of(f);
-    bool fits = ash_fit_room(&fit, less(room, f->load_bytes)) && f->load_bytes <= room;
+    ash_fit fit = all_of(&p->facts[i]);
+    bool fits = ash_fit_room(&fit, room);
     take_fit(p, i, &fit);
-    if (!fits) e->short_bytes = less(e->peak_bytes, room);
+    if (!fits) e->short_bytes = less(e->resident_bytes, room);
     return fits;
 }
 
-/* Takes memory for entry i of what the manager's policy leaves a preload beside those before it. False: it
- * does not fit. */
-static bool take_memory(planning *p, size_t i)
+/* Whether the manager will try to load entry i, as far as is known before its turn. */
+static bool is_awaited(const planning *p, size_t i)
 {
+    const ash_plan_facts *f = &p->facts[i];
+    bool usable = !f->absent && !f->refused && !f->no_access && !(f->needs_consent && f->fetch_bytes);
+    bool known = f->fetch_bytes != UNKNOWN && f->fixed_bytes != UNKNOWN;
+    return usable && known && !p->no_disk[i];
+}
+
+/* Takes memory for the entry at `turn` of the order: of what the manager's policy leaves a preload beside
+ * those before it, its share beside those after it. False: it does not fit. */
+static bool take_memory(planning *p, size_t turn)
+{
+    size_t i = p->order[turn], n = 0;
     ash_plan_entry *e = &p->out[i];
+    ash_fit fits[ASH_PLAN_MAX];
     uint64_t room = ash_policy_room(p->m->memory, p->models, p->n, i, ASH_POLICY_BACKGROUND, 0);
-    if (!take_room(p, i, room)) return false;
+    for (size_t k = turn; k < p->n; k++)
+        if (k == turn || is_awaited(p, p->order[k])) fits[n++] = all_of(&p->facts[p->order[k]]);
+    if (!take_room(p, i, ash_fit_beside(fits, n, 0, room))) return false;
     p->used = add(p->used, e->resident_bytes);
     p->models[i].bytes = e->resident_bytes;
     p->models[i].resident = true;
@@ -152,8 +174,9 @@ static bool take_disk(planning *p, size_t i)
     return true;
 }
 
-static ash_plan_verdict decide(planning *p, size_t i)
+static ash_plan_verdict decide(planning *p, size_t turn)
 {
+    size_t i = p->order[turn];
     const ash_plan_facts *f = &p->facts[i];
     ash_plan_entry *e = &p->out[i];
     if (f->absent) return ASH_PLAN_ABSENT;
@@ -167,7 +190,7 @@ static ash_plan_verdict decide(planning *p, size_t i)
     if (f->fixed_bytes != UNKNOWN && !take_room(p, i, p->m->memory)) return ASH_PLAN_NO_MEMORY;
     if (f->needs_consent && f->fetch_bytes) return ASH_PLAN_CONSENT;
     if (f->fetch_bytes == UNKNOWN || f->fixed_bytes == UNKNOWN) return ASH_PLAN_UNKNOWN;
-    if (!take_memory(p, i)) return ASH_PLAN_NO_MEMORY;
+    if (!take_memory(p, turn)) return ASH_PLAN_NO_MEMORY;
     if (!take_disk(p, i)) {
         give_back(p, i);
         return ASH_PLAN_NO_DISK;
@@ -176,11 +199,12 @@ static ash_plan_verdict decide(planning *p, size_t i)
     return f->fetch_bytes ? ASH_PLAN_FITS : ASH_PLAN_READY;
 }
 
-static void plan_entry(planning *p, size_t i, ash_plan_total *total)
+static void plan_entry(planning *p, size_t turn, ash_plan_total *total)
 {
+    size_t i = p->order[turn];
     ash_plan_entry *e = &p->out[i];
     describe(p, i);
-    e->verdict = decide(p, i);
+    e->verdict = decide(p, turn);
     e->tokens_per_second = token_rate(p->m, &p->facts[i], e);
     if (e->verdict == ASH_PLAN_NO_MEMORY || e->verdict == ASH_PLAN_NO_DISK) total->fits = false;
     if (!p->models[i].resident) return;
@@ -191,24 +215,43 @@ static void plan_entry(planning *p, size_t i, ash_plan_total *total)
     total->seconds = known ? total->seconds + e->fetch_seconds + e->load_seconds : -1.0;
 }
 
+/* Required ones first. */
+static void set_order(planning *p)
+{
+    size_t n = 0;
+    for (int required = 1; required >= 0; required--)
+        for (size_t i = 0; i < p->n; i++)
+            if (p->facts[i].required == required) p->order[n++] = i;
+}
+
+/* True if a disk turned out too small for one that others have left room for. */
+static bool plan_all(planning *p, ash_plan_total *total)
+{
+    const ash_plan_machine *m = p->m;
+    bool again = false;
+    p->disk_left = less(m->disk_free, m->disk_reserve);
+    p->disk_free = m->disk_free;
+    p->state_left = m->state_free;
+    p->used = 0;
+    *total = (ash_plan_total){.fits = true};
+    for (size_t i = 0; i < p->n; i++)
+        p->models[i] = (ash_policy_model){
+            .id = "", .preload = true, .pinned = p->facts[i].pin, .required = p->facts[i].required};
+    for (size_t turn = 0; turn < p->n; turn++) plan_entry(p, turn, total);
+    for (size_t i = 0; i < p->n; i++) {
+        bool lacks = p->out[i].verdict == ASH_PLAN_NO_DISK;
+        again |= lacks && is_awaited(p, i);
+        p->no_disk[i] |= lacks;
+    }
+    total->resident_bytes = p->used;
+    total->disk_after = p->disk_free;
+    return again;
+}
+
 void ash_plan_make(const ash_plan_machine *m, const ash_plan_facts *facts, size_t n, ash_plan_entry *out,
                    ash_plan_total *total)
 {
-    planning p = {.m = m,
-                  .facts = facts,
-                  .out = out,
-                  .disk_left = less(m->disk_free, m->disk_reserve),
-                  .disk_free = m->disk_free,
-                  .state_left = m->state_free,
-                  .n = n < ASH_PLAN_MAX ? n : ASH_PLAN_MAX};
-    *total = (ash_plan_total){.fits = true};
-    for (size_t i = 0; i < p.n; i++)
-        p.models[i] = (ash_policy_model){
-            .id = "", .preload = true, .pinned = facts[i].pin, .required = facts[i].required};
-    for (size_t i = 0; i < p.n; i++)
-        if (facts[i].required) plan_entry(&p, i, total);
-    for (size_t i = 0; i < p.n; i++)
-        if (!facts[i].required) plan_entry(&p, i, total);
-    total->resident_bytes = p.used;
-    total->disk_after = p.disk_free;
+    planning p = {.m = m, .facts = facts, .out = out, .n = n < ASH_PLAN_MAX ? n : ASH_PLAN_MAX};
+    set_order(&p);
+    while (plan_all(&p, total)) {} /* one more each time is known not to come */
 }

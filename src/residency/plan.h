@@ -21,7 +21,7 @@ typedef enum ash_plan_verdict {
     ASH_PLAN_READY,     /* all files are here, and it fits */
     ASH_PLAN_FITS,      /* files have to be fetched first, and it fits */
     ASH_PLAN_CONSENT,   /* it has a warning that nobody accepted: nothing is fetched */
-    ASH_PLAN_NO_MEMORY, /* it does not fit the memory, even with all gone that may go */
+    ASH_PLAN_NO_MEMORY, /* it does not fit the memory beside those before it */
     ASH_PLAN_NO_DISK,   /* what has to be fetched does not fit the disk */
     ASH_PLAN_ABSENT,    /* nobody knows it, or its files are not to be had */
     ASH_PLAN_REFUSED,   /* its files cannot be used: the reason is the reader's */
@@ -39,6 +39,7 @@ typedef struct ash_plan_facts {
     bool pin, required;   /* as the manager is told: required ones come first */
     uint64_t fetch_bytes; /* to be fetched; 0: all is here; may be unknown */
     uint64_t fixed_bytes; /* weights, scratch and draft model, and what was measured beyond; may be unknown */
+    uint64_t draft_bytes; /* of those, of the draft model, which is left out where it has no room */
     uint64_t kv_bytes;    /* the usual KV pool, */
     uint64_t kv_least;    /* and the smallest one that serves: a context */
     uint64_t load_bytes;  /* taken only while it loads */
@@ -68,6 +69,7 @@ typedef struct ash_plan_entry {
     uint64_t fetch_bytes;    /* as in the facts */
     uint64_t disk_after;     /* free once this and all before it were fetched */
     uint64_t kv_bytes;       /* the pool that it gets */
+    uint64_t draft_bytes;    /* as in the facts, or 0: it has no room */
     uint64_t pack_bytes;     /* of disk for its pack file: experts come and go, and it is not there */
     bool streams;            /* experts come and go (engine/expert_cache.h) */
     double experts_room;     /* of the experts' bytes the share that is in memory at once; 1: all are */
@@ -93,9 +95,11 @@ typedef struct ash_plan_total {
 /* Plans facts[0..n), n at most ASH_PLAN_MAX, required ones first, else in that order: out[n] and *total are
  * the caller's.
  *
- * An entry that does not fit, waits for consent, or cannot be used takes nothing. Disk is admitted over all
- * fetches together. Memory: all are preloads, and a preload has the room that those before it leave
- * (ash_policy_room): none of them goes for it. What it gets of that is residency/fit.h.
+ * An entry that does not fit, waits for consent, has no size that is known, or cannot be used takes nothing,
+ * and nobody leaves room for it. Disk is admitted over all fetches together. Memory: all are preloads, and a
+ * preload has the room that those before it leave (ash_policy_room): none of them goes for it. What it gets
+ * of that beside those after it is residency/fit.h. The bytes that it takes only while it loads are no part
+ * of the budget, as they are none of the server's: peak_bytes has them, and so may be more than the memory.
  *
  * Rates: a token takes what its weights take to be read from memory, and beside that, where experts come and
  * go, what the disk takes for those not in memory. */

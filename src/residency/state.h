@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "residency/budget.h"
+#include "residency/fit.h"
 #include "residency/manager.h"
 #include "residency/measure.h"
 #include "residency/policy.h"
@@ -32,6 +33,7 @@ typedef struct ash_entry {
     bool queued;         /* waits for the loader */
     bool demand;         /* of the queued load: somebody waits or asked for it */
     bool planned;        /* `plan` is of the queued load */
+    bool reading;        /* the loader reads its headers, without the lock */
     bool fetched;        /* the load follows a fetch, which has its share of the progress */
     bool weighed;        /* of the queued fetch: `to_fetch` is known, and fits the disk */
     uint64_t to_fetch;   /* bytes that were still to come when it was queued */
@@ -57,9 +59,10 @@ typedef struct ash_entry {
     uint64_t charge;     /* bytes of the budget that it has: from admission until it is closed */
     uint64_t estimate;    /* bytes of a load in the room that there was, by the headers; 0: unknown */
     uint64_t measured;    /* bytes it took the last time, with the whole KV pool; 0: unknown */
-    int64_t beyond;       /* bytes it takes beyond the headers' figure, as measured once */
+    int64_t beyond;       /* planned: bytes it takes beyond the headers' figure, as measured once */
     uint64_t budget;      /* that the queued load was sized by; the machine has less a moment later */
-    uint64_t usual, need; /* bytes of a load with the usual KV pool; in the room that there was */
+    ash_fit likes;        /* planned: what the load would take if there were room for all */
+    uint64_t need, share; /* bytes of the load in the room that there was, which is its share */
     double bring_back_s; /* a load took so long; 0: unknown */
     const char *waits;   /* queued: what for; constant text, or NULL */
     double started_at; /* wall time of the load in flight or of the last one; 0 before */
@@ -134,7 +137,8 @@ struct ash_manager {
     ash_ledger *ledger; /* or NULL */
     ash_budget budget;
     ash_policy_model *figures; /* cap; of whoever has the lock, until he gives it back */
-    size_t *list;             /* cap; of the loader */
+    size_t *list;             /* cap; of the loader, */
+    ash_fit *fits;            /* and so are these */
     size_t *keeper_list;      /* cap */
     ash_opening openings[ASH_MAX_OPENINGS]; /* only the loader begins and joins */
     int64_t cpu_looked_ns;    /* loader: when it looked at the processors, 0: not during this load; */

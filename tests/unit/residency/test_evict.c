@@ -1,6 +1,7 @@
 /* The manager within its budget, over engines that are only pretended: a path "60:name" is a model
- * of 60 bytes; of "90+:name" experts may come and go, ten bytes of weights are in memory at least. The
- * functions of engine/engine.h that it calls are below. */
+ * of 60 bytes; of "60/20:name" 20 of them are the usual KV pool, else 2; of "90+:name" experts may come and
+ * go, ten bytes of weights are in memory at least. The functions of engine/engine.h that it calls are below.
+ */
 #include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -41,19 +42,26 @@ static atomic_ullong chosen, found; /* experts, of any engine */
 static char order[64];
 static pthread_mutex_t order_mutex = PTHREAD_MUTEX_INITIALIZER;
 
+static ash_engine_plan sizes_of(const char *path)
+{
+    char *end;
+    uint64_t bytes = strtoull(path, &end, 10), kv = *end == '/' ? strtoull(end + 1, NULL, 10) : 2;
+    return (ash_engine_plan){.file_bytes = bytes,
+                             .weight_bytes = bytes - kv,
+                             .weights_least = strchr(path, '+') ? EXPERT_LEAST : bytes - kv,
+                             .kv_bytes = kv,
+                             .kv_least = 1};
+}
+
 int ash_engine_plan_read(const ash_engine_opts *opts, ash_engine_plan *out, ash_err *err)
 {
-    uint64_t bytes = strtoull(opts->path, NULL, 10);
-    *out = (ash_engine_plan){.file_bytes = bytes,
-                             .weight_bytes = bytes - 2,
-                             .weights_least = bytes - 2,
-                             .kv_bytes = 2,
-                             .kv_least = 1};
-    if (strchr(opts->path, '+')) {
-        out->weights_least = EXPERT_LEAST;
-        if (opts->weights_max && opts->weights_max < bytes - 2) out->weight_bytes = opts->weights_max;
+    *out = sizes_of(opts->path);
+    uint64_t bytes = out->file_bytes;
+    if (opts->weights_max && opts->weights_max < out->weight_bytes) {
+        if (opts->weights_max < out->weights_least) return ash_err_set(err, ASH_ENOSPC, "not even the least");
+        out->weight_bytes = opts->weights_max;
     }
-    if (opts->kv_bytes && opts->kv_bytes < 2) out->kv_bytes = 1;
+    if (opts->kv_bytes && opts->kv_bytes < out->kv_bytes) out->kv_bytes = opts->kv_bytes;
     if (!opts->headers) return 0;
     ash_headers *h = *opts->headers;
     if (!h) {
@@ -366,7 +374,9 @@ static void test_the_plan_says_what_becomes_of_a_list(void **state)
     static const char *const lists[][3] = {
         {"50:a", "40:b", "10:c"},   {"60:a", "41:b", "10:c"},    {"60:a", "42:b", "30:c"},
         {"101:a", "50:b", "51:c"},  {"102:a", "60:b", "60:c"},   {"90:a", "300+:b", "60:c"},
-        {"60:a", "300+:b", "10:c"}, {"300+:a", "300+:b", "2:c"}, {"50:a", "30:b", "90+:c"}};
+        {"60:a", "300+:b", "10:c"}, {"300+:a", "300+:b", "2:c"}, {"50:a", "30:b", "90+:c"},
+        {"90/60:a", "50/30:b", "30/2:c"}, {"200/170:a", "100/80:b", "60/40:c"},
+        {"200/170:a", "80:b", "60/40:c"}, {"300+:a", "20/5:b", "100/90:c"}, {"99/1:a", "300+:b", "2:c"}};
     size_t refused = 0;
     for (size_t k = 0; k < sizeof lists / sizeof *lists; k++) {
         ash_model_spec specs[3];
@@ -377,9 +387,10 @@ static void test_the_plan_says_what_becomes_of_a_list(void **state)
             static const char *const ids[] = {"a", "b", "c"};
             specs[i] = (ash_model_spec)PRELOAD(ids[i], lists[k][i]);
             specs[i].required = k % 2 || i; /* these are loaded first */
+            ash_engine_plan sizes = sizes_of(lists[k][i]);
             facts[i] = (ash_plan_facts){.required = specs[i].required,
-                                        .fixed_bytes = strtoull(lists[k][i], NULL, 10) - 2,
-                                        .kv_bytes = 2,
+                                        .fixed_bytes = sizes.weight_bytes,
+                                        .kv_bytes = sizes.kv_bytes,
                                         .kv_least = 1};
             if (strchr(lists[k][i], '+')) facts[i].expert_bytes = facts[i].fixed_bytes;
             facts[i].expert_least = EXPERT_LEAST;
@@ -396,7 +407,72 @@ static void test_the_plan_says_what_becomes_of_a_list(void **state)
         }
         ash_manager_close(m);
     }
-    assert_int_equal(refused, 13);
+    assert_int_equal(refused, 9);
+}
+
+/* A request for one of them at the start changes nothing; one for another model does: it has all it likes. */
+static void test_preloads_leave_room_for_each_other(void **state)
+{
+    ash_model_spec specs[] = {PRELOAD("a", "90/60:a"), PRELOAD("b", "50:b"), DEMAND("c", "120/80:c")};
+    for (int asked = 0; asked < 3; asked++) {
+        ash_manager *m;
+        waited w = {0};
+        ash_manager_opts o = {
+            .specs = specs, .n_specs = 3, .memory_budget = 100, .memory_root = machine.root};
+        assert_int_equal(ash_manager_open(&o, &m, NULL), 0);
+        if (asked) ask(m, asked == 1 ? "a" : "c", &w);
+        assert_int_equal(ash_manager_start(m, NULL), 0);
+        if (asked) {
+            until_called(&w);
+            assert_non_null(w.engine);
+        }
+        if (asked == 2) {
+            expect_charge(m, "c", 100);
+            until_state(m, "b", ASH_MODEL_FAILED);
+        } else {
+            until_state(m, "a", ASH_MODEL_LOADED);
+            until_state(m, "b", ASH_MODEL_LOADED);
+            expect_charge(m, "a", 50);
+            expect_charge(m, "b", 50);
+        }
+        if (asked) ash_manager_release(m, w.engine);
+        ash_manager_close(m);
+    }
+}
+
+static int fetch_at_last(void *user, const char *id, const ash_hub_watch *watch, char **path, ash_err *err)
+{
+    while (!atomic_load(&gate_open) && !atomic_load(watch->cancel)) usleep(1000);
+    *path = strdup("7:d");
+    return *path ? 0 : ASH_ENOMEM;
+}
+
+/* "a" waits for its draft model to be fetched; "b", which fits only without "a", waits for its turn. */
+static void test_the_room_of_one_that_cannot_begin_is_nobodys(void **state)
+{
+    ash_model_spec specs[] = {PRELOAD("a", "90/60:a"), PRELOAD("b", "80:b"), DEMAND("d", NULL)};
+    specs[0].draft = "d";
+    specs[2].fetch = true;
+    ash_manager *m;
+    ash_manager_opts o = {.specs = specs, .n_specs = 3, .memory_budget = 100, .memory_root = machine.root,
+                          .fetch = fetch_at_last};
+    assert_int_equal(ash_manager_open(&o, &m, NULL), 0);
+    assert_int_equal(ash_manager_start(m, NULL), 0);
+    for (int i = 0; i < 10000; i++) {
+        char *waits = text_of(m, "b", "waits", NULL);
+        bool told = waits && strstr(waits, "those before it");
+        free(waits);
+        if (told) break;
+        usleep(1000);
+    }
+    expect_text(m, "b", "waits", NULL, "those before it");
+    assert_int_equal(atomic_load(&loads), 0);
+    atomic_store(&gate_open, 1);
+    until_state(m, "a", ASH_MODEL_LOADED);
+    until_state(m, "b", ASH_MODEL_FAILED);
+    assert_string_equal(order, "a");
+    expect_charge(m, "a", 90);
+    ash_manager_close(m);
 }
 
 static void test_pressure_evicts_what_is_idle(void **state)
@@ -703,6 +779,8 @@ int main(void)
         TEST(test_the_usual_model_comes_back),
         TEST(test_a_preload_evicts_no_preload),
         TEST(test_the_plan_says_what_becomes_of_a_list),
+        TEST(test_preloads_leave_room_for_each_other),
+        TEST(test_the_room_of_one_that_cannot_begin_is_nobodys),
         TEST(test_pressure_evicts_what_is_idle),
         TEST(test_a_failed_load_is_not_tried_at_every_request),
         TEST(test_the_pool_shrinks_before_a_request_waits),

@@ -26,7 +26,8 @@ struct ash_engine {
 
 static atomic_int loads, closes, gate_open; /* "slow" loads wait until gate_open */
 static char load_order[64];
-/* If set: "wide" is planned once more while the load of "first" runs, which ends before that plan does. */
+/* If set: the second plan of "wide" (the first is made before anything loads) waits for another load to
+ * begin, opens the gate, and waits until that load has ended. */
 static _Atomic(ash_manager *) ends_under_plan;
 static atomic_int wide_plans;
 static pthread_mutex_t order_mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -39,7 +40,8 @@ int ash_engine_plan_read(const ash_engine_opts *opts, ash_engine_plan *out, ash_
     if (opts->draft_path && opts->prediction != ASH_PREDICTION_NEVER)
         out->draft_bytes = strstr(opts->draft_path, "huge") ? (uint64_t)1 << 60 : 7;
     ash_manager *m = atomic_load(&ends_under_plan);
-    if (m && strstr(opts->path, "wide") && !opts->kv_bytes && atomic_fetch_add(&wide_plans, 1) == 1) {
+    if (m && strstr(opts->path, "wide") && atomic_fetch_add(&wide_plans, 1) == 1) {
+        for (int i = 0; i < 10000 && !atomic_load(&loads); i++) usleep(1000);
         atomic_store(&gate_open, 1);
         until_state(m, "first", ASH_MODEL_LOADED);
     }
