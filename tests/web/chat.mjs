@@ -500,8 +500,11 @@ export const chatTests = [
       await mock.end();
       await page.getByText('The server does not answer').waitFor();
       assert.match(await answered(page), /was cut off/);
+      const known = page.locator('.glance .state').first();
+      assert.equal(await known.isVisible(), false, 'without the server no state is known');
       await mock.again();
       await page.getByText('The server does not answer').waitFor({ state: 'detached' });
+      assert.ok(await known.isVisible());
       await ask(page, 'hello');
       assert.match(await answered(page), /Hello!/);
       assert.equal(await picker(page).inputValue(), 'smollm2-135m-instruct');
