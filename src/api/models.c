@@ -34,8 +34,10 @@ static void copy_members(json_t *to, const json_t *from, const char *const *name
 /* A model of the catalogue from its progress object, which goes into `status` as a whole. */
 static json_t *model_entry(const ash_server *s, const json_t *progress)
 {
-    static const char *const meta[] = {"n_ctx", "resident_bytes", "description", "repo", "format",
-                                       "size",  "warning",        "required",    "pin"};
+    static const char *const meta[] = {"n_ctx",        "resident_bytes", "description", "repo",
+                                       "format",       "size",           "warning",     "required",
+                                       "pin",          "architecture",   "quantization", "n_params",
+                                       "n_ctx_train",  "n_embd",         "n_vocab"};
     const char *id = json_string_value(json_object_get(progress, "model"));
     const char *state = json_string_value(json_object_get(progress, "state"));
     json_t *e = id && state ? entry(s, id, "ashley", state) : NULL;

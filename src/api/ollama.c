@@ -1,6 +1,7 @@
 /* Owns Ollama's API (its docs/api.md): lists, loading by an empty request, and the way from its bodies to
  * OpenAI's; text is made by openai.c. Refuses what is not built (format, images, suffix) by name. Threads:
  * the connection's; a request that waits for a load is looked at by the watcher's. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -8,6 +9,7 @@
 #include "api/ollama_text.h"
 #include "api/params.h"
 #include "base/clock.h"
+#include "base/hash.h"
 
 enum { ARENA_BYTES = 1 << 20 };
 
@@ -34,17 +36,51 @@ static json_t *tagged(const char *id)
     return json_sprintf("%s%s", id, strchr(id, ':') ? "" : ":latest");
 }
 
-static json_t *details(const json_t *format)
+static const char *text_of(const json_t *o, const char *name)
 {
-    const char *name = json_string_value(format);
-    return json_pack("{s:s, s:s, s:s, s:[], s:s, s:s}", "parent_model", "", "format", name ? name : "",
-                     "family", "", "families", "parameter_size", "", "quantization_level", "");
+    const char *s = json_string_value(json_object_get(o, name));
+    return s ? s : "";
 }
 
-static json_t *listed(const char *id, json_t *size, const json_t *format)
+/* "134.52M", "7.2B", as Ollama writes numbers of weights; "" below a thousand. */
+static void show_count(double n, char out[24])
 {
-    return json_pack("{s:o, s:o, s:o, s:s, s:o}", "name", tagged(id), "model", tagged(id), "size", size,
-                     "digest", "", "details", details(format));
+    out[0] = 0;
+    if (n >= 1e9)
+        snprintf(out, 24, "%.1fB", n / 1e9);
+    else if (n >= 1e6)
+        snprintf(out, 24, "%.2fM", n / 1e6);
+    else if (n >= 1e3)
+        snprintf(out, 24, "%.0fK", n / 1e3);
+}
+
+/* Of what /models tells of a model: its weights are known while it is in memory. */
+static json_t *details(const json_t *meta)
+{
+    char count[24];
+    const char *family = text_of(meta, "architecture");
+    show_count((double)json_integer_value(json_object_get(meta, "n_params")), count);
+    json_t *families = json_array();
+    if (*family) json_array_append_new(families, json_string(family));
+    return json_pack("{s:s, s:s, s:s, s:o, s:s, s:s}", "parent_model", "", "format", text_of(meta, "format"),
+                     "family", family, "families", families, "parameter_size", count, "quantization_level",
+                     text_of(meta, "quantization"));
+}
+
+/* Ollama's command line cuts twelve digits out of it without a look. All files of a model have no hash in
+ * common, so that it is one of the id. */
+static json_t *digest_of(const char *id)
+{
+    uint64_t sums[4];
+    for (uint64_t i = 0; i < 4; i++) sums[i] = ash_hash_bytes(id, strlen(id), (uint64_t[2]){i, 0});
+    return json_sprintf("%016" PRIx64 "%016" PRIx64 "%016" PRIx64 "%016" PRIx64, sums[0], sums[1], sums[2],
+                        sums[3]);
+}
+
+static json_t *listed(const char *id, json_t *size, const json_t *meta)
+{
+    return json_pack("{s:o, s:o, s:o, s:o, s:o}", "name", tagged(id), "model", tagged(id), "size", size,
+                     "digest", digest_of(id), "details", details(meta));
 }
 
 void ash_ollama_tags(ash_call *c)
@@ -62,7 +98,7 @@ void ash_ollama_tags(ash_call *c)
         json_int_t bytes = json_integer_value(json_object_get(status, "bytes_total"));
         const json_t *memory = json_object_get(status, "memory");
         if (!bytes) bytes = json_integer_value(json_object_get(memory, "estimated"));
-        json_t *o = listed(id, json_integer(bytes), json_object_get(meta, "format"));
+        json_t *o = listed(id, json_integer(bytes), meta);
         json_object_set_new(o, "modified_at", iso((double)c->server->created));
         json_array_append_new(out, o);
     }
@@ -82,7 +118,7 @@ void ash_ollama_ps(ash_call *c)
         const json_t *expires = json_object_get(m, "expires_at");
         if (!id || !state || strcmp(state, "loaded") != 0) continue;
         json_int_t bytes = json_integer_value(json_object_get(m, "resident_bytes"));
-        json_t *o = listed(id, json_integer(bytes), json_object_get(m, "format"));
+        json_t *o = listed(id, json_integer(bytes), m);
         json_object_set_new(o, "expires_at",
                             iso(json_is_number(expires) ? json_number_value(expires)
                                                         : ash_clock_wall() + FOR_EVER_S));
@@ -111,6 +147,25 @@ static int read_named(ash_call *c, ash_arena *a, json_t **body, const char **nam
     return ash_route_name(&c->server->opts, *name, a, route, e);
 }
 
+/* Clients look for the architecture first and then for what has its name before it. */
+static json_t *model_info(const char *id, const json_t *meta)
+{
+    static const char *const names[][2] = {{"n_ctx", "context_length"}, {"n_embd", "embedding_length"}};
+    const char *architecture = text_of(meta, "architecture");
+    json_t *info = json_pack("{s:s, s:s}", "general.basename", id, "general.architecture", architecture);
+    json_t *n = json_object_get(meta, "n_params");
+    if (json_is_integer(n)) json_object_set(info, "general.parameter_count", n);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char key[128];
+        n = json_object_get(meta, names[i][0]);
+        snprintf(key, sizeof key, "%.100s.%s", architecture, names[i][1]);
+        if (json_is_integer(n)) json_object_set(info, key, n);
+    }
+    n = json_object_get(meta, "n_ctx");
+    if (json_is_integer(n)) json_object_set(info, "general.context_length", n);
+    return info;
+}
+
 void ash_ollama_show(ash_call *c)
 {
     ash_arena arena;
@@ -127,13 +182,11 @@ void ash_ollama_show(ash_call *c)
                                           : route.model;
         json_t *list = ash_models_entries(c->server, id);
         const json_t *meta = json_object_get(json_array_get(list, 0), "meta");
-        json_t *info = json_pack("{s:s}", "general.basename", id);
-        if (json_is_integer(json_object_get(meta, "n_ctx")))
-            json_object_set(info, "general.context_length", json_object_get(meta, "n_ctx"));
+        json_t *info = model_info(id, meta);
         ash_call_value(c, 200,
                        json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:[s], s:o}", "license", "", "modelfile", "",
                                  "parameters", "", "template", "", "details",
-                                 details(json_object_get(meta, "format")), "model_info", info, "capabilities",
+                                 details(meta), "model_info", info, "capabilities",
                                  "completion", "modified_at", iso((double)c->server->created)));
         json_decref(list);
     }

@@ -270,6 +270,24 @@ static json_t *expires_json(const ash_entry *e)
                : json_real(floor((ash_clock_wall() + (double)(at - ash_clock_ns()) * 1e-9) * 1e3) * 1e-3);
 }
 
+/* What is known of a model in memory only, by llama-server's names where it has them. */
+static void add_shape(json_t *o, const ash_model_info *i)
+{
+    const struct {
+        const char *name;
+        uint64_t value;
+    } numbers[] = {
+        {"n_params", i->n_params},
+        {"n_ctx_train", i->n_ctx_train},
+        {"n_embd", i->n_embd},
+        {"n_vocab", i->n_vocab},
+    };
+    set_text(o, "architecture", i->architecture);
+    set_text(o, "quantization", i->quantization);
+    for (size_t k = 0; k < sizeof numbers / sizeof *numbers; k++)
+        json_object_set_new(o, numbers[k].name, json_integer((json_int_t)numbers[k].value));
+}
+
 json_t *ash_entry_json(const ash_manager *m, ash_entry *e)
 {
     bool fetching = e->state == ASH_MODEL_DOWNLOADING, loaded = e->state == ASH_MODEL_LOADED;
@@ -311,6 +329,7 @@ json_t *ash_entry_json(const ash_manager *m, ash_entry *e)
                                       : json_null());
     json_object_set_new(o, "resident_bytes",
                         json_integer(loaded ? (json_int_t)e->resident_bytes : 0));
+    if (loaded) add_shape(o, ash_engine_info(e->engine));
     set_text(o, "waits",
              e->waits                                              ? e->waits
              : fetching && atomic_load(&e->progress.elsewhere) ? "for another process, which fetches it"

@@ -4,6 +4,7 @@ import atexit
 import concurrent.futures
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -331,6 +332,14 @@ def nothing_preloaded():
         equal([m.model for m in client.ps().models], [MODEL + ":latest"])
         listed = {m.model: m.size for m in client.list().models}
         size = os.path.getsize(model_file())
+        shown, m = client.show(MODEL), client.list().models[0]
+        want = ("llama", "134.52M", "Q4_1")
+        equal((shown.details.family, shown.details.parameter_size, shown.details.quantization_level), want)
+        info = shown.modelinfo
+        equal((info["general.architecture"], info["llama.context_length"]), ("llama", 2048))
+        equal((info["llama.embedding_length"], m.details), (576, shown.details))
+        check(re.fullmatch("[0-9a-f]{64}", m.digest) and m.digest == client.ps().models[0].digest, m)
+        check(len({m.digest for m in client.list().models}) == len(listed), "one each", listed)
         check(0.9 * size < listed[MODEL + ":latest"] <= size, "bytes of the file's tensors", listed, size)
         r = client.chat(MODEL, SAY, options={"num_predict": 4, "temperature": 0, "seed": 1})
         equal((r.message.content, r.eval_count, r.done_reason), (texts[0], 4, "length"))
