@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/utf8.h"
+
 static void cut_at_code_point(char *s, size_t size)
 {
     size_t n = strnlen(s, size - 1);
@@ -27,6 +29,7 @@ __attribute__((format(printf, 4, 0))) static int set(ash_err *err, int code, int
     err->pos = pos;
     vsnprintf(err->msg, sizeof err->msg, fmt, ap);
     cut_at_code_point(err->msg, sizeof err->msg);
+    ash_utf8_disarm(err->msg, strlen(err->msg)); /* names in it come from files */
     if (pos >= 0) {
         size_t n = strlen(err->msg);
         snprintf(err->msg + n, sizeof err->msg - n, " at byte %lld", (long long)pos);
@@ -65,6 +68,7 @@ int ash_err_prefix(ash_err *err, const char *fmt, ...)
     size_t n = strlen(err->msg);
     snprintf(err->msg + n, sizeof err->msg - n, ": %s", old);
     cut_at_code_point(err->msg, sizeof err->msg);
+    ash_utf8_disarm(err->msg, strlen(err->msg));
     return err->code;
 }
 

@@ -122,3 +122,15 @@ size_t ash_utf8_count(const char *p, size_t n)
     for (size_t i = 0; i < n; count++) i += ash_utf8_decode(p + i, n - i, &cp, &ok);
     return count;
 }
+
+void ash_utf8_disarm(char *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)p[i], next = i + 1 < n ? (unsigned char)p[i + 1] : 0;
+        if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7F) {
+            p[i] = '?';
+        } else if (c == 0xC2 && next >= 0x80 && next < 0xA0) {
+            p[i] = p[i + 1] = '?';
+        }
+    }
+}

@@ -36,7 +36,8 @@ struct ash_asker {
     ash_buf *text;
     bool ended, thinking;
     int unwritable; /* errno of standard output */
-    ash_api_error error;
+    char error[sizeof((ash_api_error *)0)->message]; /* what failed, */
+    int exit_status;                                 /* and the exit status for it */
     bool failed;
     ash_answer_usage usage;
 };
@@ -212,11 +213,21 @@ const ash_answer_usage *ash_asker_usage(const ash_asker *a)
 /* ---- asking -----------------------------------------------------------------------------------
  */
 
+/* As it is into a file or a pipe; a terminal does not do what a model says. */
+static void say(FILE *to, const char *p, size_t n)
+{
+    if (isatty(fileno(to)))
+        ash_term_text(to, p, n);
+    else
+        fwrite(p, 1, n, to);
+}
+
 /* An answer that nobody can read ends: `ashley run ... | head`, a full disk. */
 static void show(ash_asker *a, const char *p, size_t n)
 {
     if (a->unwritable) return;
-    if (fwrite(p, 1, n, stdout) != n || fflush(stdout)) {
+    say(stdout, p, n);
+    if (fflush(stdout) || ferror(stdout)) {
         a->unwritable = errno ? errno : EIO;
         a->ended = true;
     }
@@ -235,6 +246,23 @@ static void show_chunk(ash_asker *a, ash_str raw)
     json_decref(v);
 }
 
+static int exit_of(const ash_api_error *e)
+{
+    switch (e->status) {
+    case 400:
+        return ASH_EXIT_BAD_INPUT;
+    case 401:
+    case 403:
+        return ASH_EXIT_AUTH;
+    case 404:
+        return ASH_EXIT_NOT_FOUND;
+    case 502:
+        return ASH_EXIT_NETWORK;
+    default:
+        return e->code && strstr(e->code, "timeout") ? ASH_EXIT_TIMEOUT : ASH_EXIT_FAILED;
+    }
+}
+
 static int on_answer(void *user, const ash_answer *ans)
 {
     ash_asker *a = user;
@@ -242,7 +270,7 @@ static int on_answer(void *user, const ash_answer *ans)
     switch (ans->kind) {
     case ASH_ANSWER_DELTA:
         if (ans->reasoning.n) {
-            fwrite(ans->reasoning.p, 1, ans->reasoning.n, stderr);
+            say(stderr, ans->reasoning.p, ans->reasoning.n);
             a->thinking = true;
         }
         if (ans->text.n) {
@@ -259,7 +287,8 @@ static int on_answer(void *user, const ash_answer *ans)
         a->ended = true;
         break;
     case ASH_ANSWER_ERROR:
-        a->error = *ans->error;
+        snprintf(a->error, sizeof a->error, "%s", ans->error->message); /* the rest ends with the event */
+        a->exit_status = exit_of(ans->error);
         a->failed = a->ended = true;
         break;
     default:
@@ -300,23 +329,6 @@ static bool wait_for_end(ash_asker *a)
     return ended;
 }
 
-static int exit_of(const ash_api_error *e)
-{
-    switch (e->status) {
-    case 400:
-        return ASH_EXIT_BAD_INPUT;
-    case 401:
-    case 403:
-        return ASH_EXIT_AUTH;
-    case 404:
-        return ASH_EXIT_NOT_FOUND;
-    case 502:
-        return ASH_EXIT_NETWORK;
-    default:
-        return e->code && strstr(e->code, "timeout") ? ASH_EXIT_TIMEOUT : ASH_EXIT_FAILED;
-    }
-}
-
 int ash_asker_ask(ash_asker *a, const json_t *messages, ash_buf *text)
 {
     ash_err err = ASH_ERR_INIT;
@@ -349,8 +361,10 @@ int ash_asker_ask(ash_asker *a, const json_t *messages, ash_buf *text)
                 fprintf(stderr, "ashley: the answer cannot be written: %s\n", strerror(a->unwritable));
             status = ASH_EXIT_FAILED;
         } else if (a->failed) {
-            fprintf(stderr, "ashley: %s\n", a->error.message);
-            status = exit_of(&a->error);
+            fputs("ashley: ", stderr);
+            ash_term_text(stderr, a->error, strlen(a->error));
+            fputc('\n', stderr);
+            status = a->exit_status;
         }
     }
     json_decref(body);

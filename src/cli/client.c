@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "cli/cli.h"
 #include "cli/status.h"
+#include "cli/term.h"
 
 static size_t on_body(char *p, size_t size, size_t n, void *user)
 {
@@ -73,7 +74,10 @@ static int call(ash_cli *cli, const char *path, const char *body, bool *absent, 
     } else if (http >= 400) {
         const char *msg =
             json_string_value(json_object_get(json_object_get(*out, "error"), "message"));
-        fprintf(stderr, "ashley: %s\n", msg ? msg : "the server refused");
+        if (!msg) msg = "the server refused";
+        fputs("ashley: ", stderr);
+        ash_term_text(stderr, msg, strlen(msg));
+        fputc('\n', stderr);
         status = http == 401 || http == 403 ? ASH_EXIT_AUTH
                  : http == 404              ? ASH_EXIT_NOT_FOUND
                                             : ASH_EXIT_FAILED;
@@ -94,15 +98,16 @@ static const char *text_of(const json_t *o, const char *key)
 static void print_model(const json_t *m)
 {
     const json_t *status = json_object_get(m, "status"), *error = json_object_get(status, "error");
-    const char *state = text_of(status, "value");
+    const char *state = text_of(status, "value"), *why = text_of(error, "message");
     double bytes = json_number_value(json_object_get(status, "resident_bytes"));
-    char progress[160];
-    printf("%-32s %-12s ", text_of(m, "id"), state);
+    char progress[160], line[ASH_MAX_MODEL_ID + 64];
+    snprintf(line, sizeof line, "%-32s %-12s ", text_of(m, "id"), state);
+    ash_term_text(stdout, line, strlen(line));
     ash_cli_status_progress(status, progress, sizeof progress);
     if (!strcmp(state, "loading") || !strcmp(state, "downloading"))
         puts(progress);
     else if (!strcmp(state, "failed"))
-        printf("%s\n", text_of(error, "message"));
+        ash_term_text(stdout, why, strlen(why)), putchar('\n');
     else if (bytes > 0.0)
         printf("%.1f MB resident\n", bytes * 1e-6);
     else

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cli/show.h"
+#include "cli/term.h"
 #include "config/value.h"
 #include "engine/model.h"
 
@@ -239,7 +240,10 @@ int ash_show_gather(const ash_catalogue_entry *e, const ash_catalogue_place *pla
 
 static void row(const char *key, const char *value)
 {
-    if (value && *value) printf("%-17s %s\n", key, value);
+    if (!value || !*value) return;
+    printf("%-17s ", key);
+    ash_term_text(stdout, value, strlen(value));
+    putchar('\n');
 }
 
 static void row_text(const json_t *o, const char *key, const char *member)
@@ -327,8 +331,12 @@ void ash_show_print(const json_t *o)
     json_t *ends = json_object_get(o, "ends_of_text");
     if (json_array_size(ends)) printf("%-17s", "ends of text");
     json_array_foreach(ends, i, v)
-        printf(" %s%s", json_string_value(v) ? json_string_value(v) : "?",
-               i + 1 == json_array_size(ends) ? "\n" : "");
+    {
+        const char *text = json_string_value(v) ? json_string_value(v) : "?";
+        putchar(' ');
+        ash_term_text(stdout, text, strlen(text));
+        if (i + 1 == json_array_size(ends)) putchar('\n');
+    }
     row_text(o, "template", "template");
     row_text(o, "warning", "warning");
     json_array_foreach(json_object_get(o, "notes"), i, v) row("note", json_string_value(v));

@@ -7,7 +7,9 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
+#include "base/utf8.h"
 #include "config/value.h"
 
 enum { BAR_WIDTH = 30, LEAST_BAR = 5 };
@@ -25,6 +27,17 @@ bool ash_term_color(const ash_cli *cli, int fd)
     if (none && *none) return false;
     if (force && *force && strcmp(force, "0")) return true;
     return isatty(fd) && !dumb();
+}
+
+void ash_term_text(FILE *to, const char *p, size_t n)
+{
+    ash_buf b;
+    ash_buf_init(&b, SIZE_MAX / 2);
+    if (!ash_buf_add(&b, p, n) && n) {
+        ash_utf8_disarm(b.data, n);
+        fwrite(b.data, 1, n, to);
+    }
+    ash_buf_release(&b);
 }
 
 void ash_term_init(ash_term *t, const ash_cli *cli, const char *what)

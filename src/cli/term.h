@@ -1,9 +1,10 @@
-/* The terminal: progress bars, colour, and when to use neither. Standard error only; main thread.
- */
+/* The terminal: progress bars, colour, when to use neither, and texts of others. Progress goes to standard
+ * error only; main thread, but ash_term_text. */
 #ifndef ASHLEY_CLI_TERM_H
 #define ASHLEY_CLI_TERM_H
 
 #include <stdint.h>
+#include <stdio.h>
 
 #include "cli/cli.h"
 
@@ -27,6 +28,9 @@ void ash_term_progress(ash_term *t, int stage, const char *stage_name, uint64_t 
 int ash_term_columns(int fd);
 /* Wipes the bar. */
 void ash_term_done(ash_term *t);
+/* Writes text that a model, a file or a server made, without what a terminal would obey (base/utf8.h). Whole
+ * code points; any thread. */
+void ash_term_text(FILE *to, const char *p, size_t n);
 /* Whether stream `fd` gets colour: --color, NO_COLOR, CLICOLOR_FORCE, TERM=dumb, a terminal. */
 bool ash_term_color(const ash_cli *cli, int fd);
 
