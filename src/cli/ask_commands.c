@@ -12,13 +12,17 @@ static int add_message(json_t *messages, const char *role, const char *p, size_t
     return json_array_append_new(messages, json_pack("{s:s, s:s%}", "role", role, "content", p, n));
 }
 
+#define NO_SYSTEM "the system prompt is not UTF-8 text"
+
+/* NULL if the system prompt is no text, or without memory. */
 static json_t *new_messages(const ash_cli *cli, const ash_asker *a)
 {
     json_t *messages = json_array();
     const char *system = ash_cli_get(cli, "system");
     system = system ? system : ash_asker_system(a);
-    if (messages && system) add_message(messages, "system", system, strlen(system));
-    return messages;
+    if (!system || !messages || !add_message(messages, "system", system, strlen(system))) return messages;
+    json_decref(messages);
+    return NULL;
 }
 
 static void print_stats(const ash_asker *a)
@@ -58,7 +62,9 @@ int ash_cmd_run(ash_cli *cli)
         prompt = ash_buf_cstr(&input);
     }
     json_t *messages = new_messages(cli, a);
-    if (!status && (!messages || add_message(messages, "user", prompt, strlen(prompt))))
+    if (!status && !messages)
+        status = ash_cli_usage(NO_SYSTEM);
+    else if (!status && add_message(messages, "user", prompt, strlen(prompt)))
         status = ash_cli_usage("the prompt is not UTF-8 text");
     if (!status) status = exchange(cli, a, messages);
     json_decref(messages);
@@ -99,8 +105,8 @@ static bool chat_command(const ash_cli *cli, const ash_asker *a, const char *lin
     if (!strcmp(line, "/new") || !strncmp(line, "/system ", 8)) {
         json_decref(*messages);
         *messages = line[1] == 'n' ? new_messages(cli, a) : json_array();
-        if (*messages && line[1] == 's')
-            add_message(*messages, "system", line + 8, strlen(line + 8));
+        if (*messages && line[1] == 's' && add_message(*messages, "system", line + 8, strlen(line + 8)))
+            fprintf(stderr, "ashley: " NO_SYSTEM "\n");
     } else if (!strcmp(line, "/undo")) {
         undo(*messages);
     } else {
@@ -119,6 +125,7 @@ int ash_cmd_chat(ash_cli *cli)
     if (status) return status;
     if (ash_line_open(&input, &err)) status = ash_cli_fail(&err);
     json_t *messages = status ? NULL : new_messages(cli, a);
+    if (!status && !messages) status = ash_cli_usage(NO_SYSTEM);
     bool edits = input && ash_line_edits(input);
     if (edits && !cli->quiet) printf("%s. /help lists the commands.\n", ash_asker_model(a));
     for (const char *line; messages && (line = ash_line_read(input));) {
@@ -137,5 +144,5 @@ int ash_cmd_chat(ash_cli *cli)
     ash_line_close(input);
     json_decref(messages);
     ash_asker_close(a);
-    return edits ? ASH_EXIT_DONE : status;
+    return edits && status != ASH_EXIT_USAGE ? ASH_EXIT_DONE : status;
 }

@@ -1,9 +1,11 @@
 /* Owns the entry of the program and the table of commands.
  * Refuses unknown commands with exit status 2 and the nearest known one. */
+#include <fcntl.h>
 #include <locale.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/nearest.h"
 #include "cli/cli.h"
@@ -162,8 +164,18 @@ static int unknown_command(const char *name)
                          near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
+/* Where a standard stream is missing the next file opened would take its place, the ledger for one, and then
+ * what is printed. Reads find an end there, writes fail. */
+static void fill_streams(void)
+{
+    int fd = open("/dev/null", O_RDONLY);
+    while (fd >= 0 && fd <= STDERR_FILENO) fd = open("/dev/null", O_RDONLY);
+    if (fd >= 0) close(fd);
+}
+
 int main(int argc, char **argv)
 {
+    fill_streams();
     setlocale(LC_CTYPE, "");
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a file limit is an error of write, like a full disk */
