@@ -75,10 +75,13 @@ static void note_failure(ash_chain *c, size_t step, const ash_api_error *e)
 static int deliver_error(ash_chain *c, const ash_api_error *e)
 {
     ash_api_error full = *e;
-    if (c->failure[0]) {
-        size_t n = strlen(full.message);
+    size_t n = strlen(full.message);
+    const char *reason = c->next ? c->opts.plan.steps[c->next - 1].reason : NULL;
+    if (c->failure[0])
         snprintf(full.message + n, sizeof full.message - n, " (before that: %s)", c->failure);
-    }
+    else if (reason && c->opts.plan.passed_over)
+        snprintf(full.message + n, sizeof full.message - n, " (asked instead of '%.128s': %s)",
+                 c->opts.plan.passed_over, reason);
     ash_answer a = {.kind = ASH_ANSWER_ERROR, .error = &full};
     return c->opts.fn(c->opts.user, &a);
 }

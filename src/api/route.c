@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "api/params.h"
-#include "base/log.h"
 #include "base/nearest.h"
 
 const ash_api_persona *ash_route_persona(const ash_server_opts *o, const char *id)
@@ -295,10 +294,9 @@ int ash_route_plan_make(const ash_server_opts *o, const ash_route *r, const ash_
         reason = reason_not_ready(o, r->model);
     if (policy == ASH_FALLBACK_ALWAYS && !reason && is_busy(o, r->model, budgets)) reason = "busy";
     if (reason) {
-        ash_err err = ASH_ERR_INIT;
-        if (!strcmp(reason, "loading") && ash_manager_load(o->manager, r->model, &err))
-            ash_warn("api", "cannot load %s: %s", r->model, err.msg);
+        ash_manager_want(o->manager, r->model);
         out->steps[out->n++] = (ash_route_step){o->upstream, upstream_model, reason};
+        out->passed_over = r->model;
         return 0;
     }
     out->steps[out->n++] = (ash_route_step){o->local, r->model, NULL};

@@ -27,6 +27,7 @@ enum { ASH_ROUTE_MAX_STEPS = 2 };
 typedef struct ash_route_plan {
     ash_route_step steps[ASH_ROUTE_MAX_STEPS]; /* in order; a later one is tried on failure only */
     size_t n;
+    const char *passed_over; /* the model that an upstream answers for at once, or NULL; as ash_route's */
 } ash_route_plan;
 
 const ash_api_persona *ash_route_persona(const ash_server_opts *o, const char *id);

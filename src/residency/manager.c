@@ -491,6 +491,15 @@ int ash_manager_load(ash_manager *m, const char *id, ash_err *err)
     return rc;
 }
 
+void ash_manager_want(ash_manager *m, const char *id)
+{
+    ash_entry_look_again(m, id);
+    pthread_mutex_lock(&m->mutex);
+    ash_entry *e = ash_entry_find(m, id);
+    if (e && !e->closing && !still_failed(m, e, NULL)) ash_entry_queue(m, e, true);
+    pthread_mutex_unlock(&m->mutex);
+}
+
 int ash_manager_keep(ash_manager *m, const char *id, int64_t keep_alive_ms, ash_err *err)
 {
     pthread_mutex_lock(&m->mutex);

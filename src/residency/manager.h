@@ -119,6 +119,9 @@ int ash_manager_acquire(ash_manager *m, const char *id, int64_t load_ms, ash_lea
 void ash_manager_abandon(ash_manager *m, uint64_t ticket);
 void ash_manager_release(ash_manager *m, ash_engine *e);
 
+/* Loads it as a request for it would, for one that is answered elsewhere: not a failed one whose pause is not
+ * over. */
+void ash_manager_want(ash_manager *m, const char *id);
 /* Explicit load (also retry of a failed one) and unload. Unload of a model in use takes effect when
  * its last lease ends; new requests load it again. */
 int ash_manager_load(ash_manager *m, const char *id, ash_err *err) ASH_MUST_CHECK;

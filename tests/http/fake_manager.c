@@ -59,6 +59,12 @@ int ash_manager_load(ash_manager *m, const char *id, ash_err *err)
     return 0;
 }
 
+void ash_manager_want(ash_manager *m, const char *id)
+{
+    ash_err err = ASH_ERR_INIT;
+    if (ash_manager_load(m, id, &err)) return;
+}
+
 int ash_manager_unload(ash_manager *m, const char *id, ash_err *err)
 {
     m->load_began[find(id)] = 0;

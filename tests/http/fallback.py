@@ -100,6 +100,16 @@ def both_fail():
 
 
 @test
+def the_upstream_that_was_asked_instead_fails():
+    s = fake("--upstream", "--fallback", "on-not-ready")
+    fails = {"only": "openai", "error": {"status": 502, "code": "upstream", "after": -1}}
+    e = error_of(s.chat(model="broken", fake=fails), 502)
+    check("fake failure of openai" in e["message"] and "instead of 'broken': failed" in e["message"], e)
+    e = error_of(s.chat(model="openai", fake=fails), 502)
+    check("instead" not in e["message"], e)
+
+
+@test
 def headers_before_it_is_sure_who_answers():
     s = fake("--upstream", "--fallback", "on-error")
     r = s.chat(

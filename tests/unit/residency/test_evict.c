@@ -516,6 +516,30 @@ static void test_a_failed_load_is_not_tried_at_every_request(void **state)
     ash_manager_close(m);
 }
 
+/* Requests for it are answered elsewhere: it is loaded as for them all the same. */
+static void test_a_model_that_is_wanted_is_tried_again(void **state)
+{
+    ash_model_spec specs[] = {DEMAND("a", "60:a"), DEMAND("b", "60:b")};
+    ash_manager *m = open_manager(specs, 2, 100);
+    waited w;
+    atomic_store(&broken, 1);
+    ash_manager_want(m, "a");
+    until_state(m, "a", ASH_MODEL_FAILED);
+    ash_manager_want(m, "a");
+    assert_int_equal(ash_manager_state(m, "a"), ASH_MODEL_FAILED);
+    assert_int_equal(atomic_load(&loads), 1);
+    atomic_store(&broken, 0);
+    fake_memory(&machine, 0, 0, 0.0);
+    ask(m, "b", &w);
+    until_called(&w);
+    assert_int_equal(w.err.code, ASH_ENOSPC);
+    fake_memory(&machine, 1 << 20, 0, 0.0);
+    ash_manager_want(m, "b"); /* whether there is room can have changed */
+    until_state(m, "b", ASH_MODEL_LOADED);
+    ash_manager_want(m, "nobody");
+    ash_manager_close(m);
+}
+
 static void test_the_pool_shrinks_before_a_request_waits(void **state)
 {
     ash_model_spec specs[] = {DEMAND("a", "60:a"), DEMAND("b", "41:b")};
@@ -783,6 +807,7 @@ int main(void)
         TEST(test_the_room_of_one_that_cannot_begin_is_nobodys),
         TEST(test_pressure_evicts_what_is_idle),
         TEST(test_a_failed_load_is_not_tried_at_every_request),
+        TEST(test_a_model_that_is_wanted_is_tried_again),
         TEST(test_the_pool_shrinks_before_a_request_waits),
         TEST(test_what_was_measured_is_charged_the_next_time),
         TEST(test_a_request_does_not_wait_for_a_preload),
