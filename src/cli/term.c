@@ -13,6 +13,7 @@
 #include "config/value.h"
 
 enum { BAR_WIDTH = 30, LEAST_BAR = 5 };
+static const int64_t PLAIN_NS = 30000000000;
 
 static bool dumb(void)
 {
@@ -104,6 +105,25 @@ static void draw_bar(ash_term *t, const char *stage, uint64_t done, uint64_t tot
     t->drawn = true;
 }
 
+static void print_plain(ash_term *t, bool fresh, const char *stage, uint64_t done, uint64_t total,
+                        int64_t now)
+{
+    char a[16], b[16], rate[64];
+    int tenth = total ? (int)((double)done / (double)total * 10.0) : 0;
+    if (fresh) {
+        fprintf(stderr, "%s: %s\n", t->what, stage);
+    } else if (t->rate && (tenth > t->tenth || now - t->told_ns > PLAIN_NS)) {
+        ash_value_show_bytes(done, a);
+        ash_value_show_bytes(total, b);
+        show_rate(t, rate);
+        fprintf(stderr, "%s: %s %s of %s%s\n", t->what, stage, a, b, rate);
+    } else {
+        return;
+    }
+    t->tenth = tenth;
+    t->told_ns = now;
+}
+
 void ash_term_progress(ash_term *t, int stage, const char *stage_name, uint64_t done,
                        uint64_t total)
 {
@@ -118,8 +138,8 @@ void ash_term_progress(ash_term *t, int stage, const char *stage_name, uint64_t 
                 "\"bytes_per_second\":%llu,\"eta_seconds\":%lld}\n",
                 t->what, stage_name, (unsigned long long)done, (unsigned long long)total,
                 (unsigned long long)t->rate, t->rate && t->left_ms >= 0 ? (long long)t->left_ms / 1000 : -1);
-    else if (fresh)
-        fprintf(stderr, "%s: %s\n", t->what, stage_name);
+    else
+        print_plain(t, fresh, stage_name, done, total, now);
     t->last_stage = stage;
     t->last_ns = now;
 }

@@ -15,13 +15,16 @@ typedef struct ash_term {
     bool drawn; /* a bar is on the line */
     uint64_t rate;   /* bytes a second, shown beside the bytes; 0: not shown. The caller may set both */
     int64_t left_ms; /* time left at that rate; -1: not known */
+    int tenth;          /* plain: of the stage, that was told last, */
+    int64_t told_ns;    /* and when */
     const char *what;
 } ash_term;
 
 /* Decides by --progress, --quiet, whether standard error is a terminal, and TERM=dumb. `what` is
  * shown before the stages, borrowed. */
 void ash_term_init(ash_term *t, const ash_cli *cli, const char *what);
-/* A step: a bar in place, one plain line a stage, or one JSON object a line. */
+/* A step: a bar in place, one JSON object a line, or one plain line a stage, and, where a rate is known, at
+ * each tenth of it and after each half a minute. */
 void ash_term_progress(ash_term *t, int stage, const char *stage_name, uint64_t done,
                        uint64_t total);
 /* How wide the terminal `fd` is; 80 where it does not tell, 0 where it is none. */

@@ -3,6 +3,7 @@ caches."""
 
 import json
 import os
+import re
 import subprocess
 import threading
 
@@ -213,6 +214,11 @@ def what_it_prints_for_programs():
             json.loads(line)
         again = json.loads(pull(hub, cache, "acme/tiny", "--json", "--quiet").out)
         equal(again["bytes_fetched"], 0)
+        hub.faults.add(side="cdn", rate=MIB)
+        lines = pull(hub, cache, "acme/tiny", "--revision", "v1").err.splitlines()
+        told = r"acme/tiny: fetch [\d.]+ .?B of [\d.]+ MB, .*/s, \d+ s left"
+        far = [x for x in lines if re.fullmatch(told, x)]
+        check(lines[0] == "acme/tiny: fetch" and 1 <= len(far) <= 10, "a log sees how far it is:", lines)
 
 
 @test
