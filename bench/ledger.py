@@ -23,7 +23,7 @@ from common import MIB, MODEL_ID, Server, machine, memory, metric
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("models", nargs="*", default=[MODEL_ID], metavar="MODEL")
-    p.add_argument("--chats", type=int, default=8, help="of about 4,000 tokens after loading (default 8)")
+    p.add_argument("--chats", type=int, default=8, help="of about 3,900 tokens after loading (default 8)")
     o = p.parse_args()
     print(machine())
     with Server() as s:
@@ -39,9 +39,9 @@ def main():
                     s.wait_for("/readyz", pause=0.02)
                     report(s, model, empty, f"{start}, after loading")
                     for i in range(o.chats):
-                        s.chat(f"{i} The tide came in and the tide went out. " * 400, 8, model=model)
+                        s.chat(f"{i} The tide came in and the tide went out. " * 320, 8, model=model)
                     if o.chats:
-                        report(s, model, empty, f"{start}, after {o.chats} chats of 4,000 tokens")
+                        report(s, model, empty, f"{start}, after {o.chats} chats of 3,900 tokens")
                         time.sleep(12)
                         report(s, model, empty, f"{start}, 12 s later")
 

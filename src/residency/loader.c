@@ -290,6 +290,50 @@ static void evict(ash_manager *m, size_t n, const ash_entry *wanted)
     }
 }
 
+/* Bytes that a preload which nobody uses has beyond its least. */
+static uint64_t has_beyond(const ash_entry *r)
+{
+    uint64_t least = ash_fit_least(&r->likes);
+    bool idle = r->state == ASH_MODEL_LOADED && !r->leases && !r->unload_pending;
+    return idle && r->spec.preload && r->charge > least ? r->charge - least : 0;
+}
+
+/* Lists those that have most beyond their least, as many as it takes for `e` to have its own beside them;
+ * none if all are not enough. What is pinned is listed as well: it comes back at once. */
+static size_t list_larger(ash_manager *m, const ash_entry *e)
+{
+    uint64_t left = ash_admission_room(m, e, e->budget), least = ash_fit_least(&e->likes);
+    size_t n = 0, enough = 0;
+    for (size_t i = 0; i < m->n; i++) {
+        const ash_entry *r = &m->entries[i];
+        if (!has_beyond(r) || (e->demand && !r->spec.pin)) continue; /* a request has all of those already */
+        size_t at = n++;
+        for (; at && has_beyond(r) > has_beyond(&m->entries[m->list[at - 1]]); at--)
+            m->list[at] = m->list[at - 1];
+        m->list[at] = i;
+    }
+    for (; enough < n && left < least; enough++) left += has_beyond(&m->entries[m->list[enough]]);
+    return left < least ? 0 : enough;
+}
+
+/* A preload came after others had taken what there was: it had to be fetched, or its load had failed. They
+ * are loaded again, each with its share, before it: they have been there before. Once for each load of `e`,
+ * so that no wrong figure makes it endless. */
+static bool share_again(ash_manager *m, ash_entry *e)
+{
+    size_t n = e->spec.preload && !e->made_room ? list_larger(m, e) : 0;
+    if (!n) return false;
+    e->made_room = true;
+    ash_info("residency", "for %s others are loaded again, each with its share of the memory", e->spec.id);
+    evict(m, n, e);
+    for (size_t i = 0; i < n; i++) {
+        ash_entry *r = &m->entries[m->list[i]];
+        if (r->state == ASH_MODEL_UNLOADED && r->comes_back) ash_entry_queue(m, r, false);
+    }
+    if (e->queued && !e->demand) e->queue_seq = UNWAITED_SEQ + m->next_seq++;
+    return true;
+}
+
 /* A load that nobody waits for has no room: a preload at the start fails, with the reason; one that
  * was evicted stays away. Both come back when there is room (keeper.c). */
 static void put_off(ash_manager *m, ash_entry *e, const ash_policy_decision *d)
@@ -350,6 +394,8 @@ static bool decide(ash_manager *m, ash_entry *e, turn *t)
         return false;
     }
     ash_policy_decision d = ash_admission_ask(m, e, e->budget, e->demand, m->list);
+    bool no_room = d.verdict == ASH_POLICY_REFUSE || (d.verdict == ASH_POLICY_WAIT && !e->demand);
+    if (no_room && share_again(m, e)) return true;
     if (d.verdict == ASH_POLICY_REFUSE) {
         ash_admission_explain(m, e, &d, &err);
         refuse(m, e, &err);

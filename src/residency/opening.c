@@ -63,7 +63,7 @@ static void loaded(ash_manager *m, ash_entry *e, ash_engine *engine, const char 
     e->experts_chosen = e->experts_found = 0;
     e->state = ASH_MODEL_LOADED;
     e->failures = 0;
-    e->comes_back = e->fetched = false;
+    e->comes_back = e->fetched = e->made_room = false;
     e->last_use_ns = e->loaded_ns = now;
     e->boot_state = 1;
     ash_info("residency", "%s is ready after %.0f ms (%.1f MB with a full KV cache)%s", e->spec.id,

@@ -34,6 +34,7 @@ typedef struct ash_entry {
     bool demand;         /* of the queued load: somebody waits or asked for it */
     bool planned;        /* `plan` is of the queued load */
     bool reading;        /* the loader reads its headers, without the lock */
+    bool made_room;      /* others were loaded again, smaller, for it; it has not been loaded since */
     bool fetched;        /* the load follows a fetch, which has its share of the progress */
     bool weighed;        /* of the queued fetch: `to_fetch` is known, and fits the disk */
     uint64_t to_fetch;   /* bytes that were still to come when it was queued */

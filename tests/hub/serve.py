@@ -102,6 +102,27 @@ def the_first_request_fetches_and_its_progress_is_shown():
             equal(len(hub.requests("hub", "GET", "/tree/")), 1, "listings of one download")
 
 
+@test
+def a_preload_that_is_fetched_has_the_share_that_the_plan_says():
+    with fresh() as (hub, cache):
+        repository(hub)
+        models = {"here": {"path": MODEL, "context": 8192},
+                  "small": {"repo": "acme/small-GGUF", "context": 512}}
+        env = {"PRELOAD_MODELS": "here,small", "ASHLEY_MEMORY_BUDGET": "600MB"}
+        with serving(hub, cache, models, **env) as s:
+            until(lambda: entry_of(s)["value"], "loaded")
+            until(lambda: entry_of(s, "here")["value"], "loaded")
+            got = {x: entry_of(s, x)["memory"]["charged"] for x in models}
+        shutil.rmtree(folder_of(cache, "acme/small-GGUF"))
+        env |= {"ASHLEY_MODELS_FILE": os.path.join(os.path.dirname(cache), "models.json")}
+        p = subprocess.run([harness.ARGS.binary, "plan", "--json"], env=environment(hub, cache, **env),
+                           cwd=os.path.dirname(cache), capture_output=True, timeout=60, check=False)
+        said = {m["model"]: m for m in json.loads(p.stdout)["models"]}
+        equal([said[x]["verdict"] for x in models], ["ready", "fits"])
+        for x in models:  # but for what was measured, and the blocks that a pool consists of
+            check(abs(said[x]["resident_bytes"] / got[x] - 1) < 0.1, x, said[x], got)
+
+
 def unload(s, model="small"):
     equal(s.post("/models/unload", {"model": model}).status, 200)
     until(lambda: entry_of(s, model)["value"], "unloaded")

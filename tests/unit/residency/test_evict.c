@@ -410,6 +410,14 @@ static void test_the_plan_says_what_becomes_of_a_list(void **state)
     assert_int_equal(refused, 9);
 }
 
+/* Gives user, a path, once the gate is open. */
+static int fetch_late(void *user, const char *id, const ash_hub_watch *watch, char **path, ash_err *err)
+{
+    while (!atomic_load(&gate_open) && !atomic_load(watch->cancel)) usleep(1000);
+    *path = strdup(user);
+    return *path ? 0 : ASH_ENOMEM;
+}
+
 /* A request for one of them at the start changes nothing; one for another model does: it has all it likes. */
 static void test_preloads_leave_room_for_each_other(void **state)
 {
@@ -440,11 +448,45 @@ static void test_preloads_leave_room_for_each_other(void **state)
     }
 }
 
-static int fetch_at_last(void *user, const char *id, const ash_hub_watch *watch, char **path, ash_err *err)
+/* "a" and "s" had taken all when "b" was fetched: "a", which has most beyond its least, is loaded again,
+ * pinned or not, unless that would not be enough. */
+static void test_a_late_preload_has_its_share(void **state)
 {
-    while (!atomic_load(&gate_open) && !atomic_load(watch->cancel)) usleep(1000);
-    *path = strdup("7:d");
-    return *path ? 0 : ASH_ENOMEM;
+    ash_model_spec specs[] = {PRELOAD("a", "70/50:a"), PRELOAD("s", "30/5:s"), PRELOAD("b", NULL)};
+    specs[2].fetch = true;
+    for (int round = 0; round < 4; round++) {
+        bool fits = round < 3, busy = round == 2;
+        ash_manager *m;
+        waited w, b;
+        ash_manager_opts o = {.specs = specs, .n_specs = 3, .memory_budget = 100, .fetch = fetch_late,
+                              .fetch_user = fits ? "40:b" : "60:b"};
+        for (int i = 0; i < 3; i++) specs[i].pin = round;
+        fake_close(&machine);
+        setup(NULL);
+        o.memory_root = machine.root;
+        assert_int_equal(ash_manager_open(&o, &m, NULL), 0);
+        assert_int_equal(ash_manager_start(m, NULL), 0);
+        until_state(m, "a", ASH_MODEL_LOADED);
+        until_state(m, "s", ASH_MODEL_LOADED);
+        if (busy) ask(m, "a", &w);
+        atomic_store(&gate_open, 1);
+        if (busy) {
+            until_state(m, "b", ASH_MODEL_FAILED);
+            ash_manager_release(m, w.engine);
+            ask(m, "b", &b);
+            until_called(&b);
+            assert_non_null(b.engine);
+            ash_manager_release(m, b.engine);
+        }
+        until_state(m, "b", fits ? ASH_MODEL_LOADED : ASH_MODEL_FAILED);
+        until_state(m, "a", ASH_MODEL_LOADED);
+        expect_charge(m, "a", fits ? 30 : 70);
+        expect_charge(m, "s", 30);
+        expect_charge(m, "b", fits ? 40 : 0);
+        assert_int_equal(atomic_load(&loads), fits ? 4 : 2);
+        assert_true(atomic_load(&most_bytes) <= 100);
+        ash_manager_close(m);
+    }
 }
 
 /* "a" waits for its draft model to be fetched; "b", which fits only without "a", waits for its turn. */
@@ -455,7 +497,7 @@ static void test_the_room_of_one_that_cannot_begin_is_nobodys(void **state)
     specs[2].fetch = true;
     ash_manager *m;
     ash_manager_opts o = {.specs = specs, .n_specs = 3, .memory_budget = 100, .memory_root = machine.root,
-                          .fetch = fetch_at_last};
+                          .fetch = fetch_late, .fetch_user = "7:d"};
     assert_int_equal(ash_manager_open(&o, &m, NULL), 0);
     assert_int_equal(ash_manager_start(m, NULL), 0);
     for (int i = 0; i < 10000; i++) {
@@ -804,6 +846,7 @@ int main(void)
         TEST(test_a_preload_evicts_no_preload),
         TEST(test_the_plan_says_what_becomes_of_a_list),
         TEST(test_preloads_leave_room_for_each_other),
+        TEST(test_a_late_preload_has_its_share),
         TEST(test_the_room_of_one_that_cannot_begin_is_nobodys),
         TEST(test_pressure_evicts_what_is_idle),
         TEST(test_a_failed_load_is_not_tried_at_every_request),
