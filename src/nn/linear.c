@@ -420,8 +420,10 @@ static void run_job(job *j, int64_t act_rows)
     if (converts(j))
         ash_nn_rows(j->nn, act_rows, j->act.cols, convert_rows, j);
     /* Chunks small enough that a core which is taken away holds up little, even numbers because kernels
-     * take groups in pairs. */
+     * take groups in pairs, and in fours for one row. */
     int64_t grain = groups / (j->nn->o.threads * (j->n > 8 ? 16 : 8)) & ~1ll;
+    if (j->n <= 8 && grain > 4)
+        grain &= ~3ll;
     ash_pool_run_shares(j->nn->pool, ends, grain < 2 ? 2 : grain, multiply, j);
 }
 

@@ -9,7 +9,7 @@
 /* What the sums of block b start from: what unsigned quants add, taken off; `shift` is log2 of the zero
  * point. */
 INLINE void start(const tile *t, int64_t b, const int R, const int N, const int shift,
-                  __m512i sums[2][TILE_ROWS])
+                  __m512i sums[TILE_GROUPS][TILE_ROWS])
 {
     UNROLL for (int n = 0; n < N; n++)
     {
@@ -24,14 +24,14 @@ INLINE void start(const tile *t, int64_t b, const int R, const int N, const int 
 INLINE void run_tile(tile *t, const ash_form form, const int R, const int N, float *y,
                      int64_t ldy, int64_t left)
 {
-    const int quants = form == ASH_FORM_U8Z ? 512 : 256;
+    const int quants = quant_bytes(form);
     const uint8_t *d = t->w + t->blocks * quants, *m = d + t->blocks * 32;
-    __m512 acc[2][TILE_ROWS];
+    __m512 acc[TILE_GROUPS][TILE_ROWS];
     FETCH_TILE(R, N, y, ldy);
     ZERO_TILE(acc, R, N);
     for (int64_t b = 0; b < t->blocks; b++) {
-        __m512i sums[2][TILE_ROWS];
-        fetch_more(&t->ahead);
+        __m512i sums[TILE_GROUPS][TILE_ROWS];
+        fetch_ahead_more(&t->ahead, R);
         start(t, b, R, N, form == ASH_FORM_U8Z ? 7 : form == ASH_FORM_U4Z ? 3 : 0, sums);
         if (form == ASH_FORM_U8Z)
             dot_u8(t, b, R, N, sums);
@@ -59,7 +59,11 @@ INLINE void run_rows(tile *t, const ash_form form, const int R, int n, float *y,
                      int64_t left)
 {
 #define CALL(N) run_tile(t, form, R, N, y, ldy, left)
-    BY_SIZE(n, CALL)
+    if (R == TILE_GROUPS) {
+        BY_WIDE_SIZE(n, CALL)
+    } else {
+        BY_SIZE(n, CALL)
+    }
 #undef CALL
 }
 
@@ -67,19 +71,24 @@ INLINE void run(const ash_packed *w, const ash_act *a, int64_t g0, int64_t g1, f
                 const ash_form form)
 {
     int64_t tiles = (a->n + TILE_ROWS - 1) / TILE_ROWS, nb = a->cols / 32, lds = a->ld / 32;
-    for (int64_t g = g0; g < g1; g += 2) {
+    const int quants = quant_bytes(form);
+    for (int64_t g = g0; g < g1;) {
+        const int groups = tile_groups(a->n, g1 - g);
         for (int64_t i = 0; i < tiles; i++) { /* of even size: no left-over of one row */
             int64_t row = a->n * i / tiles, n = a->n * (i + 1) / tiles - row;
             tile t = {w->data + g * w->group_bytes, w->group_bytes, nb, a->ld, lds, a->q + row * a->ld,
                       a->d + row * lds, a->ds + row * lds, a->ns + row * lds,
-                      fetch_start(w, g, 2, i, tiles, nb)};
+                      fetch_ahead_start(w, g, groups, i, tiles, nb, nb * quants, is_light(form, a->n))};
             float *out = y + row * ldy + g * ASH_GROUP;
             int64_t left = w->rows - g * ASH_GROUP;
-            if (g + 1 < g1)
+            if (groups == TILE_GROUPS)
+                run_rows(&t, form, TILE_GROUPS, (int)n, out, ldy, left);
+            else if (groups == 2)
                 run_rows(&t, form, 2, (int)n, out, ldy, left);
             else
                 run_rows(&t, form, 1, (int)n, out, ldy, left);
         }
+        g += groups;
     }
 }
 

@@ -3,13 +3,13 @@
 #include "kernel/x86/avx512.h"
 #include "kernel/simd/fetch.h"
 
-enum { TILE_ROWS = 12 };
+enum { TILE_ROWS = 12, LIGHT_ROWS = 6 }; /* up to so many leave it to hardware prefetchers: simd/fetch.h */
 
 typedef struct tile {
     const uint8_t *w;
     int64_t group_bytes, pairs, ld;
     const uint16_t *h;
-    fetch ahead; /* a step is a pair */
+    fetch_ahead ahead; /* a step is a pair */
 } tile;
 
 INLINE void run_tile(tile *t, const int R, const int N, float *y, int64_t ldy, int64_t left)
@@ -19,7 +19,7 @@ INLINE void run_tile(tile *t, const int R, const int N, float *y, int64_t ldy, i
     ZERO_TILE(acc, R, N);
     for (int64_t k = 0; k < t->pairs; k++) {
         __m512bh u[2];
-        fetch_more(&t->ahead);
+        fetch_ahead_more(&t->ahead, R);
         UNROLL for (int r = 0; r < R; r++)
             u[r] = (__m512bh)_mm512_loadu_si512(t->w + r * t->group_bytes + k * 64);
         UNROLL for (int n = 0; n < N; n++)
@@ -45,7 +45,7 @@ ASH_MATMUL(ash_avx512bf16_matmul_bf16)
         for (int64_t i = 0; i < tiles; i++) {
             int64_t row = a->n * i / tiles, n = a->n * (i + 1) / tiles - row;
             tile t = {w->data + g * w->group_bytes, w->group_bytes, pairs, a->ld, a->h + row * a->ld,
-                      fetch_start(w, g, 2, i, tiles, pairs)};
+                      fetch_ahead_start(w, g, 2, i, tiles, pairs, w->group_bytes, a->n <= LIGHT_ROWS)};
             float *out = y + row * ldy + g * ASH_GROUP;
             int64_t left = w->rows - g * ASH_GROUP;
             if (g + 1 < g1)

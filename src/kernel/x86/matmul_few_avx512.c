@@ -18,7 +18,7 @@ typedef struct tile {
     const float *d, *ds;
     const int32_t *ns;
     const uint32_t *hs;
-    fetch ahead; /* a step is 32 columns */
+    fetch_ahead ahead; /* a step is 32 columns */
 } tile;
 
 typedef struct scales {
@@ -221,7 +221,7 @@ INLINE void run_tile(tile *t, const kind c, const int R, const int N, float *y, 
         for (int o = 0; o < c.outer; o++) {
             UNROLL for (int k = 0; k < c.inner; k++)
             {
-                fetch_more(&t->ahead);
+                fetch_ahead_more(&t->ahead, R);
                 add_block(t, c, blocks, o, k, (b * c.outer + o) * c.inner + k, R, N, scale, first, acc);
             }
         }
@@ -231,10 +231,11 @@ INLINE void run_tile(tile *t, const kind c, const int R, const int N, float *y, 
 
 typedef void (*tile_fn)(tile *t, float *y, int64_t ldy, int64_t left);
 
-/* A type's tiles, and up to how many rows they are faster than unpacking (measured on Zen 4). */
+/* A type's tiles, up to how many rows they are faster than unpacking, and up to how many hardware prefetchers
+ * are faster than fetching (simd/fetch.h; both measured on Zen 4). */
 typedef struct few {
     ash_dtype type;
-    int most;
+    int most, light;
     tile_fn fns[2][TILE_ROWS]; /* [groups - 1][rows - 1] */
 } few;
 
@@ -247,21 +248,21 @@ typedef struct few {
 #define ROWS(T, R)                                                                                    \
     {tile_##T##_##R##1, tile_##T##_##R##2, tile_##T##_##R##3, tile_##T##_##R##4, tile_##T##_##R##5,   \
      tile_##T##_##R##6}
-#define FEW(T, MOST)                                                                                  \
+#define FEW(T, MOST, LIGHT)                                                                           \
     TILES(T, 1)                                                                                       \
     TILES(T, 2)                                                                                       \
-    static const few few_##T = {ASH_DTYPE_##T, MOST, {ROWS(T, 1), ROWS(T, 2)}};
-FEW(Q5_0, 48)
-FEW(Q5_1, 48)
-FEW(IQ4_NL, 96)
-FEW(MXFP4, 96)
-FEW(NVFP4, 12)
-FEW(IQ4_XS, 32)
-FEW(Q2_K, 12)
-FEW(Q3_K, 8)
-FEW(Q4_K, 16)
-FEW(Q5_K, 16)
-FEW(Q6_K, 12)
+    static const few few_##T = {ASH_DTYPE_##T, MOST, LIGHT, {ROWS(T, 1), ROWS(T, 2)}};
+FEW(Q5_0, 48, 0)
+FEW(Q5_1, 48, 0)
+FEW(IQ4_NL, 96, 0)
+FEW(MXFP4, 96, 0)
+FEW(NVFP4, 12, 0)
+FEW(IQ4_XS, 32, 0)
+FEW(Q2_K, 12, 0)
+FEW(Q3_K, 8, 0)
+FEW(Q4_K, 16, 1)
+FEW(Q5_K, 16, 0)
+FEW(Q6_K, 12, 0)
 
 static const few *few_of(ash_dtype t)
 {
@@ -293,7 +294,7 @@ ASH_MATMUL(ash_avx512_matmul_few)
             int64_t row = a->n * i / tiles, n = a->n * (i + 1) / tiles - row, at = row * lds;
             tile t = {from, from + blocks * l.words * 64, w->group_bytes, blocks, a->ld, lds,
                       a->q + row * a->ld, a->d + at, a->ds + at, a->ns + at, a->hs + at,
-                      fetch_start(w, g, 2, i, tiles, w->cols / 32)};
+                      fetch_ahead_start(w, g, 2, i, tiles, w->cols / 32, w->group_bytes, a->n <= f->light)};
             f->fns[groups - 1][n - 1](&t, y + row * ldy + g * ASH_GROUP, ldy, w->rows - g * ASH_GROUP);
         }
     }

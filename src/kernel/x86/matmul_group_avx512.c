@@ -8,7 +8,7 @@
 
 /* One span of blocks, [b, end): sum[r][n], zeros not yet taken off; xs[n] the sum of its activations. */
 INLINE void run_span(tile *t, const ash_form form, const int R, const int N, int64_t b, int64_t end,
-                     __m512 sum[2][TILE_ROWS], float xs[TILE_ROWS])
+                     __m512 sum[TILE_GROUPS][TILE_ROWS], float xs[TILE_ROWS])
 {
     UNROLL for (int n = 0; n < N; n++)
     {
@@ -17,8 +17,8 @@ INLINE void run_span(tile *t, const ash_form form, const int R, const int N, int
     }
     ZERO_TILE(sum, R, N);
     for (; b < end; b++) {
-        __m512i dots[2][TILE_ROWS];
-        fetch_more(&t->ahead);
+        __m512i dots[TILE_GROUPS][TILE_ROWS];
+        fetch_ahead_more(&t->ahead, R);
         UNROLL for (int n = 0; n < N; n++) UNROLL for (int r = 0; r < R; r++)
             dots[r][n] = _mm512_setzero_si512();
         if (form == ASH_FORM_U8G)
@@ -39,12 +39,12 @@ INLINE void run_tile(tile *t, const ash_form form, const int R, const int N, con
                      int64_t ldy, int64_t left)
 {
     const int64_t step = w->span / 32, wide = w->wide ? 64 : 32;
-    const uint8_t *e = t->w + t->blocks * (form == ASH_FORM_U8G ? 512 : 256);
-    __m512 acc[2][TILE_ROWS];
+    const uint8_t *e = t->w + t->blocks * quant_bytes(form);
+    __m512 acc[TILE_GROUPS][TILE_ROWS];
     FETCH_TILE(R, N, y, ldy);
     ZERO_TILE(acc, R, N);
     for (int64_t b = 0; b < t->blocks; b += step, e += wide + 16) {
-        __m512 sum[2][TILE_ROWS];
+        __m512 sum[TILE_GROUPS][TILE_ROWS];
         float xs[TILE_ROWS];
         run_span(t, form, R, N, b, b + step, sum, xs);
         UNROLL for (int r = 0; r < R; r++)
@@ -67,7 +67,11 @@ INLINE void run_rows(tile *t, const ash_form form, const int R, int n, const ash
                      int64_t ldy, int64_t left)
 {
 #define CALL(N) run_tile(t, form, R, N, w, y, ldy, left)
-    BY_SIZE(n, CALL)
+    if (R == TILE_GROUPS) {
+        BY_WIDE_SIZE(n, CALL)
+    } else {
+        BY_SIZE(n, CALL)
+    }
 #undef CALL
 }
 
@@ -75,19 +79,24 @@ INLINE void run(const ash_packed *w, const ash_act *a, int64_t g0, int64_t g1, f
                 const ash_form form)
 {
     int64_t tiles = (a->n + TILE_ROWS - 1) / TILE_ROWS, nb = a->cols / 32, lds = a->ld / 32;
-    for (int64_t g = g0; g < g1; g += 2) {
+    const int quants = quant_bytes(form);
+    for (int64_t g = g0; g < g1;) {
+        const int groups = tile_groups(a->n, g1 - g);
         for (int64_t i = 0; i < tiles; i++) { /* of even size: no left-over of one row */
             int64_t row = a->n * i / tiles, n = a->n * (i + 1) / tiles - row;
             tile t = {w->data + g * w->group_bytes, w->group_bytes, nb, a->ld, lds, a->q + row * a->ld,
                       a->d + row * lds, a->ds + row * lds, a->ns + row * lds,
-                      fetch_start(w, g, 2, i, tiles, nb)};
+                      fetch_ahead_start(w, g, groups, i, tiles, nb, nb * quants, is_light(form, a->n))};
             float *out = y + row * ldy + g * ASH_GROUP;
             int64_t left = w->rows - g * ASH_GROUP;
-            if (g + 1 < g1)
+            if (groups == TILE_GROUPS)
+                run_rows(&t, form, TILE_GROUPS, (int)n, w, out, ldy, left);
+            else if (groups == 2)
                 run_rows(&t, form, 2, (int)n, w, out, ldy, left);
             else
                 run_rows(&t, form, 1, (int)n, w, out, ldy, left);
         }
+        g += groups;
     }
 }
 
