@@ -219,9 +219,9 @@ static void test_exact(void **state)
 
 static void test_shapes(void **state)
 {
-    static const int64_t rows[] = {1, 15, 16, 17, 31, 33, 50}, cols[] = {32, 64, 96, 288};
+    static const int64_t rows[] = {1, 15, 16, 17, 31, 33, 50, 100}, cols[] = {32, 64, 96, 288};
     for (int t = 0; t < TYPES; t++)
-        for (int i = 0; i < 7; i++)
+        for (int i = 0; i < 8; i++)
             for (int j = 0; j < 4; j++) all_variants(types[t], rows[i], cols[j], 1 + (i + j) % 5, 1, 1);
 }
 
