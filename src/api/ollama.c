@@ -95,7 +95,7 @@ void ash_ollama_tags(ash_call *c)
         const char *state = json_string_value(json_object_get(status, "value"));
         if (!id || !state || !strcmp(state, "failed")) continue;
         /* of its files; until they were looked at, what it is taken to need of memory */
-        json_int_t bytes = json_integer_value(json_object_get(status, "bytes_total"));
+        json_int_t bytes = json_integer_value(json_object_get(status, "file_bytes"));
         const json_t *memory = json_object_get(status, "memory");
         if (!bytes) bytes = json_integer_value(json_object_get(memory, "estimated"));
         json_t *o = listed(id, json_integer(bytes), meta);

@@ -76,7 +76,7 @@ void ash_entry_progress(void *entry, ash_load_stage stage, uint64_t done, uint64
     }
     atomic_store(&e->progress.done, done);
     atomic_store(&e->progress.total, total);
-    if (stage == ASH_LOAD_PACK) {
+    if (stage == ASH_LOAD_PACK && total > 1) { /* of 1: a step, where a pack is mapped and nothing is read */
         atomic_store(&e->progress.bytes_done, done);
         atomic_store(&e->progress.bytes_total, total);
     }
@@ -308,6 +308,7 @@ json_t *ash_entry_json(const ash_manager *m, ash_entry *e)
     set_number(o, "progress", true, loaded ? 1.0 : loading || e->fetched ? e->shown_progress : 0.0);
     json_object_set_new(o, "bytes_done", json_integer((json_int_t)done));
     json_object_set_new(o, "bytes_total", json_integer((json_int_t)total));
+    json_object_set_new(o, "file_bytes", json_integer((json_int_t)e->plan.file_bytes)); /* 0: not looked at */
     set_number(o, "bytes_per_second", true, loading ? floor(e->rate) : 0.0);
     set_number(o, "stalled_since", loading && e->stalled_since > 0.0, e->stalled_since);
     add_eta(o, m, e);

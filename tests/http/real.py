@@ -2,6 +2,7 @@
 
 import atexit
 import concurrent.futures
+import glob
 import json
 import os
 import re
@@ -340,11 +341,16 @@ def nothing_preloaded():
         equal((info["llama.embedding_length"], m.details), (576, shown.details))
         check(re.fullmatch("[0-9a-f]{64}", m.digest) and m.digest == client.ps().models[0].digest, m)
         check(len({m.digest for m in client.list().models}) == len(listed), "one each", listed)
-        check(0.9 * size < listed[MODEL + ":latest"] <= size, "bytes of the file's tensors", listed, size)
+        equal((listed[MODEL + ":latest"], s.state(MODEL)["file_bytes"]), (size, size))
         r = client.chat(MODEL, SAY, options={"num_predict": 4, "temperature": 0, "seed": 1})
         equal((r.message.content, r.eval_count, r.done_reason), (texts[0], 4, "length"))
+        packs = os.path.join(s.home, "state", "packs", "*.pack")
+        check(s.wait_for(lambda: glob.glob(packs) or None), "no pack is kept")
         equal(client.chat(MODEL, [], keep_alive=0).done_reason, "unload")
         s.wait_state(MODEL, "unloaded")
+        equal(client.generate(MODEL).done_reason, "load")
+        state = s.state(MODEL)  # from its pack: no byte of the file was read
+        equal((state["bytes_done"], state["bytes_total"], state["file_bytes"]), (0, 0, size))
     finally:
         equal(s.stop(), 0)
 
