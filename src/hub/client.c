@@ -120,7 +120,8 @@ int hub_ready(ash_hub *h, ash_err *err)
         if (h->curl.global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
             rc = ash_err_set(err, ASH_ENOMEM, "libcurl does not start");
         else if ((rc = hub_origin_of(&h->curl, h->endpoint, &h->origin, err)))
-            rc = ash_err_set(err, ASH_EINVAL, "the hub's endpoint is no address of http or https");
+            rc = ash_err_set(err, ASH_EINVAL,
+                             "the hub's endpoint is no address of http or https, or has a user's name in it");
         h->open = !rc;
         if (!rc && hub_host_private(h->origin.host)) atomic_store(&h->private_ok, true);
     }

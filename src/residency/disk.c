@@ -1,21 +1,33 @@
 /* Owns the disk's admission: a thread asks the hub what each queued fetch still has to bring, before its turn
- * comes, and those that do not fit beside all that is pending are refused. The sums are the plan's
- * (residency/plan.h). Lock rules: state.h. */
+ * comes, and those that do not fit beside all that is pending are refused; a second one does while the hub
+ * leaves the first without an answer. The sums are the plan's (residency/plan.h). Lock rules: state.h. */
 #include <stdio.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "residency/plan.h"
 #include "residency/state.h"
 
-/* The first in the queue's order that nobody has asked the hub about, or NULL. */
-static ash_entry *next_unweighed(ash_manager *m)
+/* So long the others wait for one that the hub is asked about: the queue's order decides who has the disk. */
+static const int64_t PATIENCE_NS = 2000000000;
+
+/* The first in the queue's order that nobody has asked the hub about, or NULL; *until_ns: when to look again,
+ * INT64_MAX: when something changes. */
+static ash_entry *next_unweighed(ash_manager *m, int64_t *until_ns)
 {
     ash_entry *best = NULL;
+    int64_t now = ash_clock_ns();
+    *until_ns = INT64_MAX;
     for (size_t i = 0; i < m->n; i++) {
         ash_entry *e = &m->entries[i];
-        if (e->queued && !e->spec.path && !e->weighed && (!best || e->queue_seq < best->queue_seq)) best = e;
+        bool wants = e->queued && !e->spec.path && !e->weighed && !e->weigh_began_ns;
+        if (e->weigh_began_ns && now - e->weigh_began_ns < PATIENCE_NS)
+            *until_ns = e->weigh_began_ns + PATIENCE_NS;
+        if (wants && (!best || e->queue_seq < best->queue_seq)) best = e;
     }
-    return best;
+    if (best && *until_ns == INT64_MAX) return best;
+    if (!best) *until_ns = INT64_MAX;
+    return NULL;
 }
 
 /* Bytes that a fetch which runs or was admitted still brings; 0: it is none. */
@@ -83,6 +95,8 @@ static void weigh(ash_manager *m, ash_entry *e)
     ash_fetch_need need = {0};
     ash_waiter *done = NULL;
     uint64_t seq = e->queue_seq;
+    e->weigh_began_ns = ash_clock_ns();
+    ash_entry_changed(m, e);
     pthread_mutex_unlock(&m->mutex);
     int rc = m->weigh(m->fetch_user, e->spec.id, &e->cancel, &need, &err);
     if (rc && !err.code) ash_err_set(&err, rc, "%s", ash_err_name(rc));
@@ -92,6 +106,8 @@ static void weigh(ash_manager *m, ash_entry *e)
         err = ASH_ERR_INIT;
         admit(m, e, &need, &err);
     }
+    e->weigh_began_ns = 0;
+    pthread_cond_broadcast(&m->fetch_cond); /* the other thread may have waited for it */
     if (!err.code || !e->queued || e->queue_seq != seq || m->stopping) return; /* cancelled, asked for anew */
     e->queued = e->only_fetch = false;
     e->waits = NULL;
@@ -107,11 +123,15 @@ void *ash_weigher_main(void *arg)
     ash_manager *m = arg;
     pthread_mutex_lock(&m->mutex);
     while (!m->stopping) {
-        ash_entry *e = m->weigh ? next_unweighed(m) : NULL;
+        int64_t until_ns = INT64_MAX;
+        ash_entry *e = m->weigh ? next_unweighed(m, &until_ns) : NULL;
+        struct timespec ts = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
         if (e)
             weigh(m, e);
-        else
+        else if (until_ns == INT64_MAX)
             pthread_cond_wait(&m->fetch_cond, &m->mutex);
+        else
+            pthread_cond_timedwait(&m->fetch_cond, &m->mutex, &ts);
     }
     pthread_mutex_unlock(&m->mutex);
     return NULL;

@@ -266,12 +266,25 @@ int ash_manager_open(const ash_manager_opts *opts, ash_manager **out, ash_err *e
     return 0;
 }
 
-/* The threads that run, in the order of ash_manager_start. */
+enum { THREADS = 2 + ASH_WEIGHERS + ASH_FETCHERS };
+
+/* All threads, in the order in which they begin. */
+static void list_threads(ash_manager *m, pthread_t *threads[THREADS], void *(*mains[THREADS])(void *))
+{
+    size_t n = 0;
+    threads[n] = &m->loader, mains[n++] = ash_loader_main;
+    threads[n] = &m->keeper, mains[n++] = ash_keeper_main;
+    for (size_t i = 0; i < ASH_WEIGHERS; i++) threads[n] = &m->weighers[i], mains[n++] = ash_weigher_main;
+    for (size_t i = 0; i < ASH_FETCHERS; i++) threads[n] = &m->fetchers[i], mains[n++] = ash_fetcher_main;
+}
+
+/* The first n of them. */
 static void join(ash_manager *m, int n)
 {
-    const pthread_t threads[] = {m->loader, m->weigher, m->keeper};
-    const int own = sizeof threads / sizeof *threads;
-    for (int i = 0; i < n; i++) pthread_join(i < own ? threads[i] : m->fetchers[i - own], NULL);
+    pthread_t *threads[THREADS];
+    void *(*mains[THREADS])(void *);
+    list_threads(m, threads, mains);
+    for (int i = 0; i < n; i++) pthread_join(*threads[i], NULL);
 }
 
 /* One of the threads cannot be had: the n before it end. */
@@ -302,11 +315,11 @@ int ash_manager_start(ash_manager *m, ash_err *err)
                 ash_error("residency", "%s cannot be preloaded: %s", e->spec.id, e->error.msg);
         }
     pthread_mutex_unlock(&m->mutex);
-    if (pthread_create(&m->loader, NULL, ash_loader_main, m)) return give_up(m, 0, err);
-    if (pthread_create(&m->weigher, NULL, ash_weigher_main, m)) return give_up(m, 1, err);
-    if (pthread_create(&m->keeper, NULL, ash_keeper_main, m)) return give_up(m, 2, err);
-    for (int i = 0; i < ASH_FETCHERS; i++)
-        if (pthread_create(&m->fetchers[i], NULL, ash_fetcher_main, m)) return give_up(m, 3 + i, err);
+    pthread_t *threads[THREADS];
+    void *(*mains[THREADS])(void *);
+    list_threads(m, threads, mains);
+    for (int i = 0; i < THREADS; i++)
+        if (pthread_create(threads[i], NULL, mains[i], m)) return give_up(m, i, err);
     m->started = true;
     return 0;
 }
@@ -330,7 +343,7 @@ void ash_manager_close(ash_manager *m)
     pthread_mutex_unlock(&m->mutex);
     ash_waiters_fail(left, ASH_ECANCELED, "the server is shutting down");
     ash_waiters_answer(left);
-    if (m->started) join(m, 3 + ASH_FETCHERS);
+    if (m->started) join(m, THREADS);
     for (size_t i = 0; i < m->n; i++) {
         ash_experts_note_last(m, &m->entries[i], m->entries[i].engine);
         ash_engine_close(m->entries[i].engine);

@@ -331,10 +331,11 @@ json_t *ash_entry_json(const ash_manager *m, ash_entry *e)
     json_object_set_new(o, "resident_bytes",
                         json_integer(loaded ? (json_int_t)e->resident_bytes : 0));
     if (loaded) add_shape(o, ash_engine_info(e->engine));
-    set_text(o, "waits",
-             e->waits                                              ? e->waits
-             : fetching && atomic_load(&e->progress.elsewhere) ? "for another process, which fetches it"
-                                                                   : NULL);
+    const char *waits = e->waits;
+    if (!waits && fetching && atomic_load(&e->progress.elsewhere))
+        waits = "for another process, which fetches it";
+    if (!waits && e->queued && e->weigh_began_ns) waits = "for the hub, which is asked how much it is";
+    set_text(o, "waits", waits);
     json_object_set_new(o, "memory", memory_json(e));
     json_object_set_new(o, "expires_at", expires_json(e));
     set_number(o, "load_ms", loaded, e->load_ms);

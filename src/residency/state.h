@@ -12,6 +12,7 @@
 #include "residency/policy.h"
 
 enum { ASH_FETCHERS = 2 }; /* fetches at once */
+enum { ASH_WEIGHERS = 2 }; /* the second for when the hub does not answer the first */
 enum { ASH_N_STAGES = 6 }; /* fetch verify map pack warm prefill, as interfaces name them */
 
 /* Progress of the load in flight. Written by the loading thread without the lock, read by any. */
@@ -37,6 +38,7 @@ typedef struct ash_entry {
     bool made_room;      /* others were loaded again, smaller, for it; it has not been loaded since */
     bool fetched;        /* the load follows a fetch, which has its share of the progress */
     bool weighed;        /* of the queued fetch: `to_fetch` is known, and fits the disk */
+    int64_t weigh_began_ns; /* the hub is being asked about it; 0: not */
     uint64_t to_fetch;   /* bytes that were still to come when it was queued */
     bool only_fetch;     /* of the queued or running fetch: no load follows */
     bool pausing;        /* of the running fetch: cancelled for a pause */
@@ -124,8 +126,8 @@ typedef struct ash_opening {
 struct ash_manager {
     pthread_mutex_t mutex;
     pthread_cond_t load_cond, keep_cond; /* the loader, the keeper has something to look at */
-    pthread_cond_t fetch_cond;           /* and the fetchers and the weigher */
-    pthread_t loader, keeper, weigher, fetchers[ASH_FETCHERS];
+    pthread_cond_t fetch_cond;           /* and the fetchers and the weighers */
+    pthread_t loader, keeper, weighers[ASH_WEIGHERS], fetchers[ASH_FETCHERS];
     bool started, stopping;
     ash_entry *entries; /* n of at most cap; each stays where it is */
     size_t n, cap;

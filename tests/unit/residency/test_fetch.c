@@ -66,6 +66,7 @@ typedef struct hub {
     uint64_t needs[4]; /* bytes of the models "a" to "d", of 1000 that are free, 100 of which stay so */
     uint64_t unit;     /* in place of a byte, or 0 */
     atomic_int weighed;
+    char stuck; /* no answer about this one, until it is cancelled */
     atomic_int begun[4]; /* fetches of these */
     atomic_int fetches, at_once, most_at_once;
     atomic_int fail; /* the code that all fetches end with, or 0 */
@@ -108,6 +109,7 @@ static int weigh(void *user, const char *id, const atomic_bool *cancel, ash_fetc
                             .disk_free = 1000 * unit(h),
                             .disk_reserve = 100 * unit(h)};
     atomic_fetch_add(&h->weighed, 1);
+    while (h->stuck == id[0] && !atomic_load(cancel)) usleep(1000);
     return 0;
 }
 
@@ -471,6 +473,25 @@ static void test_downloads_fit_the_disk_together(void **state)
     ash_manager_close(m);
 }
 
+static void test_a_hub_that_does_not_answer_about_one(void **state)
+{
+    hub h = {.needs = {10, 10}, .stuck = 'a', .go = true};
+    ash_model_spec specs[] = {ABSENT("a", false), ABSENT("b", false)};
+    ash_manager *m = open_manager(specs, 2, &h);
+    assert_int_equal(ash_manager_download(m, "a", false, NULL), 0);
+    until_count(&h.weighed, 1);
+    json_t *p = ash_manager_progress(m, "a");
+    assert_string_equal(json_string_value(json_object_get(p, "waits")),
+                        "for the hub, which is asked how much it is");
+    json_decref(p);
+    assert_int_equal(ash_manager_download(m, "b", false, NULL), 0);
+    until_state(m, "b", ASH_MODEL_DOWNLOADED);
+    assert_int_equal(ash_manager_state(m, "a"), ASH_MODEL_DOWNLOADING);
+    assert_int_equal(ash_manager_cancel(m, "a", NULL), 0);
+    until_state(m, "a", ASH_MODEL_UNLOADED);
+    ash_manager_close(m);
+}
+
 #define WITH_DRAFT(name)                                                                           \
     {                                                                                              \
         .id = name, .path = "here", .draft = "d", .draft_absent = "not here", .keep_alive_ms = -1    \
@@ -548,6 +569,7 @@ int main(void)
         cmocka_unit_test(test_a_pause_ends_when_somebody_goes_on),
         cmocka_unit_test(test_who_goes_on_before_the_pause_is_there_is_served),
         cmocka_unit_test(test_downloads_fit_the_disk_together),
+        cmocka_unit_test(test_a_hub_that_does_not_answer_about_one),
         cmocka_unit_test(test_an_absent_draft_model_is_fetched_first),
         cmocka_unit_test(test_without_its_draft_model_it_loads_all_the_same),
         cmocka_unit_test(test_models_may_be_added),
