@@ -3,14 +3,17 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 struct ash_arena_block {
     ash_arena_block *next;
     size_t size, used;
+    void *map; /* that it lies in, with its bytes; NULL: it is of the heap */
+    size_t map_bytes;
     _Alignas(16) unsigned char data[];
 };
 
-enum { BLOCK = 16 << 10 };
+enum { BLOCK = 16 << 10, HUGE = 2 << 20 };
 
 void ash_arena_init(ash_arena *a, size_t max)
 {
@@ -22,10 +25,30 @@ void ash_arena_release(ash_arena *a)
     ash_arena_block *b = a->head;
     while (b) {
         ash_arena_block *next = b->next;
-        free(b);
+        if (b->map)
+            munmap(b->map, b->map_bytes);
+        else
+            free(b);
         b = next;
     }
     *a = (ash_arena){.max = a->max};
+}
+
+void ash_arena_reserve(ash_arena *a, size_t size)
+{
+    size = (size + 15) & ~(size_t)15;
+    size_t total = size + sizeof(ash_arena_block), bytes = size + 2 * HUGE;
+    if (size < HUGE || bytes < size || total > a->max || a->held > a->max - total)
+        return;
+    char *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (map == MAP_FAILED)
+        return;
+    char *at = map + (HUGE - (uintptr_t)map % HUGE) % HUGE;
+    madvise(at, total / HUGE * HUGE, MADV_HUGEPAGE); /* the rest in small pages, not to round up */
+    ash_arena_block *b = (ash_arena_block *)at;
+    *b = (ash_arena_block){.next = a->head, .size = size, .map = map, .map_bytes = bytes};
+    a->head = b;
+    a->held += total;
 }
 
 void *ash_arena_alloc(ash_arena *a, size_t size)

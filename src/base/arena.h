@@ -16,6 +16,10 @@ typedef struct ash_arena {
 
 void ash_arena_init(ash_arena *a, size_t max);
 void ash_arena_release(ash_arena *a); /* frees everything; the arena may be used again */
+/* A hint that `size` bytes will be asked for in large parts: 2 MiB and more come from one block of huge
+ * pages, as the fault at each small page takes longer than clearing it. What is not used costs address space
+ * only, but counts as held. */
+void ash_arena_reserve(ash_arena *a, size_t size);
 /* size bytes aligned to 16, not cleared; NULL without memory or over the cap. */
 void *ash_arena_alloc(ash_arena *a, size_t size) __attribute__((malloc, alloc_size(2)));
 /* n elements of size bytes, cleared; NULL on overflow too. */

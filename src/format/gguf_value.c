@@ -1,5 +1,6 @@
 /* Owns typed access to GGUF metadata. Refuses values of another kind or out of range, naming the
  * key and what was found. Any thread. */
+#include <endian.h>
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
@@ -43,6 +44,15 @@ const char *ash_gguf_label(const char *path)
 uint64_t ash_gguf_load(const uint8_t *p, size_t size)
 {
     uint64_t v = 0;
+    uint32_t half;
+    switch (size) { /* most are lengths of strings and elements of 4 bytes */
+    case 8:
+        memcpy(&v, p, 8);
+        return le64toh(v);
+    case 4:
+        memcpy(&half, p, 4);
+        return le32toh(half);
+    }
     for (size_t i = 0; i < size; i++) v |= (uint64_t)p[i] << (8 * i);
     return v;
 }
@@ -315,6 +325,8 @@ int64_t ash_gguf_array_i64(const ash_gguf_array *a, uint64_t i)
     size_t size = ash_gguf_scalar_size(a->type);
     if (!size || i >= a->n)
         return 0;
+    if (a->type == ASH_GGUF_I32) /* the types of all tokens */
+        return (int32_t)ash_gguf_load(a->data + i * size, sizeof(int32_t));
     number v = read_number(a->type, a->data + i * size);
     if (v.kind != INTEGER)
         return 0;

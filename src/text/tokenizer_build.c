@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "text/tokenizer_impl.h"
 
 #define MAX_TOKENIZER_BYTES ((size_t)3 << 30)
@@ -155,8 +156,18 @@ static void measure(ash_tokenizer *t, const tok_desc *d)
         t->shrinks = t->shrinks || d->stages[i].behaviour == SPLIT_REMOVED;
 }
 
+/* Room for the large tables: of texts twice, of ids, of hashes, of pairs. */
+static void reserve(ash_tokenizer *t, const tok_desc *d)
+{
+    size_t text = 0;
+    for (size_t i = 0; i < d->n; i++) text += d->text[i].n;
+    ash_arena_reserve(&t->arena, 2 * text + 16 * d->n + ash_hash_slots(d->n) * sizeof *t->vocab.slots +
+                                     ash_hash_slots(d->n_merges) * sizeof *t->bpe.pairs);
+}
+
 static int build_parts(ash_tokenizer *t, tok_desc *d, ash_err *err)
 {
+    reserve(t, d);
     int rc = tok_vocab_build(&t->vocab, d, &t->arena, err);
     if (!rc)
         rc = check_texts(t, d, err);

@@ -74,6 +74,18 @@ static int read_scores(tok_desc *d, const ash_gguf *g, ash_err *err)
     return 0;
 }
 
+/* Room for tokens and merges together. */
+static void reserve(tok_desc *d, const ash_gguf *g)
+{
+    const ash_gguf_kv *tokens = ash_gguf_find(g, "tokenizer.ggml.tokens"),
+                      *merges = ash_gguf_find(g, "tokenizer.ggml.merges");
+    uint64_t n = tokens && tokens->type == ASH_GGUF_ARRAY ? tokens->array.n : 0,
+             m = merges && merges->type == ASH_GGUF_ARRAY ? merges->array.n : 0;
+    if (n <= ASH_MAX_VOCAB && m <= ASH_MAX_VOCAB)
+        ash_arena_reserve(&d->arena, n * (sizeof *d->text + sizeof *d->type + sizeof *d->score) +
+                                         m * sizeof *d->merges);
+}
+
 static int read_tokens(tok_desc *d, const ash_gguf *g, ash_err *err)
 {
     ash_gguf_array tokens;
@@ -260,6 +272,7 @@ int tok_gguf_read(tok_desc *d, const ash_gguf *g, ash_err *err)
     rc = key_name(d, g, "tokenizer.ggml.tokens", &d->tokens_name, err);
     if (!rc)
         rc = key_name(d, g, "tokenizer.ggml.merges", &d->merges_name, err);
+    reserve(d, g);
     if (!rc)
         rc = read_tokens(d, g, err);
     if (!rc)

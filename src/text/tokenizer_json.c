@@ -411,6 +411,7 @@ static int read_model(tok_desc *d, const parts *p, ash_err *err)
     for (size_t i = 0; i < d->n_added; i++)
         if ((uint64_t)d->added[i].id >= n)
             n = (uint64_t)d->added[i].id + 1;
+    ash_arena_reserve(&d->arena, 3 * (m.vocab.n + m.merges.n)); /* 41 bytes a token and 32 a merge, roughly */
     rc = list_vocab(d, m.vocab, &list, &count, &n, err);
     if (!rc)
         rc = tok_desc_reserve(d, n, err);
