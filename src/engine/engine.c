@@ -270,7 +270,7 @@ static int have_warm_prompt(ash_engine *e, const ash_engine_opts *opts, const as
         ash_kv_prompt_open(opts->state_dir, opts->disk_budget, e->model, e->scheduler, ids->p, ids->n,
                            &e->kept, &own))
         ash_warn("engine", "the warm prompt is not kept: %s", own.msg);
-    if (e->kept && ash_kv_prompt_restore(e->kept))
+    if (e->kept && ash_kv_prompt_restore(e->kept, e->run.nn->pool))
         return ash_model_progress(opts, ASH_LOAD_PREFILL, ids->n, ids->n, err);
     int rc = compute_warm_prompt(e, opts, ids, err);
     if (!rc && e->kept)

@@ -103,45 +103,62 @@ static int name_file(ash_kv_prompt *p, ash_err *err)
 typedef struct restoring {
     const ash_kv_prompt *p;
     const ash_kv_file *file;
-    size_t n; /* tokens that are there */
+    ash_pool *pool;
+    ash_kv *kv;
+    pthread_mutex_t lock;
+    uint32_t good; /* blocks before the first that cannot be read, */
+    ash_err err;   /* and why it cannot */
+    size_t n;      /* tokens that are there */
 } restoring;
 
-/* On the scheduler's thread: block after block into the pool and the prefix cache. */
+/* Blocks of the file into theirs of the KV pool. */
+static void read_blocks(void *arg, int64_t begin, int64_t end, int worker)
+{
+    restoring *r = arg;
+    for (int64_t i = begin; i < end; i++) {
+        ash_err err = ASH_ERR_INIT;
+        if (!ash_kv_file_read(r->file, (size_t)i, ash_kv_block(r->kv, r->p->blocks[i]), &err))
+            continue;
+        pthread_mutex_lock(&r->lock);
+        if (i < r->good) {
+            r->good = (uint32_t)i;
+            r->err = err;
+        }
+        pthread_mutex_unlock(&r->lock);
+    }
+}
+
+/* On the scheduler's thread: all blocks into the pool at once, then one after the other into the prefix
+ * cache, up to the first that is not there. */
 static int restore_blocks(ash_prefix_cache *cache, ash_kv *kv, void *arg, ash_err *err)
 {
     restoring *r = arg;
     const ash_kv_head *h = &r->p->head;
     int32_t *blocks = r->p->blocks, parent = -1;
-    uint32_t n = 0;
-    int rc = 0;
-    for (size_t left = h->n_ids; left; n++) {
-        uint32_t some = left < ASH_KV_TOKENS ? (uint32_t)left : ASH_KV_TOKENS;
-        int32_t b = blocks[n] = ash_prefix_cache_take(cache, false);
-        if (b < 0) {
-            rc = ash_err_set(err, ASH_ENOSPC, "no KV memory for %zu tokens", h->n_ids);
-            break;
-        }
-        if ((rc = ash_kv_file_read(r->file, n, ash_kv_block(kv, b), err))) {
-            ash_prefix_cache_give(cache, &b, 1);
-            break;
-        }
-        const int32_t *ids = h->ids + (size_t)n * ASH_KV_TOKENS;
+    uint32_t n = 0, want = (uint32_t)ash_kv_head_blocks(h);
+    while (n < want && (blocks[n] = ash_prefix_cache_take(cache, false)) >= 0) n++;
+    r->kv = kv;
+    r->good = n;
+    ash_pool_run(r->pool, n, 1, read_blocks, r);
+    for (uint32_t i = 0; i < r->good; i++) {
+        const int32_t *ids = h->ids + (size_t)i * ASH_KV_TOKENS;
+        uint32_t some = i + 1 < want ? ASH_KV_TOKENS : (uint32_t)(h->n_ids - (size_t)i * ASH_KV_TOKENS);
         if (some == ASH_KV_TOKENS)
-            parent = blocks[n] = ash_prefix_cache_publish(cache, parent, b, ids, false);
+            parent = blocks[i] = ash_prefix_cache_publish(cache, parent, blocks[i], ids, false);
         else
-            ash_prefix_cache_publish_part(cache, parent, b, ids, some, false);
-        left -= some;
+            ash_prefix_cache_publish_part(cache, parent, blocks[i], ids, some, false);
         r->n += some;
     }
     ash_prefix_cache_give(cache, blocks, n);
-    return rc;
+    if (r->good < n) return ash_err_set(err, r->err.code, "%s", r->err.msg);
+    return n < want ? ash_err_set(err, ASH_ENOSPC, "no KV memory for %zu tokens", h->n_ids) : 0;
 }
 
-bool ash_kv_prompt_restore(ash_kv_prompt *p)
+bool ash_kv_prompt_restore(ash_kv_prompt *p, ash_pool *pool)
 {
     ash_err err = ASH_ERR_INIT;
     ash_kv_file file = {.fd = -1};
-    restoring r = {.p = p, .file = &file};
+    restoring r = {.p = p, .file = &file, .pool = pool, .lock = PTHREAD_MUTEX_INITIALIZER};
     int64_t t = ash_clock_ns();
     int rc = name_file(p, &err);
     rc = rc ? rc : ash_kv_file_open(p->path, &p->head, &file, &err);

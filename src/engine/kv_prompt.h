@@ -21,8 +21,9 @@ int ash_kv_key(const ash_model *m, uint8_t out[ASH_KV_KEY], ash_err *err) ASH_MU
 int ash_kv_prompt_open(const char *state_dir, uint64_t disk_budget, const ash_model *m,
                        ash_scheduler *s, const int32_t *ids, size_t n_ids, ash_kv_prompt **out,
                        ash_err *err) ASH_MUST_CHECK;
-/* Puts what an earlier start kept into the prefix cache; true if that is the whole prompt. Blocks. */
-bool ash_kv_prompt_restore(ash_kv_prompt *p);
+/* Puts what an earlier start kept into the prefix cache; true if that is the whole prompt. Blocks. `pool` is
+ * the scheduler's, whose threads read: clearing and copying the memory takes the time. */
+bool ash_kv_prompt_restore(ash_kv_prompt *p, ash_pool *pool);
 /* Begins to write what the prefix cache has of the prompt by now, on a thread of its own and with the least
  * priority, as soon as the model's key is known. Once. */
 void ash_kv_prompt_keep(ash_kv_prompt *p);
