@@ -87,10 +87,13 @@ static int wait_for_load(ash_asker *a, const char *id)
         const char *state = json_string_value(json_object_get(p, "state"));
         const char *stage = json_string_value(json_object_get(p, "stage"));
         bool failed = state && !strcmp(state, "failed"), loaded = state && !strcmp(state, "loaded");
-        if (stage)
-            ash_term_progress(&term, stage[0] * 256 + stage[1], stage,
-                              (uint64_t)json_integer_value(json_object_get(p, "bytes_done")),
-                              (uint64_t)json_integer_value(json_object_get(p, "bytes_total")));
+        uint64_t done = (uint64_t)json_integer_value(json_object_get(p, "bytes_done"));
+        uint64_t total = (uint64_t)json_integer_value(json_object_get(p, "bytes_total"));
+        if (!total) { /* nothing is read: the share of the whole load */
+            total = 1000;
+            done = (uint64_t)(1e3 * json_number_value(json_object_get(p, "progress")));
+        }
+        if (stage) ash_term_progress(&term, stage[0] * 256 + stage[1], stage, done, total);
         const json_t *e = json_object_get(p, "error");
         if (failed)
             ash_err_set(&err, code_of(json_string_value(json_object_get(e, "code"))), "%s",
