@@ -24,7 +24,7 @@ import vs_peers
 from common import MIB, machine
 
 # what vs_peers is asked for: decoded tokens, sequences, other format
-SMALL, BIG = ["--decode", "64", "--sequences", "1,8,16"], ["--decode", "16"]
+SMALL, BIG = ["--decode", "64", "--sequences", "1,8,16"], ["--decode", "48"]
 GPTQ = ["--against", "q4_0"]
 CELLS = {
     "smollm2:q4_1": ["--decode", "128", "--sequences", "1,8,16"],
