@@ -45,12 +45,12 @@ typedef struct fetch_ends {
 
 enum { FETCH_LONG = 32 << 10, FETCH_HEADS = 32 }; /* bytes of a group; lines of its start */
 
-/* During a tile of `steps` steps: of the groups from g on, in which scales begin at `quants`. */
-static inline fetch_ends fetch_ends_start(const ash_packed *w, int64_t g, int64_t quants, int64_t steps)
+/* During a tile of `steps` steps: of the groups from g on, in which scales begin at `scales`. */
+static inline fetch_ends fetch_ends_start(const ash_packed *w, int64_t g, int64_t scales, int64_t steps)
 {
     const uint8_t *from = w->data + g * w->group_bytes;
-    int64_t tails = (w->group_bytes - quants) / 64;
-    return (fetch_ends){from + quants, from, w->group_bytes, steps - tails - FETCH_HEADS, tails};
+    int64_t tails = (w->group_bytes - scales) / 64;
+    return (fetch_ends){from + scales, from, w->group_bytes, steps - tails - FETCH_HEADS, tails};
 }
 
 /* One line of each of `groups` groups. */
@@ -70,13 +70,13 @@ typedef struct fetch_ahead {
     fetch_ends ends;
 } fetch_ahead;
 
-/* Tile i of `tiles` over groups [g, g + groups), each of `steps` steps, whose scales begin at `quants`.
+/* Tile i of `tiles` over groups [g, g + groups), each of `steps` steps, whose scales begin at `scales`.
  * light: rows are few enough for ends alone, if groups are long; then there is one tile. */
 static inline fetch_ahead fetch_ahead_start(const ash_packed *w, int64_t g, int groups, int64_t i,
-                                            int64_t tiles, int64_t steps, int64_t quants, bool light)
+                                            int64_t tiles, int64_t steps, int64_t scales, bool light)
 {
     if (light && w->group_bytes >= FETCH_LONG)
-        return (fetch_ahead){.ends = fetch_ends_start(w, g + groups, quants, steps)};
+        return (fetch_ahead){.ends = fetch_ends_start(w, g + groups, scales, steps)};
     return (fetch_ahead){.all = fetch_start(w, g, groups, i, tiles, steps), .ends.wait = INT64_MAX};
 }
 
