@@ -7,6 +7,7 @@
 #include "api/http.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <netdb.h>
 #include <stdio.h>
@@ -491,6 +492,22 @@ __attribute__((format(printf, 2, 0))) static void log_mhd(void *cls, const char 
     ash_debug("http", "%s", line);
 }
 
+/* As libmicrohttpd decodes paths and queries, but %00 stays as it is: a name does not end before its end. */
+static size_t unescape(void *cls, struct MHD_Connection *conn, char *s)
+{
+    char *to = s;
+    for (const char *p = s; *p;) {
+        char code[3] = {0};
+        if (p[0] == '%' && isxdigit((unsigned char)p[1]) && isxdigit((unsigned char)p[2]))
+            memcpy(code, p + 1, 2);
+        long c = strtol(code, NULL, 16);
+        *to++ = c ? (char)c : *p;
+        p += c ? 3 : 1;
+    }
+    *to = 0;
+    return (size_t)(to - s);
+}
+
 static int start_daemon(ash_http *h, int fd, ash_err *err)
 {
     const ash_http_opts *o = &h->opts;
@@ -503,9 +520,10 @@ static int start_daemon(ash_http *h, int fd, ash_err *err)
     h->daemon = MHD_start_daemon(
         flags, 0, NULL, NULL, on_access, h, MHD_OPTION_EXTERNAL_LOGGER, log_mhd, NULL,
         MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
-        MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->max_connections,
-        STRICT_OPTION, 1, MHD_OPTION_ARRAY, more, MHD_OPTION_END);
+        MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection,
+        h, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->max_connections, STRICT_OPTION, 1,
+        MHD_OPTION_ARRAY, more, MHD_OPTION_END);
     if (h->daemon) return 0;
     return ash_err_set(err, ASH_EIO, "cannot start the HTTP server on port %u: %s", h->port,
                        strerror(errno));

@@ -110,8 +110,8 @@ static int read_numbers(reader *r)
     }
     if (s->top_p <= 0) /* clients mean "only the likeliest" */
         s->top_p = 1e-9;
-    if (s->repeat_penalty <= 0)
-        return ash_err_set(&r->err, ASH_EINVAL, "'repeat_penalty' must be above 0");
+    if (s->repeat_penalty < 1e-3) /* a smaller one makes logits infinite */
+        return ash_err_set(&r->err, ASH_EINVAL, "'repeat_penalty' must be at least 0.001");
     return 0;
 }
 

@@ -190,6 +190,11 @@ int ash_fs_mkdirs(const char *path, ash_err *err)
     return rc;
 }
 
+bool ash_fs_is_ours(const struct stat *st)
+{
+    return st->st_uid == geteuid() || st->st_uid == 0;
+}
+
 bool ash_fs_is_file(const char *path)
 {
     struct stat st;

@@ -2,6 +2,8 @@
 #ifndef ASHLEY_BASE_FS_H
 #define ASHLEY_BASE_FS_H
 
+#include <sys/stat.h>
+
 #include "base/buf.h"
 
 /* Reads a regular file of at most `max` bytes into `out` (initialised here with that cap; the caller
@@ -23,6 +25,9 @@ void ash_fs_unmap(ash_map *m); /* safe on {0, 0, -1} and twice */
 int ash_fs_replace(const char *path, const void *p, size_t n, ash_err *err) ASH_MUST_CHECK;
 /* mkdir -p with mode 0700 for what is missing. */
 int ash_fs_mkdirs(const char *path, ash_err *err) ASH_MUST_CHECK;
+/* Whether a file belongs to who runs this, or to root. What is another user's may change at any time after it
+ * was checked. */
+bool ash_fs_is_ours(const struct stat *st);
 bool ash_fs_is_file(const char *path);
 bool ash_fs_is_dir(const char *path);
 /* dir + "/" + name, malloc'ed; an absolute name is returned as it is. NULL without memory. */

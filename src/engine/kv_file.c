@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/checksum.h"
+#include "base/fs.h"
 #include "base/limits.h"
 
 enum { FIXED = 64, ALIGN = 4096, VERSION = 1 };
@@ -196,6 +197,8 @@ static int check_head(int fd, const char *path, const ash_kv_head *h, uint64_t *
     if (!rc && (fstat(fd, &st) || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != ash_kv_head_bytes(h)))
         rc = ash_err_set(err, ASH_EFORMAT, "'%s' is no file of %llu bytes", path,
                          (unsigned long long)ash_kv_head_bytes(h));
+    if (!rc && !ash_fs_is_ours(&st))
+        rc = ash_err_set(err, ASH_EFORMAT, "'%s' belongs to another user", path);
     if (!rc && read_at(fd, got, n, 0) != (int64_t)n)
         rc = ash_err_set(err, ASH_EFORMAT, "'%s' cannot be read to the end of its head", path);
     if (!rc && memcmp(want, got, fixed))

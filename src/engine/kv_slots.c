@@ -247,6 +247,7 @@ static void *work(void *arg)
 static int lock_file(ash_kv_slots *s, const char *dir, ash_err *err)
 {
     char hex[2 * ASH_SHA256_BYTES + 8];
+    struct stat st;
     ash_sha256_hex(s->key, hex);
     memcpy(hex + 32, ".slots", 7); /* half of it names as surely */
     char *path = ash_fs_join(dir, hex);
@@ -256,6 +257,8 @@ static int lock_file(ash_kv_slots *s, const char *dir, ash_err *err)
     int rc = 0;
     if (s->fd < 0)
         rc = ash_err_set(err, ASH_EIO, "cannot open '%s': %s", path, strerror(errno));
+    else if (fstat(s->fd, &st) || !ash_fs_is_ours(&st))
+        rc = ash_err_set(err, ASH_EAUTH, "'%s' belongs to another user", path);
     else if (flock(s->fd, LOCK_EX | LOCK_NB))
         rc = ash_err_set(err, ASH_EAGAIN, "'%s' is used by another process", path);
     free(path);

@@ -169,6 +169,7 @@ int ash_pack_file_open(const char *path, const uint8_t key[ASH_SHA256_BYTES], ui
                        ash_pack_file *out, ash_err *err)
 {
     uint64_t file_bytes;
+    struct stat st;
     front *f = NULL;
     *out = (ash_pack_file){.fd = -1};
     if (!ash_pack_file_size(bytes, &file_bytes)) return ash_err_set(err, ASH_ENOENT, "too large");
@@ -179,6 +180,8 @@ int ash_pack_file_open(const char *path, const uint8_t key[ASH_SHA256_BYTES], ui
     int rc = 0;
     if (flock(out->fd, LOCK_SH | LOCK_NB)) /* it is being removed */
         rc = ash_err_set(err, ASH_ENOENT, "is locked");
+    if (!rc && !fstat(out->fd, &st) && !ash_fs_is_ours(&st))
+        rc = ash_err_set(err, ASH_EFORMAT, "belongs to another user");
     if (!rc) rc = ash_file_id_read(out->fd, &out->id, err);
     if (!rc && out->id.size != file_bytes)
         rc = ash_err_set(err, ASH_EFORMAT, "has %llu bytes, must have %llu",

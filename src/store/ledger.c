@@ -134,6 +134,9 @@ static sqlite3_int64 one(ash_ledger *l, const char *sql, int *rc)
 static int try_open(ash_ledger *l, const char **why)
 {
     char text[160];
+    struct stat st;
+    *why = "it belongs to another user";
+    if (!stat(l->path, &st) && !ash_fs_is_ours(&st)) return SQLITE_NOTADB;
     int rc = l->sql.open_v2(l->path, &l->db,
                             SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX |
                                 SQLITE_OPEN_PRIVATECACHE,
@@ -168,7 +171,6 @@ static int try_open(ash_ledger *l, const char **why)
     if (rc || foreign) return rc ? rc : SQLITE_NOTADB;
     rc = l->sql.exec(l->db, SCHEMA, NULL, NULL, NULL);
     if (rc) return rc == SQLITE_ERROR ? SQLITE_NOTADB : rc;
-    struct stat st;
     if (stat(l->path, &st)) return SQLITE_CANTOPEN;
     l->dev = st.st_dev;
     l->ino = st.st_ino;

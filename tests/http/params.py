@@ -39,7 +39,7 @@ def wrong_types_name_the_parameter():
         "top_k": ["x", 1.5],
         "presence_penalty": [3],
         "frequency_penalty": [-3],
-        "repeat_penalty": [0, -1, "x"],
+        "repeat_penalty": [0, -1, "x", 1e-320],
         "seed": ["x", 1.5],
         "max_tokens": ["x", -2, 1.5],
         "max_completion_tokens": [-5],

@@ -187,6 +187,9 @@ def unknown_paths_and_methods():
     for path in ("/nope", "/v1", "/v2/models", "/v1/chat", "/../etc/passwd", "/v1/v1/models", "//"):
         r = s.get(path)
         equal((r.status, json.loads(r.body)["error"]["type"]), (404, "not_found_error"), path)
+    equal(s.get("/v1/models/tin%79").status, 200)
+    for path in ("tiny%00", "tiny%00x", "tiny%", "tiny%0"):  # a name does not end at a NUL
+        equal(s.get("/v1/models/" + path).status, 404, path)
     for method, path, allow in (
         ("GET", "/v1/chat/completions", "POST"),
         ("POST", "/v1/models/tiny", "GET, HEAD"),

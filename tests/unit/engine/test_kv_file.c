@@ -281,6 +281,18 @@ static void a_file_being_written_is_not_left_over(void **state)
     free(dir);
 }
 
+static void another_users_file_is_refused(void **state)
+{
+    if (geteuid()) skip(); /* only root gives files away */
+    const ash_kv_head h = head();
+    char *path = ash_fs_join(*state, "a.kv");
+    write_file(path);
+    assert_int_equal(read_back(path, &h), 0);
+    assert_int_equal(chown(path, 12345, 12345), 0);
+    assert_int_equal(read_back(path, &h), ASH_EFORMAT);
+    free(path);
+}
+
 static void a_folder_that_cannot_be_is_told(void **state)
 {
     ash_err err = ASH_ERR_INIT;
@@ -304,6 +316,7 @@ int main(void)
         TEST(nothing_half_written_is_left),
         TEST(the_longest_unused_make_room),
         TEST(a_file_being_written_is_not_left_over),
+        TEST(another_users_file_is_refused),
         TEST(a_folder_that_cannot_be_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -295,6 +295,25 @@ static void a_cut_file_is_packed_again(void **state)
     leave(&p);
 }
 
+static void another_users_file_is_packed_again(void **state)
+{
+    place p;
+    result first, r;
+    char path[256];
+    struct stat st;
+    if (geteuid()) skip(); /* only root gives files away */
+    enter(&p);
+    assert_int_equal(load(&p, 0, true, &first), 0);
+    assert_true(find_pack(&p, path));
+    assert_int_equal(chown(path, 12345, 12345), 0);
+    assert_int_equal(load(&p, 0, true, &r), 0);
+    assert_false(r.mapped);
+    same_logits(&first, &r);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_uid, 0);
+    leave(&p);
+}
+
 static void a_changed_checkpoint_has_another_key(void **state)
 {
     place p;
@@ -497,6 +516,7 @@ int main(void)
                                        cmocka_unit_test(a_template_is_refused_beside_mapped_weights),
                                        cmocka_unit_test(every_flipped_byte_is_found),
                                        cmocka_unit_test(a_cut_file_is_packed_again),
+                                       cmocka_unit_test(another_users_file_is_packed_again),
                                        cmocka_unit_test(a_changed_checkpoint_has_another_key),
                                        cmocka_unit_test(a_folder_that_does_not_do_is_done_without),
                                        cmocka_unit_test(room_is_made_by_use),

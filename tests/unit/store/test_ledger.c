@@ -153,6 +153,18 @@ static void test_another_programs_file_is_set_aside(void **state)
     expect_set_aside(*state);
 }
 
+static void test_another_users_file_is_set_aside(void **state)
+{
+    char path[256];
+    if (geteuid()) skip(); /* only root gives files away */
+    ash_ledger *l = begin(*state);
+    assert_true(ash_ledger_put(l, &KEY, &ROW));
+    ash_ledger_close(l);
+    db_path(*state, "", path);
+    assert_int_equal(chown(path, 12345, 12345), 0);
+    expect_set_aside(*state);
+}
+
 static void test_foreign_tables_are_set_aside(void **state)
 {
     ash_ledger *l = begin(*state);
@@ -407,6 +419,7 @@ int main(void)
         TEST(test_deleted_while_open),
         TEST(test_rubbish_is_set_aside),
         TEST(test_another_programs_file_is_set_aside),
+        TEST(test_another_users_file_is_set_aside),
         TEST(test_foreign_tables_are_set_aside),
         TEST(test_figures_that_cannot_be_are_left_alone),
         TEST(test_rates),
