@@ -66,8 +66,8 @@ def killed_at_a_hundred_instants():
             check(known <= now or file.etag in blobs(cache), "kill", n, "lost chunks", known - now)
             asked = len(hub.requests("cdn", "GET")) - before[1]
             lost = hub.sent["cdn"] - before[0] - (len(now) - len(known)) * CHUNK
-            check(
-                lost <= asked * (CHUNK + MIB) or file.etag in blobs(cache),
+            check(  # the hub may have counted a piece that it still sent to the one before
+                lost <= asked * (CHUNK + MIB) + MIB or file.etag in blobs(cache),
                 "kill",
                 n,
                 lost,
