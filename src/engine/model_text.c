@@ -5,14 +5,21 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/utf8.h"
 
 enum { SPARE_TOKENS = 256 }; /* fine-tuners add a token such as [PAD] without a row for it */
 
-static const char *token_text(ash_model *m, int32_t id)
+/* What a template puts where it says `name`, "bos_token" or "eos_token": text, or nothing. */
+static const char *token_text(ash_model *m, const char *name, int32_t id)
 {
     ash_str s = {0};
     if (id >= 0)
         ash_tokenizer_piece(m->tokenizer, id, &s);
+    if (!ash_utf8_valid(s.p, s.n)) {
+        ash_warn("engine", "%s: token %d, its %s, is no UTF-8, and templates have none", m->text.path, id,
+                 name);
+        s = (ash_str){0};
+    }
     return ash_arena_strndup(&m->arena, s.p ? s.p : "", s.n);
 }
 
@@ -42,8 +49,8 @@ static int load_tokenizer(ash_model *m, const ash_model_text *t, ash_err *err)
         if (ash_tokenizer_piece(m->tokenizer, (int32_t)id, &s) && s.n > m->max_piece)
             m->max_piece = s.n;
     }
-    m->bos_text = token_text(m, ash_tokenizer_bos(m->tokenizer));
-    m->eos_text = token_text(m, ash_tokenizer_eos(m->tokenizer));
+    m->bos_text = token_text(m, "bos_token", ash_tokenizer_bos(m->tokenizer));
+    m->eos_text = token_text(m, "eos_token", ash_tokenizer_eos(m->tokenizer));
     return m->bos_text && m->eos_text ? 0 : ash_err_nomem(err, "special tokens");
 }
 

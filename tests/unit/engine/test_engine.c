@@ -838,6 +838,16 @@ static void bad_files_are_refused(void **state)
     assert_non_null(e);
     assert_null(ash_engine_template(e));
     ash_engine_close(e);
+    const tiny_key odd = {"tokenizer.ggml.bos_token_id", ASH_GGUF_U32, .i = 3 + 0xff};
+    m.keys = &odd; /* the token of a byte that is no text */
+    m.n_keys = 1;
+    m.template = "{{ bos_token }}{{ messages[0].content }}";
+    o = fastest();
+    o.warm_prompt = "some words";
+    e = engine_of(&m, o);
+    assert_non_null(e);
+    assert_string_equal(ash_engine_bos_text(e), "");
+    ash_engine_close(e);
 }
 
 static void the_plan_is_what_a_load_takes(void **state)
