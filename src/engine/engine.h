@@ -105,6 +105,7 @@ typedef struct ash_model_info {
     const char *draft_refused; /* why none does although one was named, or NULL */
     uint64_t draft_bytes;      /* all that it takes; 0 without */
     bool warmed;               /* before it was opened; false: a request that waited took the place of it */
+    bool mapped;               /* the weights are a pack file's, whose pages still come into the process */
     uint32_t n_ctx, n_ctx_train, n_vocab, n_layers, n_embd, n_heads, n_kv_heads;
     const char *chat_template; /* its text, "" if none */
     const char *template_from; /* "GGUF tokenizer.chat_template", "catalogue", "none" */

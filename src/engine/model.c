@@ -251,6 +251,7 @@ void ash_model_close(ash_model *m)
         return;
     ash_model_text_end(m);
     ash_placement_close(m->placement);
+    ash_populate_close(m->populate);
     ash_expert_cache_close(m->cache);
     if (m->pack_fd >= 0)
         close(m->pack_fd);
@@ -425,6 +426,7 @@ static int restore_weights(ash_model *m, const ash_engine_opts *opts, ash_pool *
     if (rc)
         return ash_err_set(err, rc, "%s", own.msg);
     m->region = region;
+    m->info.mapped = true;
     m->placement = ash_placement_start(b, pool, true, NULL);
     if ((rc = ash_model_progress(opts, ASH_LOAD_MAP, 1, 1, err)))
         return rc;
@@ -507,6 +509,8 @@ int ash_model_finish(ash_model *m, ash_err *err)
     int rc = ash_model_text_wait(m, err);
     if (rc)
         return rc;
+    if (m->info.mapped)
+        m->populate = ash_populate_start(m->region, m->net->binding.bytes);
     ash_bind_release(&m->net->binding); /* it borrows from the files */
     ash_checkpoint_close(m->files);
     m->files = NULL;

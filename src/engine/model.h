@@ -12,6 +12,7 @@
 #include "engine/expert_cache.h"
 #include "engine/packs.h"
 #include "engine/placement.h"
+#include "engine/populate.h"
 
 /* Memory of an engine, from headers and options. */
 typedef struct ash_sizes {
@@ -54,6 +55,7 @@ typedef struct ash_model {
     uint64_t map_bytes;
     ash_packs *packs;  /* owned, or NULL */
     ash_placement *placement; /* owned: moves pages of what packs mapped; or NULL */
+    ash_populate *populate;   /* owned: maps the rest of it once it is loaded; or NULL */
     ash_expert_sizes experts;  /* of the weights */
     bool streams;      /* routed experts come and go: the weights are more than opts->weights_max */
     ash_expert_cache *cache;   /* owned; streams: once loaded */
@@ -75,7 +77,8 @@ int ash_model_size(ash_model *m, const ash_engine_opts *opts, ash_err *err) ASH_
  * opts->cancel. Afterwards weights may be used, the rest after finish. On failure close it. */
 int ash_model_load(ash_model *m, const ash_engine_opts *opts, ash_pool *pool,
                    ash_err *err) ASH_MUST_CHECK;
-/* Waits for tokenizer and template, and closes the files. On failure close it. */
+/* Waits for tokenizer and template, closes the files, and has the rest of a mapped pack file mapped in the
+ * background. On failure close it. */
 int ash_model_finish(ash_model *m, ash_err *err) ASH_MUST_CHECK;
 void ash_model_close(ash_model *m); /* NULL is fine */
 /* ASH_SHA256_BYTES that stand for the weights: the content of all their files and of the configuration, the

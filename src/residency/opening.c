@@ -13,14 +13,14 @@ enum { LOOK_MS = 500 }; /* over which it is measured how busy the processors are
 /* ---- what came of one ---- */
 
 /* What the process grew by from `before`, as if all scratch was in use but the KV pool not yet; 0 if
- * something else happened meanwhile. */
+ * something else happened meanwhile, or more is to come. */
 static uint64_t measure(const ash_manager *m, uint64_t changes, uint64_t before, const ash_engine *engine)
 {
     const ash_model_info *info = ash_engine_info(engine);
     ash_memory now;
     for (size_t i = 0; i < m->n; i++)
         if (m->entries[i].leases) return 0;
-    if (m->changes != changes) return 0;
+    if (m->changes != changes || info->mapped) return 0;
     ash_memory_read(m->memory_root ? m->memory_root : "", &now);
     uint64_t full = now.resident + ash_engine_untouched(engine);
     return ash_measure_grown(before, full > info->kv_bytes ? full - info->kv_bytes : 0, info->weight_bytes,

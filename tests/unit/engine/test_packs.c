@@ -508,6 +508,56 @@ static void cut_while_mapped(void **state)
     leave(&p);
 }
 
+/* Of the mapping that has `at` what is in this process. */
+static uint64_t resident_of(const void *at)
+{
+    FILE *f = fopen("/proc/self/smaps", "r");
+    char line[512], *end;
+    unsigned long from = 0, to = 0;
+    uint64_t bytes = 0;
+    while (f && !bytes && fgets(line, sizeof line, f)) {
+        if (!strncmp(line, "Rss:", 4) && from <= (uintptr_t)at && (uintptr_t)at < to)
+            bytes = strtoul(line + 4, NULL, 10) * 1024;
+        unsigned long number = strtoul(line, &end, 16);
+        if (*end == '-') from = number, to = strtoul(end + 1, NULL, 16);
+    }
+    if (f) fclose(f);
+    return bytes;
+}
+
+static void what_nobody_touched_is_mapped_after_the_load(void **state)
+{
+    place p;
+    tiny_model big = TINY_DEFAULT;
+    big.vocab = 20000; /* an embedding of 5 MB, and a head of its own */
+    big.tied = false;
+    enter(&p);
+    unlink(p.model);
+    assert_true(tiny_file(&big, p.model));
+    ash_err err = ASH_ERR_INIT;
+    ash_engine_opts o = {.path = p.model, .threads = 2, .cpu = ash_cpu_get()->level, .state_dir = p.state,
+                         .bare = true};
+    for (int i = 0; i < 2; i++) {
+        ash_model *m;
+        ash_nn *nn;
+        assert_int_equal(ash_model_open(&o, &m, &err), 0);
+        assert_int_equal(ash_nn_open(&m->sizes.nn, &nn, &err), 0);
+        assert_int_equal(ash_model_load(m, &o, nn->pool, &err), 0);
+        ash_packs_start(m->packs, m->region);
+        ash_packs_wait(m->packs);
+        const uint64_t bytes = m->net->binding.bytes;
+        assert_int_equal(m->map == NULL, i);
+        if (i) assert_true(resident_of(m->region) < bytes - (4 << 20));
+        assert_int_equal(ash_model_finish(m, &err), 0);
+        for (int k = 0; i && k < 10000 && resident_of(m->region) < bytes; k++) usleep(1000);
+        if (i) assert_true(resident_of(m->region) >= bytes);
+        ash_nn_close(nn);
+        ash_model_close(m);
+        usleep(80000);
+    }
+    leave(&p);
+}
+
 int main(void)
 {
     ash_log_set_level(ASH_LOG_NONE);
@@ -523,6 +573,7 @@ int main(void)
                                        cmocka_unit_test(two_at_once),
                                        cmocka_unit_test(no_room_on_the_disk),
                                        cmocka_unit_test(cut_while_mapped),
-                                       cmocka_unit_test(killed_while_writing)};
+                                       cmocka_unit_test(killed_while_writing),
+                                       cmocka_unit_test(what_nobody_touched_is_mapped_after_the_load)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
