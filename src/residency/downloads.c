@@ -66,7 +66,6 @@ static const char *use_of(const ash_manager *m, const ash_entry *f)
     return NULL;
 }
 
-
 /* Why it cannot be fetched; 0 if it can. */
 static int refused(const ash_manager *m, ash_entry *e, bool confirm, ash_err *err)
 {

@@ -122,18 +122,18 @@ static bool is_here(const ash_entry *e)
     return e->queued && e->spec.path && !e->closing;
 }
 
-static bool may_load(ash_manager *m, const ash_entry *e)
+static bool may_load(ash_manager *m, ash_entry *e)
 {
-    return is_here(e) && ash_entry_draft_ready(m, (ash_entry *)e);
+    return is_here(e) && ash_entry_draft_ready(m, e);
 }
 
-static bool has_share(ash_manager *m, const ash_entry *e)
+static bool has_share(ash_manager *m, ash_entry *e)
 {
     return is_here(e) && shares(e) && e->planned;
 }
 
 /* The queued entry after `seq` in order, of those that match. */
-static ash_entry *next_queued(ash_manager *m, uint64_t seq, bool (*match)(ash_manager *, const ash_entry *))
+static ash_entry *next_queued(ash_manager *m, uint64_t seq, bool (*match)(ash_manager *, ash_entry *))
 {
     ash_entry *best = NULL;
     for (size_t i = 0; i < m->n; i++) {
