@@ -62,6 +62,7 @@ static int status_of(int code)
     case ASH_ECANCELED:
     case ASH_ETIMEDOUT:
     case ASH_ENOSPC:
+    case ASH_EDISK:
         return 503;
     default:
         return 500;

@@ -95,6 +95,7 @@ const char *ash_err_name(int code)
     case ASH_EAUTH: return "not authorised";
     case ASH_ENOTMINE: return "not handled here";
     case ASH_ENOSPC: return "does not fit";
+    case ASH_EDISK: return "does not fit the disk";
     default: return "unknown error";
     }
 }

@@ -30,7 +30,8 @@ enum {
     ASH_ENET = -11,        /* network or upstream trouble */
     ASH_EAUTH = -12,       /* key, token or consent missing or wrong */
     ASH_ENOTMINE = -13,    /* not for this handler; try the next; not a failure */
-    ASH_ENOSPC = -14,      /* does not fit: memory or disk */
+    ASH_ENOSPC = -14,      /* does not fit: memory, or the disk of a fetch */
+    ASH_EDISK = -15,       /* a file that a load needs to make does not fit the disk, or its budget */
 };
 
 typedef struct ash_err {

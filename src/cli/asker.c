@@ -69,6 +69,7 @@ static int code_of(const char *name)
         int code;
     } table[] = {{"file_missing", ASH_ENOENT},
                  {"does_not_fit", ASH_ENOSPC},
+                 {"does_not_fit_disk", ASH_EDISK},
                  {"out_of_memory", ASH_ENOMEM}};
     for (size_t i = 0; name && i < sizeof table / sizeof *table; i++)
         if (!strcmp(table[i].name, name)) return table[i].code;

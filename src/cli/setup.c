@@ -19,6 +19,7 @@ int ash_cli_exit_status(int code)
         return ASH_EXIT_USAGE;
     case ASH_ENOMEM:
     case ASH_ENOSPC:
+    case ASH_EDISK:
         return ASH_EXIT_NO_ROOM;
     case ASH_ENOENT:
         return ASH_EXIT_NOT_FOUND;

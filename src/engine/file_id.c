@@ -78,8 +78,8 @@ bool ash_file_id_hub(const char *path, uint8_t sum[ASH_SHA256_BYTES])
     return hub;
 }
 
-static int hash_content(int fd, const ash_file_id *id, const atomic_bool *stop, ash_sha256 *h, char *buf,
-                        ash_err *err)
+static int hash_content(int fd, const ash_file_id *id, const atomic_bool *stop, ash_moved_fn moved,
+                        void *user, ash_sha256 *h, char *buf, ash_err *err)
 {
     for (uint64_t at = 0; at < id->size;) {
         if (stop && atomic_load_explicit(stop, memory_order_relaxed))
@@ -90,18 +90,19 @@ static int hash_content(int fd, const ash_file_id *id, const atomic_bool *stop, 
         if (n == 0) return ash_err_set(err, ASH_EAGAIN, "the file became shorter");
         ash_sha256_add(h, buf, (size_t)n);
         at += (uint64_t)n;
+        if (moved) moved(user, (uint64_t)n);
     }
     return 0;
 }
 
-int ash_file_id_hash(int fd, const ash_file_id *id, const atomic_bool *stop, uint8_t sum[ASH_SHA256_BYTES],
-                     ash_err *err)
+int ash_file_id_hash(int fd, const ash_file_id *id, const atomic_bool *stop, ash_moved_fn moved, void *user,
+                     uint8_t sum[ASH_SHA256_BYTES], ash_err *err)
 {
     ash_sha256 *h = NULL;
     char *buf = malloc(READ_BYTES);
     ash_file_id now;
     int rc = buf ? ash_sha256_open(&h, err) : ash_err_nomem(err, "reading a file");
-    if (!rc) rc = hash_content(fd, id, stop, h, buf, err);
+    if (!rc) rc = hash_content(fd, id, stop, moved, user, h, buf, err);
     if (!rc) rc = ash_sha256_sum(h, sum, err);
     if (!rc) rc = ash_file_id_read(fd, &now, err);
     if (!rc && !ash_file_id_same(&now, id))

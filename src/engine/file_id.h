@@ -28,10 +28,13 @@ int64_t ash_file_id_young_ns(const ash_file_id *id);
 
 /* The SHA-256 that the hub's cache gives as the name of the file behind `path` (.../blobs/64 digits). */
 bool ash_file_id_hub(const char *path, uint8_t sum[ASH_SHA256_BYTES]);
-/* Reads the file and sums it. ASH_EAGAIN if it is no longer `id`, or changed meanwhile; ASH_ECANCELED after
- * *stop; ASH_EIO. */
-int ash_file_id_hash(int fd, const ash_file_id *id, const atomic_bool *stop, uint8_t sum[ASH_SHA256_BYTES],
-                     ash_err *err) ASH_MUST_CHECK;
+/* Bytes that a long work has gone through since it last said so; on the thread that works. */
+typedef void (*ash_moved_fn)(void *user, uint64_t bytes);
+
+/* Reads the file and sums it; `moved` may be NULL. ASH_EAGAIN if it is no longer `id`, or changed meanwhile;
+ * ASH_ECANCELED after *stop; ASH_EIO. */
+int ash_file_id_hash(int fd, const ash_file_id *id, const atomic_bool *stop, ash_moved_fn moved, void *user,
+                     uint8_t sum[ASH_SHA256_BYTES], ash_err *err) ASH_MUST_CHECK;
 
 /* What a record says of a file. */
 typedef enum ash_known_kind {

@@ -301,11 +301,34 @@ typedef struct window {
     uint64_t bytes; /* of their sources */
 } window;
 
+/* Bytes of the stage of packing: those of the sources; where a pack file is made also what is read to learn
+ * what the files are, and the pack itself, which is summed. */
+typedef struct work {
+    const ash_engine_opts *opts;
+    uint64_t done, total;
+} work;
+
+static int go_on(work *w, uint64_t bytes, ash_err *err)
+{
+    w->done += bytes < w->total - w->done ? bytes : w->total - w->done;
+    return ash_model_progress(w->opts, ASH_LOAD_PACK, w->done, w->total, err);
+}
+
+static uint64_t source_bytes(const ash_binding *b)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < b->n_items; i++)
+        if (b->items[i].matrix)
+            sum += ash_bind_source(&b->items[i], b->items[i].rows);
+    return sum;
+}
+
 typedef struct pack {
     const ash_binding *binding;
     const atomic_bool *cancel;
     char *scratch; /* binding->scratch bytes for each thread, rounded up to lines */
     size_t each;
+    work *w;
     window windows[3];
     window *before, *now, *next; /* packed: to be dropped; being packed; read meanwhile */
 } pack;
@@ -360,16 +383,12 @@ static void pack_tasks(void *arg, int64_t begin, int64_t end, int worker)
     }
 }
 
-static int pack_windows(pack *p, const ash_engine_opts *opts, ash_pool *pool, ash_err *err)
+static int pack_windows(pack *p, work *w, ash_pool *pool, ash_err *err)
 {
     const ash_binding *b = p->binding;
-    uint64_t done = 0, total = 0;
     size_t item = 0;
     int64_t row = 0;
-    for (size_t i = 0; i < b->n_items; i++)
-        if (b->items[i].matrix)
-            total += ash_bind_source(&b->items[i], b->items[i].rows);
-    int rc = ash_model_progress(opts, ASH_LOAD_PACK, 0, total, err);
+    int rc = go_on(w, 0, err);
     p->before = &p->windows[0];
     p->now = &p->windows[1];
     p->next = &p->windows[2];
@@ -378,31 +397,30 @@ static int pack_windows(pack *p, const ash_engine_opts *opts, ash_pool *pool, as
     while (!rc && p->now->n) {
         next_window(b, p->next, &item, &row);
         ash_pool_run(pool, p->now->n + 1, 1, pack_tasks, p);
-        done += p->now->bytes;
-        rc = ash_model_progress(opts, ASH_LOAD_PACK, done < total ? done : total, total, err);
+        rc = go_on(w, p->now->bytes, err);
         window *free_one = p->before;
         p->before = p->now;
         p->now = p->next;
         p->next = free_one;
     }
     advise(b, p->before, ash_bind_drop);
-    return rc ? rc : ash_model_progress(opts, ASH_LOAD_PACK, total, total, err);
+    return rc;
 }
 
-static int pack_weights(ash_model *m, const ash_engine_opts *opts, ash_pool *pool, ash_err *err)
+static int pack_weights(ash_model *m, work *w, ash_pool *pool, ash_err *err)
 {
     size_t each = (m->net->binding.scratch + 63) / 64 * 64;
     pack *p = calloc(1, sizeof *p);
     if (!p)
         return ash_err_nomem(err, "packing");
     p->binding = &m->net->binding;
-    p->cancel = opts->cancel;
+    p->cancel = w->opts->cancel;
     p->each = each;
-    ash_placement *placement = ash_placement_start(p->binding, pool, false, opts->cancel);
+    ash_placement *placement = ash_placement_start(p->binding, pool, false, w->opts->cancel);
     ash_placement_wait(placement);
     ash_placement_close(placement);
     p->scratch = aligned_alloc(64, each * (size_t)ash_pool_threads(pool));
-    int rc = p->scratch ? pack_windows(p, opts, pool, err) : ash_err_nomem(err, "packing");
+    int rc = p->scratch ? pack_windows(p, w, pool, err) : ash_err_nomem(err, "packing");
     free(p->scratch);
     free(p);
     return rc;
@@ -437,25 +455,34 @@ static int restore_weights(ash_model *m, const ash_engine_opts *opts, ash_pool *
 
 typedef struct filling {
     ash_model *m;
-    const ash_engine_opts *opts;
     ash_pool *pool;
+    work w;
 } filling;
 
 /* Packs all weights into the pages of the pack file. */
 static int fill(void *user, void *at, ash_err *err)
 {
-    const filling *f = user;
+    filling *f = user;
     int rc = f->m->net->arch->bind(f->m->net, at, err);
-    return rc ? rc : pack_weights(f->m, f->opts, f->pool, err);
+    return rc ? rc : pack_weights(f->m, &f->w, f->pool, err);
+}
+
+static void moved(void *user, uint64_t bytes)
+{
+    filling *f = user;
+    int rc = go_on(&f->w, bytes, NULL); /* who reads looks at the cancellation himself */
+    (void)rc;
 }
 
 /* The pack file, made if it is not there, and from it what is always in memory. */
 static int stream_weights(ash_model *m, const ash_engine_opts *opts, ash_pool *pool, ash_err *err)
 {
     ash_binding *b = &m->net->binding;
-    filling f = {m, opts, pool};
+    filling f = {m, pool, {.opts = opts, .total = ash_packs_unknown(m->packs) + source_bytes(b) + b->bytes}};
+    const ash_pack_maker maker = {.fill = fill, .moved = moved, .user = &f};
     void *region = NULL;
-    int rc = ash_packs_need(m->packs, pool, fill, &f, opts->cancel, &m->pack_fd, err);
+    int rc = ash_model_progress(opts, ASH_LOAD_MAP, 1, 1, err);
+    if (!rc) rc = ash_packs_need(m->packs, pool, &maker, opts->cancel, &m->pack_fd, err);
     if (rc || (rc = take_memory(m, &region, err)) ||
         (rc = ash_expert_cache_open(b, region, m->pack_fd, ASH_PACK_DATA,
                                     opts->weights_max - m->experts.fixed, opts->cancel, &m->cache, err)))
@@ -464,13 +491,13 @@ static int stream_weights(ash_model *m, const ash_engine_opts *opts, ash_pool *p
     rc = m->net->arch->bind(m->net, region, err);
     b->restored = false;
     m->region = region;
-    rc = rc ? rc : ash_model_progress(opts, ASH_LOAD_MAP, 1, 1, err);
     return rc ? rc : ash_model_progress(opts, ASH_LOAD_PACK, 1, 1, err);
 }
 
 static int have_weights(ash_model *m, const ash_engine_opts *opts, ash_pool *pool, ash_err *err)
 {
     void *region = NULL;
+    work w = {.opts = opts, .total = source_bytes(&m->net->binding)};
     int rc = m->streams ? 0 : restore_weights(m, opts, pool, err);
     if (rc || m->region || (rc = ash_model_text_wait(m, err)))
         return rc; /* what the text refuses is refused before the long work */
@@ -478,7 +505,7 @@ static int have_weights(ash_model *m, const ash_engine_opts *opts, ash_pool *poo
         return stream_weights(m, opts, pool, err);
     if ((rc = take_memory(m, &region, err)) || (rc = m->net->arch->bind(m->net, region, err)) ||
         (rc = ash_model_progress(opts, ASH_LOAD_MAP, 1, 1, err)) ||
-        (rc = pack_weights(m, opts, pool, err)))
+        (rc = pack_weights(m, &w, pool, err)))
         return rc;
     m->region = region;
     return 0;

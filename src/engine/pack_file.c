@@ -273,8 +273,7 @@ int ash_pack_file_verify(const ash_pack_file *pf, uint64_t bytes, ash_pool *pool
 /* What a file's data is: a region in memory, or made in the file's own pages. */
 typedef struct origin {
     const char *region;
-    ash_pack_fill fill; /* or NULL */
-    void *user;
+    const ash_pack_maker *maker; /* or NULL */
 } origin;
 
 /* Sums the parts, and writes them where they are not in the file already. */
@@ -291,10 +290,11 @@ static int write_data(int fd, front *f, const origin *o, uint64_t bytes, const a
             if (stop && atomic_load_explicit(stop, memory_order_relaxed))
                 rc = ash_err_set(err, ASH_ECANCELED, "cancelled");
             ash_sha256_add(h, o->region + from + done, piece);
-            if (!rc && !o->fill)
+            if (o->maker) o->maker->moved(o->maker->user, piece);
+            if (!rc && !o->maker)
                 rc = write_all(fd, o->region + from + done, piece, ASH_PACK_DATA + from + done, err);
             /* begins to write back: the page cache fills no faster than the disk takes it */
-            if (!rc && !o->fill)
+            if (!rc && !o->maker)
                 (void)sync_file_range(fd, (off_t)(ASH_PACK_DATA + from + done), (off_t)piece,
                                       SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE);
         }
@@ -319,7 +319,7 @@ static int make_data(int fd, front *f, origin o, uint64_t bytes, uint64_t file_b
         return ash_err_nomem(err, "guarding a pack file");
     }
     o.region = map;
-    int rc = o.fill(o.user, map, err);
+    int rc = o.maker->fill(o.maker->user, map, err);
     if (!rc && fsync(fd)) rc = ash_err_set(err, ASH_EIO, "cannot be synced: %s", strerror(errno));
     if (!rc) rc = write_data(fd, f, &o, bytes, stop, err);
     ash_fault_forget(map);
@@ -340,14 +340,14 @@ static int write_content(int fd, front *f, const uint8_t *key, const origin *o, 
     f->h = (head){.magic = MAGIC, .format = FORMAT, .n_parts = n_parts(bytes), .bytes = bytes,
                   .part_bytes = part_bytes(bytes)};
     memcpy(f->h.key, key, sizeof f->h.key);
-    int rc = o->fill ? make_data(fd, f, *o, bytes, file_bytes, stop, err)
-                     : write_data(fd, f, o, bytes, stop, err);
+    int rc = o->maker ? make_data(fd, f, *o, bytes, file_bytes, stop, err)
+                      : write_data(fd, f, o, bytes, stop, err);
     uint8_t sum[ASH_SHA256_BYTES];
     if (!rc) rc = sum_front(f, bytes, sum, err);
     if (!rc) memcpy(f->h.sum, sum, sizeof sum);
     if (!rc) rc = write_all(fd, f, front_bytes(bytes), 0, err);
     if (!rc && fsync(fd)) rc = ash_err_set(err, ASH_EIO, "cannot be synced: %s", strerror(errno));
-    return rc || o->fill ? rc : verify(fd, f, bytes, NULL, stop, err);
+    return rc || o->maker ? rc : verify(fd, f, bytes, NULL, stop, err);
 }
 
 static int sync_dir_of(const char *path)
@@ -396,9 +396,9 @@ int ash_pack_file_write(const char *path, const uint8_t key[ASH_SHA256_BYTES], c
 }
 
 int ash_pack_file_make(const char *path, const uint8_t key[ASH_SHA256_BYTES], uint64_t bytes,
-                       ash_pack_fill fill, void *user, const atomic_bool *stop, ash_file_id *id, ash_err *err)
+                       const ash_pack_maker *maker, const atomic_bool *stop, ash_file_id *id, ash_err *err)
 {
-    const origin o = {.fill = fill, .user = user};
+    const origin o = {.maker = maker};
     return write_file(path, key, &o, bytes, stop, id, err);
 }
 

@@ -46,11 +46,17 @@ int ash_pack_file_write(const char *path, const uint8_t key[ASH_SHA256_BYTES], c
                         uint64_t bytes, const atomic_bool *stop, ash_file_id *id,
                         ash_err *err) ASH_MUST_CHECK;
 
-/* The same of a region that is larger than memory: `fill` makes it in the file's own pages, mapped, which the
- * kernel writes back as it needs them. at: zeros, aligned as in memory; fill may leave off after *stop. */
-typedef int (*ash_pack_fill)(void *user, void *at, ash_err *err);
+/* Who makes a region that is larger than memory. */
+typedef struct ash_pack_maker {
+    /* Makes it in the file's own pages, mapped, which the kernel writes back as it needs them. at: zeros,
+     * aligned as in memory; may leave off after *stop. */
+    int (*fill)(void *user, void *at, ash_err *err);
+    ash_moved_fn moved; /* what else was gone through for it: files summed, then the region */
+    void *user;
+} ash_pack_maker;
+/* The same of such a region. */
 int ash_pack_file_make(const char *path, const uint8_t key[ASH_SHA256_BYTES], uint64_t bytes,
-                       ash_pack_fill fill, void *user, const atomic_bool *stop, ash_file_id *id,
+                       const ash_pack_maker *maker, const atomic_bool *stop, ash_file_id *id,
                        ash_err *err) ASH_MUST_CHECK;
 /* A descriptor of an open file that leaves no copy in the page cache, if its file system knows of that; the
  * caller's to close, or -1. */

@@ -12,6 +12,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/fs.h"
 #include "base/limits.h"
 #include "base/log.h"
 
@@ -28,6 +29,7 @@ typedef struct folder {
     candidate *packs; /* [ASH_MAX_KNOWN_FILES] */
     size_t n_packs;
     uint64_t total; /* bytes of all files */
+    bool look;      /* nothing is removed */
 } folder;
 
 static bool ends_with(const char *name, const char *end)
@@ -47,7 +49,7 @@ static void look_at(folder *f, const char *name, const ash_known_list *known)
 {
     struct stat st;
     if (ends_with(name, ".pack.tmp") || !strncmp(name, "known.tmp.", 10)) {
-        unlinkat(f->fd, name, 0);
+        if (!f->look) unlinkat(f->fd, name, 0);
         return;
     }
     int fd = openat(f->fd, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
@@ -88,16 +90,29 @@ uint64_t ash_pack_budget(uint64_t budget, uint64_t disk_free, uint64_t held)
     return disk > RESERVE ? (disk - RESERVE) / ASH_PACK_SHARE : 0;
 }
 
-static int make_room(folder *f, uint64_t budget, uint64_t need, ash_err *err)
+/* Resolves the budget. ASH_ENOSPC if what may not go leaves no room. */
+static int check_room(const folder *f, uint64_t *budget_at, uint64_t need, ash_err *err)
 {
     struct statvfs fs;
-    uint64_t packs = 0;
+    uint64_t packs = 0, budget = *budget_at;
     if (fstatvfs(f->fd, &fs)) return ash_err_set(err, ASH_EIO, "cannot ask the disk: %s", strerror(errno));
     budget = ash_pack_budget(budget, (uint64_t)fs.f_bavail * fs.f_frsize, f->total);
     for (size_t i = 0; i < f->n_packs; i++) packs += f->packs[i].bytes;
     if (need > budget || f->total - packs > budget - need)
         return ash_err_set(err, ASH_ENOSPC, "%.2f GB do not fit the budget of %.2f GB (ASHLEY_DISK_BUDGET)",
                            (double)need * 1e-9, (double)budget * 1e-9);
+    uint64_t avail = (uint64_t)fs.f_bavail * fs.f_frsize;
+    if (need > avail && need - avail > packs)
+        return ash_err_set(err, ASH_ENOSPC, "%.2f GB do not fit the disk, which has %.2f GB free",
+                           (double)need * 1e-9, (double)avail * 1e-9);
+    *budget_at = budget;
+    return 0;
+}
+
+static int make_room(folder *f, uint64_t budget, uint64_t need, ash_err *err)
+{
+    int rc = check_room(f, &budget, need, err);
+    if (rc) return rc;
     qsort(f->packs, f->n_packs, sizeof *f->packs, by_use);
     for (size_t i = 0; i < f->n_packs && f->total > budget - need; i++)
         if (remove_unused(f, &f->packs[i])) f->total -= f->packs[i].bytes;
@@ -107,15 +122,29 @@ static int make_room(folder *f, uint64_t budget, uint64_t need, ash_err *err)
     return 0;
 }
 
-int ash_pack_room(const char *dir, uint64_t budget, uint64_t need, const ash_known_list *known, ash_err *err)
+static int with_folder(const char *dir, bool look, uint64_t budget, uint64_t need,
+                       const ash_known_list *known, ash_err *err)
 {
     DIR *d = opendir(dir);
     if (!d) return ash_err_set(err, ASH_EIO, "cannot list '%s': %s", dir, strerror(errno));
-    folder f = {.fd = dirfd(d), .packs = calloc(ASH_MAX_KNOWN_FILES + 1, sizeof *f.packs)};
+    folder f = {
+        .fd = dirfd(d), .look = look, .packs = calloc(ASH_MAX_KNOWN_FILES + 1, sizeof *f.packs)};
     int rc = f.packs ? 0 : ash_err_nomem(err, "a list of packs");
     for (struct dirent *e; !rc && (e = readdir(d));) look_at(&f, e->d_name, known);
-    if (!rc) rc = make_room(&f, budget, need, err);
+    if (!rc) rc = look ? check_room(&f, &budget, need, err) : make_room(&f, budget, need, err);
     free(f.packs);
     closedir(d);
     return rc;
+}
+
+int ash_pack_fits(const char *dir, uint64_t budget, uint64_t need, ash_err *err)
+{
+    const ash_known_list none = {0};
+    int rc = ash_fs_mkdirs(dir, err);
+    return rc ? rc : with_folder(dir, true, budget, need, &none, err);
+}
+
+int ash_pack_room(const char *dir, uint64_t budget, uint64_t need, const ash_known_list *known, ash_err *err)
+{
+    return with_folder(dir, false, budget, need, known, err);
 }

@@ -4,6 +4,9 @@
 
 #include "engine/file_id.h"
 
+/* Whether `need` more bytes can fit at all, whatever goes for them: ASH_ENOSPC if not. Nothing is removed;
+ * the folder is made if it is not there. */
+int ash_pack_fits(const char *dir, uint64_t budget, uint64_t need, ash_err *err) ASH_MUST_CHECK;
 /* Removes what writers that were killed left behind, then, until `need` more bytes fit the budget, the pack
  * files (*.pack) that were longest unused and that no process holds open (a shared flock). All files of the
  * folder count. budget 0: a quarter of what the disk has free, with what lies here, beyond 4 GiB. ASH_ENOSPC,

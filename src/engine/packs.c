@@ -252,9 +252,8 @@ void ash_packs_reject(ash_packs *p, const char *why)
  * cancellation. */
 typedef struct writer {
     ash_packs *p;
-    const atomic_bool *stop; /* or NULL */
-    ash_pack_fill fill;      /* or NULL: p->region is written */
-    void *user;
+    const atomic_bool *stop;     /* or NULL */
+    const ash_pack_maker *maker; /* or NULL: p->region is written */
 } writer;
 
 static bool stopped(const writer *w)
@@ -305,7 +304,8 @@ static int learn(const writer *w, ash_err *err)
         if (s->summed) continue;
         if (!s->stable || s->fd < 0)
             return ash_err_set(err, ASH_EAGAIN, "a file of the checkpoint has just been written");
-        int rc = ash_file_id_hash(s->fd, &s->id, w->stop, s->sum, err);
+        int rc = ash_file_id_hash(s->fd, &s->id, w->stop, w->maker ? w->maker->moved : NULL,
+                                  w->maker ? w->maker->user : NULL, s->sum, err);
         close_source(s);
         if (rc) return rc;
         s->summed = s->learned = true;
@@ -354,8 +354,8 @@ static int keep(const writer *w, ash_err *err)
     unlink(path); /* what is there does not do */
     if (!(rc = ash_known_read(p->dir, &known, err)) &&
         !(rc = ash_pack_room(p->dir, p->budget, file_bytes, &known, err)) &&
-        !(rc = w->fill ? ash_pack_file_make(path, p->key, p->bytes, w->fill, w->user, w->stop, &id, err)
-                       : ash_pack_file_write(path, p->key, p->region, p->bytes, w->stop, &id, err))) {
+        !(rc = w->maker ? ash_pack_file_make(path, p->key, p->bytes, w->maker, w->stop, &id, err)
+                        : ash_pack_file_write(path, p->key, p->region, p->bytes, w->stop, &id, err))) {
         const ash_known k = record(&id, ASH_KNOWN_PACK, p->key);
         rc = ash_known_add(p->dir, &k, 1, err);
     }
@@ -391,23 +391,49 @@ void ash_packs_start(ash_packs *p, const void *region)
     if (!p->started) ash_warn("packs", "no thread for the packs of this model");
 }
 
-int ash_packs_need(ash_packs *p, ash_pool *pool, ash_pack_fill fill, void *user, const atomic_bool *cancel,
+uint64_t ash_packs_unknown(const ash_packs *p)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; p && i < p->n_sources; i++) sum += p->sources[i].summed ? 0 : p->sources[i].id.size;
+    return sum;
+}
+
+/* Before the long reading that tells which file it would be: whether there can be one. */
+static int check_room(const ash_packs *p, ash_err *err)
+{
+    uint64_t bytes;
+    if (ash_packs_key(p) || !ash_pack_file_size(p->bytes, &bytes)) return 0;
+    return ash_pack_fits(p->dir, p->budget, bytes, err);
+}
+
+static int make_file(const writer *w, ash_pool *pool, ash_err *err)
+{
+    ash_packs *p = w->p;
+    int lock = lock_dir(w);
+    if (lock < 0)
+        return ash_err_set(err, stopped(w) ? ASH_ECANCELED : ASH_EIO, "'%s' cannot be written", p->dir);
+    if (remember(p, NULL)) ash_debug("packs", "what the files are could not be recorded");
+    int rc = keep(w, err);
+    if (!rc) rc = open_file(p, pool, w->stop, &p->file, err);
+    close(lock);
+    return rc;
+}
+
+int ash_packs_need(ash_packs *p, ash_pool *pool, const ash_pack_maker *maker, const atomic_bool *cancel,
                    int *direct, ash_err *err)
 {
-    const writer w = {.p = p, .stop = cancel, .fill = fill, .user = user};
+    const writer w = {.p = p, .stop = cancel, .maker = maker};
+    ash_err own = ASH_ERR_INIT;
     *direct = -1;
     if (!p) return ash_err_set(err, ASH_ENOENT, "weights larger than memory need a state folder");
-    int rc = learn(&w, err);
-    if (!rc && !p->file.map) rc = open_file(p, pool, cancel, &p->file, err);
-    if (rc && rc != ASH_ECANCELED && ash_packs_key(p)) { /* there is none that does */
-        int lock = lock_dir(&w);
-        rc = lock >= 0 ? keep(&w, err)
-                       : ash_err_set(err, stopped(&w) ? ASH_ECANCELED : ASH_EIO,
-                                     "the folder of packs cannot be written");
-        if (!rc) rc = open_file(p, pool, cancel, &p->file, err);
-        if (lock >= 0) close(lock);
-    }
-    if (rc) return rc;
+    int rc = check_room(p, &own);
+    if (!rc) rc = learn(&w, &own);
+    if (!rc && !p->file.map) rc = open_file(p, pool, cancel, &p->file, &own);
+    if (rc && rc != ASH_ECANCELED && ash_packs_key(p)) rc = make_file(&w, pool, &own); /* none that does */
+    if (rc == ASH_ENOSPC || rc == ASH_EIO)
+        return ash_err_set(err, rc == ASH_EIO ? rc : ASH_EDISK,
+                           "larger than its room, it needs a pack file in '%.150s': %.250s", p->dir, own.msg);
+    if (rc) return ash_err_set(err, rc, "%s", own.msg);
     *direct = ash_pack_file_direct(&p->file);
     return *direct < 0 ? ash_err_set(err, ASH_EIO, "the pack file cannot be opened again") : 0;
 }

@@ -32,13 +32,15 @@ void *ash_packs_map(ash_packs *p, ash_pool *pool, const atomic_bool *cancel); /*
 bool ash_packs_lost(const ash_packs *p); /* NULL is fine */
 /* What was mapped does not do after all: it is unmapped, and written anew by start. Logs the reason. */
 void ash_packs_reject(ash_packs *p, const char *why);
-/* The same for weights that are larger than memory: what is not known is learned, and a file that is not
- * there is made by `fill` (pack_file.h), all of it now. *direct: a descriptor of the file
- * (ash_pack_file_direct), the caller's to close; data begins at ASH_PACK_DATA. ASH_ENOSPC if it does not fit
- * the budget or the disk, ASH_ECANCELED, ASH_EIO, ASH_EAGAIN (a file of the checkpoint has just been
- * written), what fill returns; ASH_ENOENT without p. */
-int ash_packs_need(ash_packs *p, ash_pool *pool, ash_pack_fill fill, void *user, const atomic_bool *cancel,
+/* The same for weights that are larger than memory: what is not known is learned and recorded, and a file
+ * that is not there is made by `maker`, all of it now. *direct: a descriptor of the file
+ * (ash_pack_file_direct), the caller's to close; data begins at ASH_PACK_DATA. ASH_EDISK if it does not fit
+ * the budget or the disk, before anything is read where that can be known; ASH_ECANCELED, ASH_EIO,
+ * ASH_EAGAIN (a file of the checkpoint has just been written), what fill returns; ASH_ENOENT without p. */
+int ash_packs_need(ash_packs *p, ash_pool *pool, const ash_pack_maker *maker, const atomic_bool *cancel,
                    int *direct, ash_err *err) ASH_MUST_CHECK;
+/* Bytes of the checkpoint's files that are to be read to learn what they are. */
+uint64_t ash_packs_unknown(const ash_packs *p); /* NULL is fine */
 /* Whether a file of the key and size lies there; false also while the key is not known. It is not read. */
 bool ash_packs_present(const ash_packs *p); /* NULL is fine */
 /* Begins the work in the background: learns what is not known and writes the pack, if there is none and

@@ -54,8 +54,8 @@ static ash_entry *find_pressed(ash_manager *m, int64_t now)
 /* Whether a load that failed can go better by itself. */
 static bool may_pass(int code)
 {
-    return code == ASH_ENOSPC || code == ASH_ENOMEM || code == ASH_EIO || code == ASH_ENET ||
-           code == ASH_ETIMEDOUT;
+    return code == ASH_ENOSPC || code == ASH_EDISK || code == ASH_ENOMEM || code == ASH_EIO ||
+           code == ASH_ENET || code == ASH_ETIMEDOUT;
 }
 
 static bool retries(const ash_manager *m, const ash_entry *e)

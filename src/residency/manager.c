@@ -151,6 +151,8 @@ static void explain_load(ash_entry *e)
         {ASH_EUNSUPPORTED, "unsupported_format", "choose another file of this model"},
         {ASH_ENOSPC, "does_not_fit",
          "unload another model, set a smaller ctx, or raise ASHLEY_MEMORY_BUDGET"},
+        {ASH_EDISK, "does_not_fit_disk",
+         "make room there or raise ASHLEY_DISK_BUDGET; with all of it in memory no pack file is needed"},
         {ASH_ENOMEM, "out_of_memory",
          "unload another model, set a smaller ctx, or raise ASHLEY_MEMORY_BUDGET"},
     };

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fs.h"
@@ -228,13 +229,41 @@ typedef struct result {
     ash_err err;
 } result;
 
+/* What a load told of itself. */
+typedef struct load_story {
+    ash_load_stage stage;
+    uint64_t done, total; /* of the stage of packing, while it tells bytes */
+    int calls;            /* with bytes */
+    bool back;            /* something was less than before */
+    uint64_t stop_at;     /* bytes at which it is cancelled; 0: never */
+    atomic_bool cancel;
+} load_story;
+
+static void on_progress(void *user, ash_load_stage stage, uint64_t done, uint64_t total)
+{
+    load_story *t = user;
+    t->back |= stage < t->stage || done > total;
+    t->stage = stage;
+    if (stage != ASH_LOAD_PACK || total <= 1) return;
+    t->back |= done < t->done || (t->total && total != t->total);
+    t->calls++;
+    t->done = done;
+    t->total = total;
+    if (t->stop_at && done >= t->stop_at) atomic_store(&t->cancel, true);
+}
+
 /* Logits of IDS tokens, a few by themselves after the others. */
-static int load(const char *model, const char *state_dir, uint64_t weights_max, result *out)
+static int load_told(const char *model, const char *state_dir, uint64_t disk_budget, uint64_t weights_max,
+                     load_story *t, result *out)
 {
     ash_engine_opts o = {.path = model,
                          .threads = 2,
                          .cpu = ash_cpu_get()->level,
                          .state_dir = state_dir,
+                         .disk_budget = disk_budget,
+                         .progress = on_progress,
+                         .user = t,
+                         .cancel = &t->cancel,
                          .bare = true,
                          .weights_max = weights_max};
     ash_model *m = NULL;
@@ -274,6 +303,12 @@ static int load(const char *model, const char *state_dir, uint64_t weights_max, 
     ash_nn_close(nn);
     ash_model_close(m);
     return rc;
+}
+
+static int load(const char *model, const char *state_dir, uint64_t weights_max, result *out)
+{
+    load_story t = {0};
+    return load_told(model, state_dir, 0, weights_max, &t, out);
 }
 
 /* The only pack file of a state folder. */
@@ -363,6 +398,74 @@ static void refuses(void **state)
     remove_dir(dir);
 }
 
+/* Bytes of the weights of a model's folder. */
+static uint64_t size_of(const char *model)
+{
+    char path[96];
+    struct stat st;
+    snprintf(path, sizeof path, "%s/model.safetensors", model);
+    assert_int_equal(stat(path, &st), 0);
+    return (uint64_t)st.st_size;
+}
+
+/* Three times bytes are gone through: what the files are, packing, the sums of what was made. */
+static void tells_all_that_a_first_load_reads(void **state)
+{
+    char model[64], dir[64];
+    static result r;
+    make_dir(dir);
+    widen("deepseek-v2-lite", model);
+    assert_int_equal(load(model, NULL, 0, &r), 0);
+    uint64_t least = ash_expert_least(&r.sizes), file = size_of(model);
+    load_story first = {0};
+    assert_int_equal(load_told(model, dir, 0, least, &first, &r), 0);
+    assert_false(first.back);
+    assert_true(first.calls > 2);
+    assert_int_equal(first.done, first.total);
+    assert_true(first.total > file + file / 2);
+    load_story second = {0};
+    assert_int_equal(load_told(model, dir, 0, least, &second, &r), 0);
+    assert_false(second.back);
+    assert_int_equal(second.calls, 0); /* nothing but the experts is read */
+    remove_dir(dir);
+    unwiden(model);
+}
+
+/* What a first load learns by reading everything is not lost with it. */
+static void learns_once(void **state)
+{
+    char model[64], dir[64];
+    static result r;
+    make_dir(dir);
+    widen("deepseek-v2-lite", model);
+    assert_int_equal(load(model, NULL, 0, &r), 0);
+    uint64_t least = ash_expert_least(&r.sizes), file = size_of(model);
+    load_story cut = {.stop_at = file + 1}; /* while it is packed */
+    assert_int_equal(load_told(model, dir, 0, least, &cut, &r), ASH_ECANCELED);
+    load_story again = {0};
+    assert_int_equal(load_told(model, dir, 0, least, &again, &r), 0);
+    assert_int_equal(again.total, cut.total - file);
+    remove_dir(dir);
+    unwiden(model);
+}
+
+static void needs_its_disk_before_it_reads(void **state)
+{
+    char model[64], dir[64];
+    static result r;
+    make_dir(dir);
+    widen("deepseek-v2-lite", model);
+    assert_int_equal(load(model, NULL, 0, &r), 0);
+    load_story t = {0};
+    assert_int_equal(load_told(model, dir, 4096, ash_expert_least(&r.sizes), &t, &r), ASH_EDISK);
+    assert_int_equal(t.calls, 0);
+    assert_non_null(strstr(r.err.msg, "ASHLEY_DISK_BUDGET"));
+    assert_non_null(strstr(r.err.msg, "pack file"));
+    assert_non_null(strstr(r.err.msg, dir));
+    remove_dir(dir);
+    unwiden(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -371,6 +474,9 @@ int main(void)
         cmocka_unit_test(tells_a_cut_file),
         cmocka_unit_test(computes_alike),
         cmocka_unit_test(refuses),
+        cmocka_unit_test(tells_all_that_a_first_load_reads),
+        cmocka_unit_test(learns_once),
+        cmocka_unit_test(needs_its_disk_before_it_reads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

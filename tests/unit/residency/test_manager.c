@@ -66,6 +66,8 @@ int ash_engine_open(const ash_engine_opts *opts, ash_engine **out, ash_err *err)
         return ash_err_set(err, ASH_ENOMEM, "the whole pool was asked for");
     if (!strstr(opts->path, "wide") && opts->kv_bytes)
         return ash_err_set(err, ASH_EINVAL, "a smaller pool was asked for");
+    if (strstr(opts->path, "diskless"))
+        return ash_err_set(err, ASH_EDISK, "its pack file does not fit");
     if (strstr(opts->path, "bad"))
         return ash_err_set(err, ASH_EFORMAT, "%s: tensor 'x' is cut", opts->path);
     opts->progress(opts->user, ASH_LOAD_PACK, 1000, 1000);
@@ -224,6 +226,26 @@ static void test_load_budget_ends_the_wait_not_the_load(void **state)
     assert_int_equal(ash_manager_state(m, "s"), ASH_MODEL_LOADING);
     atomic_store(&gate_open, 1);
     until_state(m, "s", ASH_MODEL_LOADED);
+    ash_manager_close(m);
+}
+
+/* A file that the load has to make, as the pack file of a mixture: that is the disk's matter, not memory's,
+ * and is not tried again at each request, which may read all of the model. */
+static void test_a_load_without_disk_says_so(void **state)
+{
+    ash_model_spec specs[] = {SPEC("diskless", "diskless", true)};
+    ash_manager *m = open_manager(specs, 1, ASH_READY_ANY);
+    waited w = {0};
+    uint64_t ticket;
+    ash_err err = ASH_ERR_INIT;
+    until_state(m, "diskless", ASH_MODEL_FAILED);
+    json_t *p = ash_manager_progress(m, "diskless"), *e = json_object_get(p, "error");
+    assert_string_equal(json_string_value(json_object_get(e, "code")), "does_not_fit_disk");
+    assert_non_null(strstr(json_string_value(json_object_get(e, "hint")), "ASHLEY_DISK_BUDGET"));
+    json_decref(p);
+    int before = atomic_load(&loads);
+    assert_int_equal(ash_manager_acquire(m, "diskless", 10, on_lease, &w, &ticket, &err), ASH_EDISK);
+    assert_int_equal(atomic_load(&loads), before);
     ash_manager_close(m);
 }
 
@@ -517,6 +539,7 @@ int main(void)
         cmocka_unit_test(test_one_load_serves_all_who_wait),
         cmocka_unit_test(test_who_waits_takes_the_place_of_the_warming),
         cmocka_unit_test(test_load_budget_ends_the_wait_not_the_load),
+        cmocka_unit_test(test_a_load_without_disk_says_so),
         cmocka_unit_test(test_one_bad_entry_never_stops_the_rest),
         cmocka_unit_test(test_a_load_that_ends_while_headers_are_read_changes_no_order),
         cmocka_unit_test(test_a_draft_that_cannot_be_is_left_out),
