@@ -6,13 +6,12 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/fs.h"
+#include "base/idle.h"
 #include "base/log.h"
 #include "base/sha256.h"
 #include "engine/kv_folder.h"
@@ -228,20 +227,12 @@ static int write_file(ash_kv_prompt *p, ash_err *err)
     return rc;
 }
 
-/* This thread gives way to every other of the machine, for its core and for its disk. */
-static void yield_to_all(void)
-{
-    enum { WHO_PROCESS = 1, CLASS_IDLE = 3, CLASS_SHIFT = 13 };
-    setpriority(PRIO_PROCESS, (id_t)gettid(), 19);
-    syscall(SYS_ioprio_set, WHO_PROCESS, 0, CLASS_IDLE << CLASS_SHIFT);
-}
-
 static void *keep(void *arg)
 {
     ash_kv_prompt *p = arg;
     ash_err err = ASH_ERR_INIT;
     int rc;
-    yield_to_all();
+    ash_idle_enter();
     while ((rc = name_file(p, &err)) == ASH_EAGAIN && !atomic_load(&p->stop))
         nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
     if (!rc)

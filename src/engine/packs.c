@@ -9,13 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/idle.h"
 #include "base/log.h"
 #include "engine/pack_room.h"
 
@@ -261,14 +260,6 @@ static bool stopped(const writer *w)
     return w->stop && atomic_load_explicit(w->stop, memory_order_relaxed);
 }
 
-/* This thread gives way to every other of the machine, for its core and for its disk. */
-static void yield_to_all(void)
-{
-    enum { WHO_PROCESS = 1, CLASS_IDLE = 3, CLASS_SHIFT = 13 };
-    setpriority(PRIO_PROCESS, (id_t)gettid(), 19);
-    syscall(SYS_ioprio_set, WHO_PROCESS, 0, CLASS_IDLE << CLASS_SHIFT);
-}
-
 /* Takes the folder's lock for writing, waiting for others. Returns a descriptor, or -1: told, or stopped. */
 static int lock_dir(const writer *w)
 {
@@ -371,7 +362,7 @@ static void *work(void *arg)
     ash_packs *p = arg;
     const writer w = {.p = p, .stop = &p->stop};
     ash_err err = ASH_ERR_INIT;
-    yield_to_all();
+    ash_idle_enter();
     int rc = learn(&w, &err);
     int lock = rc ? -1 : lock_dir(&w);
     if (lock >= 0) {

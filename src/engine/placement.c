@@ -6,10 +6,10 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/idle.h"
 #include "base/log.h"
 
 enum { PAGE = 4096, STEP_PAGES = 512 }; /* looked at together: a huge page */
@@ -95,7 +95,7 @@ static void *work(void *arg)
     const worker *w = arg;
     node *n = w->node;
     if (w->placement->mapped)
-        setpriority(PRIO_PROCESS, (id_t)gettid(), 19);
+        ash_idle_enter();
     for (size_t i; (i = atomic_fetch_add(&n->next, 1)) < n->n_ranges;)
         if (!place(w->placement, n, n->ranges[i]))
             break;

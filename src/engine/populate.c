@@ -8,8 +8,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
-#include <unistd.h>
+
+#include "base/idle.h"
 
 #ifndef MADV_POPULATE_READ /* Linux 5.14; older ones refuse it */
 #define MADV_POPULATE_READ 22
@@ -27,7 +27,7 @@ struct ash_populate {
 static void *work(void *arg)
 {
     ash_populate *p = arg;
-    setpriority(PRIO_PROCESS, (id_t)gettid(), 19);
+    ash_idle_enter();
     for (size_t from = 0; from < p->bytes && !atomic_load(&p->stop); from += PIECE) {
         size_t n = p->bytes - from < PIECE ? p->bytes - from : PIECE;
         if (madvise((void *)(p->at + from), n, MADV_POPULATE_READ))
