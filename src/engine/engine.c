@@ -430,6 +430,7 @@ void ash_engine_get_stats(const ash_engine *e, ash_engine_stats *out)
     out->token_experts_found = counts.token_found;
     out->expert_read_bytes = counts.read_bytes;
     out->expert_wait_ns = counts.wait_ns;
+    out->lost = ash_model_lost(e->model);
 }
 
 uint64_t ash_engine_untouched(const ash_engine *e)

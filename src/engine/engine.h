@@ -201,6 +201,8 @@ typedef struct ash_engine_stats {
     uint64_t token_experts_chosen, token_experts_found; /* as in ash_expert_counts: what decoding meets */
     uint64_t expert_read_bytes, expert_wait_ns; /* read for them, and waited for that */
     int64_t last_step_ns; /* monotonic; for liveness: 0 before the first */
+    bool lost; /* pages of its pack file are gone (it was cut, the disk failed): no answer can be right until
+                  it is opened anew */
 } ash_engine_stats;
 void ash_engine_get_stats(const ash_engine *e, ash_engine_stats *out);
 /* Of what it may take (KV pool, scratch, samplers, draft model) the bytes that have no memory now, because

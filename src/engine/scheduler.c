@@ -49,7 +49,8 @@ static void settle(ash_scheduler *s, ash_sequence *q)
 static void fail_running(ash_scheduler *s)
 {
     ash_err err = ASH_ERR_INIT;
-    ash_err_set(&err, ASH_EIO, "the pack file was damaged while it was in use: load the model again");
+    ash_err_set(&err, ASH_EIO,
+                "the pack file was damaged while it was in use: the model is to be opened again");
     while (s->n_running) {
         ash_sequence *q = s->running[s->n_running - 1];
         sched_forget(s, q);

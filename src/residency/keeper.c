@@ -7,16 +7,21 @@
 static const int64_t SECOND = 1000000000,
                      TICK_NS = 250ll * 1000000; /* listener's pace during a load */
 
-/* One entry that should be closed now, or NULL. */
+/* One entry that should be closed now, or NULL. What has lost its weights comes back where it would after an
+ * eviction. */
 static ash_entry *find_idle(ash_manager *m, int64_t now)
 {
     for (size_t i = 0; i < m->n; i++) {
         ash_entry *e = &m->entries[i];
         if (e->state != ASH_MODEL_LOADED || e->leases ||
-            !(e->unload_pending || now >= ash_entry_expires(e)))
+            !(e->unload_pending || e->lost || now >= ash_entry_expires(e)))
             continue;
-        ash_info("residency", "unloading %s (%s)", e->spec.id,
-                 e->unload_pending ? "asked for" : "idle for its keep-alive");
+        if (e->lost)
+            ash_warn("residency", "unloading %s: its pack file was damaged while in use", e->spec.id);
+        else
+            ash_info("residency", "unloading %s (%s)", e->spec.id,
+                     e->unload_pending ? "asked for" : "idle for its keep-alive");
+        e->comes_back = e->lost && !e->unload_pending && ash_entry_returns(e);
         return e;
     }
     return NULL;

@@ -87,7 +87,7 @@ ash_engine *ash_entry_take(ash_manager *m, ash_entry *e)
     e->engine = NULL;
     e->state = ASH_MODEL_UNLOADED;
     e->keep_alive_ms = e->spec.keep_alive_ms;
-    e->unload_pending = e->draining = false;
+    e->unload_pending = e->draining = e->lost = false;
     e->closing = true;
     m->changes++;
     ash_entry_changed(m, e);
@@ -102,6 +102,11 @@ void ash_entry_closed(ash_manager *m, ash_entry *e)
     if (ash_waiters_any(m, e)) ash_entry_queue(m, e, true); /* they came while it drained */
     ash_entry_changed(m, e);
     ash_loader_wake(m);
+}
+
+bool ash_entry_lends(const ash_entry *e)
+{
+    return e->state == ASH_MODEL_LOADED && !e->draining && !e->lost;
 }
 
 bool ash_entry_returns(const ash_entry *e)
@@ -437,7 +442,7 @@ int ash_manager_acquire(ash_manager *m, const char *id, int64_t load_ms, ash_lea
     if (!rc) {
         *ticket = m->next_ticket++;
         e->comes_back = false;
-        if (e->state == ASH_MODEL_LOADED && !e->draining) {
+        if (ash_entry_lends(e)) {
             e->leases++;
             e->unload_pending = false;
             e->last_use_ns = ash_clock_ns();
@@ -473,12 +478,15 @@ void ash_manager_abandon(ash_manager *m, uint64_t ticket)
 
 void ash_manager_release(ash_manager *m, ash_engine *engine)
 {
+    ash_engine_stats s;
+    ash_engine_get_stats(engine, &s);
     pthread_mutex_lock(&m->mutex);
     for (size_t i = 0; i < m->n; i++) {
         ash_entry *e = &m->entries[i];
         if (e->engine != engine) continue;
         e->leases--;
         e->last_use_ns = ash_clock_ns();
+        e->lost |= s.lost;
         if (e->leases) continue;
         pthread_cond_signal(&m->keep_cond);
         ash_loader_wake(m);

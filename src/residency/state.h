@@ -50,6 +50,7 @@ typedef struct ash_entry {
     bool shared;         /* its load ran beside another: the time it took tells little */
     bool closing;        /* its engine is being closed: the bytes are not free yet */
     bool draining;       /* LOADED: lends no more, another waits for the room */
+    bool lost;           /* LOADED: lends no more, its engine has lost its weights and is opened anew */
     bool comes_back;     /* it was evicted, or a preload had no room: loaded again when there is some */
     uint64_t queue_seq;
     int64_t last_use_ns, loaded_ns;
@@ -186,6 +187,7 @@ ash_engine *ash_entry_take(ash_manager *m, ash_entry *e);
 void ash_entry_closed(ash_manager *m, ash_entry *e);
 /* Whether it is loaded again by itself after it was evicted. */
 bool ash_entry_returns(const ash_entry *e);
+bool ash_entry_lends(const ash_entry *e); /* LOADED, and may be used by those who come now */
 /* The entry failed for now; e->error says why. */
 void ash_entry_fail(ash_manager *m, ash_entry *e);
 void ash_loader_wake(ash_manager *m);

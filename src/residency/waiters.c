@@ -36,7 +36,7 @@ bool ash_waiter_late(const ash_waiter *w, const void *now_ns)
 
 static bool can_have(const ash_waiter *w, const void *arg)
 {
-    return w->entry->state == ASH_MODEL_LOADED && !w->entry->draining;
+    return ash_entry_lends(w->entry);
 }
 
 void ash_waiters_lend(ash_manager *m, ash_waiter **done)

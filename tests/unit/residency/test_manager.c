@@ -25,6 +25,7 @@ struct ash_engine {
 };
 
 static atomic_int loads, closes, gate_open; /* "slow" loads wait until gate_open */
+static _Atomic(const ash_engine *) lost;    /* this one's weights are gone */
 static char load_order[64];
 /* If set: the second plan of "wide" (the first is made before anything loads) waits for another load to
  * begin, opens the gate, and waits until that load has ended. */
@@ -97,7 +98,7 @@ void ash_engine_close(ash_engine *e)
 
 void ash_engine_get_stats(const ash_engine *e, ash_engine_stats *out)
 {
-    *out = (ash_engine_stats){0};
+    *out = (ash_engine_stats){.lost = e && e == atomic_load(&lost)};
 }
 
 uint64_t ash_engine_untouched(const ash_engine *e)
@@ -227,6 +228,36 @@ static void test_load_budget_ends_the_wait_not_the_load(void **state)
     atomic_store(&gate_open, 1);
     until_state(m, "s", ASH_MODEL_LOADED);
     ash_manager_close(m);
+}
+
+/* Who comes after it was noticed gets an engine that was opened anew, also of a pinned model, and without
+ * anybody the preload comes back by itself. */
+static void test_an_engine_that_lost_its_weights_is_opened_anew(void **state)
+{
+    ash_model_spec specs[] = {SPEC("a", "a", true)};
+    ash_manager *m = open_manager(specs, 1, ASH_READY_REQUIRED);
+    waited w[3] = {0};
+    uint64_t t;
+    until_state(m, "a", ASH_MODEL_LOADED);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(ash_manager_acquire(m, "a", 60000, on_lease, &w[i], &t, NULL), 0);
+    atomic_store(&lost, w[0].engine);
+    ash_manager_release(m, w[0].engine);
+    assert_int_equal(ash_manager_acquire(m, "a", 60000, on_lease, &w[2], &t, NULL), 0);
+    assert_int_equal(atomic_load(&w[2].calls), 0);
+    assert_int_equal(atomic_load(&loads), 1); /* the other answer has not ended yet */
+    ash_manager_release(m, w[1].engine);
+    until_called(&w[2]);
+    assert_non_null(w[2].engine);
+    assert_int_equal(atomic_load(&loads), 2);
+    assert_int_equal(atomic_load(&closes), 1);
+    atomic_store(&lost, w[2].engine);
+    ash_manager_release(m, w[2].engine);
+    for (int i = 0; i < 10000 && atomic_load(&loads) < 3; i++) usleep(1000);
+    until_state(m, "a", ASH_MODEL_LOADED);
+    assert_int_equal(atomic_load(&loads), 3);
+    ash_manager_close(m);
+    atomic_store(&lost, NULL);
 }
 
 /* A file that the load has to make, as the pack file of a mixture: that is the disk's matter, not memory's,
@@ -539,6 +570,7 @@ int main(void)
         cmocka_unit_test(test_one_load_serves_all_who_wait),
         cmocka_unit_test(test_who_waits_takes_the_place_of_the_warming),
         cmocka_unit_test(test_load_budget_ends_the_wait_not_the_load),
+        cmocka_unit_test(test_an_engine_that_lost_its_weights_is_opened_anew),
         cmocka_unit_test(test_a_load_without_disk_says_so),
         cmocka_unit_test(test_one_bad_entry_never_stops_the_rest),
         cmocka_unit_test(test_a_load_that_ends_while_headers_are_read_changes_no_order),
