@@ -99,12 +99,12 @@ static bool take(ash_cli_fetcher *f, const char *id, ash_cli_listing *out)
     return found;
 }
 
-static int list(ash_cli_fetcher *f, ash_hub *hub, const char *id, const atomic_bool *cancel,
+static int list(ash_cli_fetcher *f, ash_hub *hub, const char *id, const ash_hub_watch *watch,
                 ash_cli_listing *out, ash_err *err)
 {
     const ash_catalogue_entry *e = ash_catalogue_find(f->cli->catalogue, id);
     if (!e) return ash_err_set(err, ASH_ENOENT, "no model '%s' in the catalogue", id);
-    return ash_cli_hub_list(hub, e, id, NULL, cancel, out, err);
+    return ash_cli_hub_list(hub, e, id, NULL, watch, out, err);
 }
 
 static void begin_measuring(ash_cli_fetcher *f)
@@ -132,7 +132,7 @@ int ash_cli_fetch(void *user, const char *id, const ash_hub_watch *watch, char *
     char *snapshot = NULL;
     *path = NULL;
     int rc = ash_cli_hub_open(f->cli, &hub, err);
-    if (!rc && !take(f, id, &l)) rc = list(f, hub, id, watch->cancel, &l, err);
+    if (!rc && !take(f, id, &l)) rc = list(f, hub, id, watch, &l, err);
     rc = rc ? rc : ash_hub_look(hub, l.plan, &l.here, err); /* others may have fetched meanwhile */
     if (!rc) {
         begin_measuring(f);
@@ -154,7 +154,8 @@ int ash_cli_weigh(void *user, const char *id, const atomic_bool *cancel, ash_fet
     ash_plan_machine machine;
     *out = (ash_fetch_need){0};
     int rc = ash_cli_hub_open(f->cli, &hub, err);
-    rc = rc ? rc : list(f, hub, id, cancel, &l, err);
+    const ash_hub_watch watch = {.cancel = cancel}; /* a request may wait: it is told soon */
+    rc = rc ? rc : list(f, hub, id, &watch, &l, err);
     ash_hub_close(hub);
     if (rc) {
         ash_cli_listing_release(&l);

@@ -57,12 +57,12 @@ int ash_cli_hub_want(const ash_catalogue_entry *e, const char *name, ash_hub_wan
 }
 
 int ash_cli_hub_list(ash_hub *hub, const ash_catalogue_entry *e, const char *name, const char *revision,
-                     const atomic_bool *cancel, ash_cli_listing *out, ash_err *err)
+                     const ash_hub_watch *watch, ash_cli_listing *out, ash_err *err)
 {
     ash_hub_want want;
     *out = (ash_cli_listing){0};
     int rc = ash_cli_hub_want(e, name, &want, &out->pins, err);
-    if (!rc) rc = ash_hub_list(hub, e->repo, revision ? revision : e->revision, cancel, &out->tree, err);
+    if (!rc) rc = ash_hub_list(hub, e->repo, revision ? revision : e->revision, watch, &out->tree, err);
     if (!rc) rc = ash_hub_choose(out->tree, &want, &out->plan, err);
     return rc ? rc : ash_hub_look(hub, out->plan, &out->here, err);
 }

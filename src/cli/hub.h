@@ -27,7 +27,7 @@ typedef struct ash_cli_listing {
 /* List, choose, look: as every fetch begins. `name` is what the user called the entry; revision NULL: the
  * entry's. *out is to be released, also on failure. Errors of ash_cli_hub_want and hub/hub.h. */
 int ash_cli_hub_list(ash_hub *hub, const ash_catalogue_entry *e, const char *name, const char *revision,
-                     const atomic_bool *cancel, ash_cli_listing *out, ash_err *err) ASH_MUST_CHECK;
+                     const ash_hub_watch *watch, ash_cli_listing *out, ash_err *err) ASH_MUST_CHECK;
 void ash_cli_listing_release(ash_cli_listing *l); /* safe twice */
 
 /* Where a fetched model is, for ash_checkpoint_open: *path is the caller's (free). */

@@ -47,7 +47,8 @@ int ash_plan_remote_open(ash_hub *hub, const ash_catalogue_entry *e, const char 
                          ash_err *err)
 {
     *out = (ash_plan_remote){.hub = hub};
-    int rc = ash_cli_hub_list(hub, e, name, NULL, ash_cli_interrupt(), &out->found, err);
+    const ash_hub_watch watch = {.cancel = ash_cli_interrupt()};
+    int rc = ash_cli_hub_list(hub, e, name, NULL, &watch, &out->found, err);
     if (rc) return rc;
     for (size_t i = 0; i < out->found.plan->n_files; i++) {
         const ash_hub_file *f = out->found.plan->files[i];

@@ -31,6 +31,9 @@ static void on_progress(void *user, const ash_hub_progress *p)
     pull *a = user;
     a->term.rate = p->stage == ASH_HUB_FETCHING ? p->bytes_per_second : 0;
     a->term.left_ms = p->stage == ASH_HUB_FETCHING ? p->eta_ms : -1;
+    a->term.tries = p->trouble ? p->tries : 0;
+    a->term.trouble = p->trouble;
+    a->term.retry_ms = p->retry_ms;
     ash_term_progress(&a->term, p->stage, names[p->stage], p->bytes_done, p->bytes_total);
 }
 
@@ -70,12 +73,13 @@ static int report(const pull *a, ash_err *err)
 static int fetch(pull *a, ash_err *err)
 {
     int64_t began = ash_clock_ms();
-    int rc = ash_cli_hub_open(a->cli, &a->hub, err);
-    if (!rc)
-        rc = ash_cli_hub_list(a->hub, a->entry, a->model, ash_cli_get(a->cli, "revision"),
-                              ash_cli_interrupt(), &a->found, err);
     ash_hub_watch watch = {.progress = on_progress, .user = a, .cancel = ash_cli_interrupt()};
     ash_term_init(&a->term, a->cli, a->model);
+    int rc = ash_cli_hub_open(a->cli, &a->hub, err);
+    if (!rc)
+        rc = ash_cli_hub_list(a->hub, a->entry, a->model, ash_cli_get(a->cli, "revision"), &watch,
+                              &a->found, err);
+    if (a->term.drawn) ash_term_done(&a->term); /* before a question */
     bool all = ash_cli_get(a->cli, "verify") != NULL;
     if (!rc) rc = ash_hub_prove(a->hub, a->found.plan, all, &watch, &a->proof, err);
     if (a->proof.n_hashed) ash_term_done(&a->term); /* before a question */

@@ -79,6 +79,15 @@ int ash_term_columns(int fd)
     return ioctl(fd, TIOCGWINSZ, &size) || !size.ws_col ? 80 : size.ws_col;
 }
 
+/* "CAUSE; next try in 4 s" */
+static void show_trouble(const ash_term *t, char out[320])
+{
+    if (t->retry_ms > 0)
+        snprintf(out, 320, "%.250s; next try in %lld s", t->trouble, (long long)(t->retry_ms + 999) / 1000);
+    else
+        snprintf(out, 320, "%.250s; tried again", t->trouble);
+}
+
 /* Within one line, or each step would leave one behind: the bar gives way first, then the end. */
 static void draw_bar(ash_term *t, const char *stage, uint64_t done, uint64_t total)
 {
@@ -124,12 +133,35 @@ static void print_plain(ash_term *t, bool fresh, const char *stage, uint64_t don
     t->told_ns = now;
 }
 
+/* A line for each try, or in the bar's place. */
+static void draw_trouble(ash_term *t)
+{
+    char text[320];
+    int columns = ash_term_columns(STDERR_FILENO) - 1;
+    show_trouble(t, text);
+    if (t->mode == ASH_TERM_BAR) {
+        char line[512];
+        snprintf(line, sizeof line, "%.180s: %s", t->what, text);
+        fprintf(stderr, "\r\033[K%.*s", columns > 0 ? columns : 79, line);
+        t->drawn = true;
+    } else if (t->tries != t->told_tries) {
+        fprintf(stderr, "%s: %s\n", t->what, text);
+        t->told_tries = t->tries;
+    }
+}
+
 void ash_term_progress(ash_term *t, int stage, const char *stage_name, uint64_t done,
                        uint64_t total)
 {
     int64_t now = ash_clock_ns();
-    bool fresh = stage != t->last_stage;
+    bool fresh = stage != t->last_stage && !t->trouble;
     if (t->mode == ASH_TERM_NONE || (!fresh && now - t->last_ns < 100000000)) return;
+    if (t->trouble && t->mode != ASH_TERM_JSON) {
+        draw_trouble(t);
+        t->last_ns = now;
+        return;
+    }
+    t->told_tries = 0;
     if (t->mode == ASH_TERM_BAR)
         draw_bar(t, stage_name, done, total);
     else if (t->mode == ASH_TERM_JSON)

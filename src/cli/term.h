@@ -15,6 +15,10 @@ typedef struct ash_term {
     bool drawn; /* a bar is on the line */
     uint64_t rate;   /* bytes a second, shown beside the bytes; 0: not shown. The caller may set both */
     int64_t left_ms; /* time left at that rate; -1: not known */
+    const char *trouble; /* why nothing comes, shown instead; NULL: nothing. The caller may set it, */
+    int tries;           /* how often in a row, */
+    int64_t retry_ms;    /* and how long until the next try */
+    int told_tries;
     int tenth;          /* plain: of the stage, that was told last, */
     int64_t told_ns;    /* and when */
     const char *what;

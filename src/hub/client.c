@@ -13,6 +13,7 @@
 enum {
     BACKOFF_FIRST_MS = 250,
     BACKOFF_MOST_MS = 8000,
+    LEAST_TRIES = 5,
     SLICE_MS = 50,
     SLOWEST = 512 /* bytes a second */
 };
@@ -64,9 +65,9 @@ int ash_hub_open(const ash_hub_opts *o, ash_hub **out, ash_err *err)
     h->offline = o->offline;
     h->connections = o->connections > 0 ? o->connections : 8;
     if (h->connections > ASH_MAX_HUB_CONNECTIONS) h->connections = ASH_MAX_HUB_CONNECTIONS;
-    h->attempts = o->attempts > 0 ? o->attempts : 5;
     h->connect_ms = o->connect_ms > 0 ? o->connect_ms : 10000;
     h->stall_ms = o->stall_ms > 0 ? o->stall_ms : 20000;
+    h->patience_ms = o->patience_ms > 0 ? o->patience_ms : 3 * h->stall_ms;
     h->cache_dir = copy(o->cache_dir, &ok);
     h->proxy = copy(o->proxy, &ok);
     h->no_proxy = copy(o->no_proxy, &ok);
@@ -172,6 +173,15 @@ int64_t hub_backoff_ms(int failed, int retry_after_s)
     for (int i = 1; i < failed && ms < BACKOFF_MOST_MS; i++) ms *= 2;
     if (ms > BACKOFF_MOST_MS) ms = BACKOFF_MOST_MS;
     return retry_after_s > 0 && retry_after_s * 1000 > ms ? retry_after_s * 1000 : ms;
+}
+
+int64_t hub_trouble_add(const ash_hub *h, hub_trouble *t, int retry_after_s, bool patient)
+{
+    int64_t now = ash_clock_ms();
+    if (!t->tries++) t->since = now;
+    int64_t wait = hub_backoff_ms(t->tries, retry_after_s);
+    bool enough = !patient || now + wait - t->since > h->patience_ms;
+    return t->tries >= LEAST_TRIES && enough ? -1 : wait;
 }
 
 bool hub_sleep(int64_t ms, const atomic_bool *cancel)
@@ -399,6 +409,19 @@ static int exchange_follow(exchange *x, CURL *e, ash_err *err)
     return rc;
 }
 
+/* Waits for the next try; who may be told is told why. False if cancelled. */
+static bool wait_told(const hub_question *q, const hub_trouble *t, const char *why, int64_t ms)
+{
+    int64_t until = ash_clock_ms() + ms, left = ms;
+    while (left > 0) {
+        ash_hub_progress p = {.eta_ms = -1, .trouble = why, .tries = t->tries, .retry_ms = left};
+        if (q->told) q->told->progress(q->told->user, &p);
+        if (!hub_sleep(left < 500 ? left : 500, q->cancel)) return false;
+        left = until - ash_clock_ms();
+    }
+    return true;
+}
+
 int hub_ask(ash_hub *h, const hub_question *q, const char *repo, const char *revision,
             hub_answer *out, ash_err *err)
 {
@@ -410,14 +433,15 @@ int hub_ask(ash_hub *h, const hub_question *q, const char *repo, const char *rev
     if (rc) return rc;
     CURL *e = h->curl.easy_init();
     if (!e) return ash_err_nomem(err, "a request");
-    for (int failed = 0;;) {
+    for (hub_trouble t = {0};;) {
         rc = exchange_follow(&x, e, err);
         bool passes = rc == ASH_EAGAIN || (!rc && hub_status_passes(out->status));
         if (!passes) break;
-        int64_t wait =
-            ++failed < h->attempts ? hub_backoff_ms(failed, out->headers.retry_after_s) : -1;
+        ash_err why = rc ? *err : ASH_ERR_INIT;
+        if (!rc) hub_status_error(h, out->status, &out->headers, repo, revision, NULL, &why);
+        int64_t wait = hub_trouble_add(h, &t, out->headers.retry_after_s, q->told != NULL);
         if (wait < 0) break;
-        if (!hub_sleep(wait, q->cancel)) {
+        if (!wait_told(q, &t, why.msg, wait)) {
             rc = ash_err_set(err, ASH_ECANCELED, "interrupted");
             break;
         }

@@ -149,6 +149,7 @@ static bool look(hub_connection *c)
                           "its size is not the one that the hub announced; it was changed");
         c->at = c->pos;
         c->content = true;
+        c->job->tries = 0;
         return true;
     }
     if (status != 200) return true; /* an error's page, passed over */
@@ -156,6 +157,7 @@ static bool look(hub_connection *c)
         return refuse(c, ASH_EFORMAT,
                       "its size is not the one that the hub announced; it was changed");
     c->whole = c->content = true;
+    c->job->tries = 0;
     c->at = 0;
     if (c->pos == 0 && c->end == it->file->size) return true;
     c->item->no_ranges = true;
@@ -348,16 +350,19 @@ static void fail(hub_connection *c, int code, const char *what)
 static void later(hub_connection *c, int retry_after_s)
 {
     hub_item *it = c->item;
-    if (c->pos - c->began >= PROGRESS) it->failures = 0;
-    it->failures++;
-    int64_t wait =
-        it->failures < c->job->hub->attempts ? hub_backoff_ms(it->failures, retry_after_s) : -1;
+    hub_job *j = c->job;
+    if (c->pos - c->began >= PROGRESS) it->trouble.tries = 0;
+    /* another connection's failure a moment ago: the same one, which counts once */
+    if (it->trouble.tries && retry_after_s <= 0 && ash_clock_ms() < it->not_before) return;
+    int64_t wait = hub_trouble_add(j->hub, &it->trouble, retry_after_s, j->watch && j->watch->progress);
     if (wait < 0) {
-        ash_err_prefix(&c->err, "'%.150s' of '%s' (%d tries)", it->file->path,
-                       c->job->plan->tree->repo, it->failures);
-        hub_job_fail(c->job, &c->err);
+        ash_err_prefix(&c->err, "'%.150s' of '%s' (%d tries)", it->file->path, j->plan->tree->repo,
+                       it->trouble.tries);
+        hub_job_fail(j, &c->err);
         return;
     }
+    j->tries = it->trouble.tries;
+    snprintf(j->trouble, sizeof j->trouble, "%s", c->err.msg);
     it->not_before = ash_clock_ms() + wait;
 }
 
@@ -492,7 +497,7 @@ static void ended(hub_job *j, hub_connection *c, CURLcode code)
     } else if (c->asking && code == CURLE_OK) {
         answered(c);
     } else if (!c->asking && c->pos == c->end) {
-        c->item->failures = 0;
+        c->item->trouble.tries = j->tries = 0;
         give_back(j, c);
     } else if (code == CURLE_OK || code == CURLE_PARTIAL_FILE) {
         ash_err_set(&c->err, ASH_ENET, "the connection ended %llu bytes early",

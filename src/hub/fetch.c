@@ -262,6 +262,20 @@ static size_t tend(hub_job *j, size_t *waiting)
 
 /* ---- progress ---- */
 
+/* Nothing comes: why, and when it is tried again. */
+static void add_trouble(hub_job *j, ash_hub_progress *p)
+{
+    int64_t now = ash_clock_ms(), next = INT64_MAX;
+    for (size_t i = 0; i < j->n_items; i++) {
+        const hub_item *it = &j->items[i];
+        if (it->trouble.tries && it->not_before < next) next = it->not_before;
+    }
+    j->pace.rate = 0.0; /* what comes afterwards says how fast it is */
+    p->trouble = j->trouble;
+    p->tries = j->tries;
+    p->retry_ms = next > now && next < INT64_MAX ? next - now : 0;
+}
+
 static void show(hub_job *j, size_t waiting)
 {
     const ash_hub_watch *w = j->watch;
@@ -290,6 +304,7 @@ static void show(hub_job *j, size_t waiting)
         missing -= part < missing ? part : missing;
         p.connections += c->running && !c->asking;
     }
+    if (j->tries) add_trouble(j, &p);
     p.files_done = p.files_total - p.files_done;
     p.bytes_verified = p.bytes_total - p.bytes_verified;
     p.bytes_done = p.bytes_total - missing;

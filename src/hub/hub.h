@@ -50,7 +50,8 @@ typedef struct ash_hub_opts {
     int connections;      /* most at once in one fetch, 1 to 16; 0: 8 */
     int64_t connect_ms;   /* 0: 10 s */
     int64_t stall_ms;     /* without bytes for so long a connection is given up; 0: 20 s */
-    int attempts;         /* of a file or call without progress in between; 0: 5 */
+    int64_t patience_ms;  /* how long what may pass is tried again, without progress in between, while
+                             somebody is told so; 0: three times stall_ms. In any case five times */
 } ash_hub_opts;
 
 /* Copies all. Makes no folder and no connection. ASH_EINVAL for an endpoint that is no http(s)
@@ -86,10 +87,13 @@ typedef struct ash_hub_tree {
     bool whole;      /* the list is of all files, not only of those in the cache */
 } ash_hub_tree;
 
-/* revision: branch, tag or commit; NULL is "main". Blocks for two or more round trips; with *cancel
+typedef struct ash_hub_watch ash_hub_watch; /* below */
+
+/* revision: branch, tag or commit; NULL is "main". Blocks for two or more round trips; cancelled by the watch
  * (may be NULL) it ends in under a second. If the hub cannot be reached and the cache holds that
- * revision, the cache answers. *out is the caller's. */
-int ash_hub_list(ash_hub *h, const char *repo, const char *revision, const atomic_bool *cancel,
+ * revision, the cache answers, after some 4 s; else who has a progress callback is told of trouble, and waits
+ * longer. *out is the caller's. */
+int ash_hub_list(ash_hub *h, const char *repo, const char *revision, const ash_hub_watch *watch,
                  ash_hub_tree **out, ash_err *err) ASH_MUST_CHECK;
 void ash_hub_tree_close(ash_hub_tree *t); /* NULL is fine */
 const ash_hub_file *ash_hub_tree_find(const ash_hub_tree *t,
@@ -170,14 +174,18 @@ typedef struct ash_hub_progress {
     size_t files_done, files_total;
     int connections;
     const char *file; /* one that is being fetched; borrowed for the call; may be NULL */
+    /* NULL, or what the last try failed of, where nothing came since; borrowed for the call */
+    const char *trouble;
+    int tries;        /* that failed in a row */
+    int64_t retry_ms; /* until the next */
 } ash_hub_progress;
 
-typedef struct ash_hub_watch {
-    /* NULL: none. At most 10 times a second, on the fetching thread; must be quick. */
+struct ash_hub_watch {
+    /* NULL: none. At most some 10 times a second, on the thread of the call; must be quick. */
     void (*progress)(void *user, const ash_hub_progress *p);
     void *user;
     const atomic_bool *cancel; /* NULL: cannot be. Ends in under a second, keeps what is proved */
-} ash_hub_watch;
+};
 
 /* Brings what is missing; *snapshot is the folder .../snapshots/COMMIT, the caller's to free(). The
  * revision's name (refs/) points to the commit only when all files are there. With all files here

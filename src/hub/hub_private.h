@@ -73,7 +73,8 @@ struct ash_hub {
     char *authorization;        /* "Authorization: Bearer ...", or NULL */
     char *proxy, *no_proxy;     /* or NULL */
     bool offline, plain;        /* plain: the endpoint is http */
-    int connections, attempts;
+    int connections;
+    int64_t patience_ms;
     int64_t connect_ms, stall_ms;
     atomic_bool private_ok; /* the endpoint itself is at a private address */
     pthread_mutex_t lock;
@@ -106,9 +107,10 @@ typedef struct hub_question {
     size_t length;             /* 0: all */
     bool anywhere;             /* redirects may lead to other hosts */
     const atomic_bool *cancel; /* or NULL */
+    const ash_hub_watch *told; /* who is told of trouble and waits longer, or NULL */
 } hub_question;
 
-/* Asks until there is an answer that is no passing failure, `attempts` times. Follows redirects.
+/* Asks until there is an answer that is no passing failure, or too many were. Follows redirects.
  * The answer's status is 2xx on success; else the error is that of hub_status_error. Release the
  * body, also on failure. */
 int hub_ask(ash_hub *h, const hub_question *q, const char *repo, const char *revision,
@@ -123,6 +125,13 @@ int hub_transfer_error(const ash_hub *h, CURL *easy, CURLcode code, const hub_co
 bool hub_status_passes(long status); /* 408, 425, 429, 5xx: worth another try */
 /* Wait before try number `failed` (1, 2, ...); -1 if the hub wants more than HUB_BACKOFF_MOST_S. */
 int64_t hub_backoff_ms(int failed, int retry_after_s);
+/* Failures in a row that may pass. */
+typedef struct hub_trouble {
+    int tries;      /* 0: none */
+    int64_t since;  /* monotonic ms, of the first */
+} hub_trouble;
+/* Notes one more: how many ms to wait before the next try; -1: that is enough. */
+int64_t hub_trouble_add(const ash_hub *h, hub_trouble *t, int retry_after_s, bool patient);
 /* Sleeps; false if cancelled meanwhile. */
 bool hub_sleep(int64_t ms, const atomic_bool *cancel);
 static inline bool hub_cancelled(const atomic_bool *cancel)

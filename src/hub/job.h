@@ -45,7 +45,8 @@ typedef struct hub_item {
     char *hop;     /* where the question was redirected to, or NULL */
     bool resolving, no_ranges;
     int running; /* connections that have a part of it */
-    int failures, hops, restarts;
+    hub_trouble trouble;
+    int hops, restarts;
     int64_t not_before; /* monotonic ms */
 } hub_item;
 
@@ -92,6 +93,8 @@ struct hub_job {
     /* the fetching thread's */
     uint64_t received; /* bytes from the network */
     int wanted;        /* connections */
+    int tries;         /* that failed in a row since anything came, of one file */
+    char trouble[480]; /* what the last of them failed of */
     struct {
         int64_t at, hold_until; /* ms */
         uint64_t received;

@@ -240,7 +240,8 @@ static bool take_commit(hub_list *l, const char *commit)
 }
 
 /* The commit behind the revision: GET /api/models/ORG/NAME/revision/REV -> {"sha", ...}. */
-static int ask_commit(ash_hub *h, hub_list *l, const atomic_bool *cancel, ash_err *err)
+static int ask_commit(ash_hub *h, hub_list *l, const atomic_bool *cancel, const ash_hub_watch *told,
+                      ash_err *err)
 {
     const ash_hub_tree *t = &l->tree;
     ash_buf url;
@@ -251,8 +252,11 @@ static int ask_commit(ash_hub *h, hub_list *l, const atomic_bool *cancel, ash_er
     ash_buf_printf(&url, "%s/api/models/%s/revision/", h->endpoint, t->repo);
     hub_escape(&url, t->revision, false);
     int rc = ash_buf_check(&url, "an address", err);
-    hub_question q = {
-        .url = ash_buf_cstr(&url), .what = t->repo, .max = ASH_MAX_HUB_WHOLE, .cancel = cancel};
+    hub_question q = {.url = ash_buf_cstr(&url),
+                      .what = t->repo,
+                      .max = ASH_MAX_HUB_WHOLE,
+                      .cancel = cancel,
+                      .told = told};
     if (!rc) rc = hub_ask(h, &q, t->repo, t->revision, &a, err);
     if (!rc && (ash_json_parse(a.body.data, a.body.len, &root, NULL) ||
                 ash_json_get_str(root, "sha", &sha, NULL) || !sha || !hub_hex(sha, HUB_COMMIT)))
@@ -281,7 +285,8 @@ static int next_page(const ash_hub *h, const hub_headers *headers, ash_buf *url,
     return ash_buf_check(url, "an address", err);
 }
 
-static int ask_files(ash_hub *h, hub_list *l, const atomic_bool *cancel, ash_err *err)
+static int ask_files(ash_hub *h, hub_list *l, const atomic_bool *cancel, const ash_hub_watch *told,
+                     ash_err *err)
 {
     const ash_hub_tree *t = &l->tree;
     ash_buf url;
@@ -291,8 +296,11 @@ static int ask_files(ash_hub *h, hub_list *l, const atomic_bool *cancel, ash_err
     int rc = ash_buf_check(&url, "an address", err);
     for (int page = 0; !rc && url.len; page++) {
         hub_answer a = {0};
-        hub_question q = {
-            .url = url.data, .what = t->repo, .max = ASH_MAX_HUB_PAGE, .cancel = cancel};
+        hub_question q = {.url = url.data,
+                          .what = t->repo,
+                          .max = ASH_MAX_HUB_PAGE,
+                          .cancel = cancel,
+                          .told = told};
         if (page == ASH_MAX_HUB_PAGES)
             rc = ash_err_set(err, ASH_ELIMIT, "the list of '%s' has more than %d pages", t->repo,
                              ASH_MAX_HUB_PAGES);
@@ -332,9 +340,18 @@ static int from_cache(const ash_hub *h, hub_list *l, const char *why, ash_err *e
     return l->tree.whole ? 0 : hub_cache_walk(h, l, err);
 }
 
-int ash_hub_list(ash_hub *h, const char *repo, const char *revision, const atomic_bool *cancel,
+/* Who waits longer for the hub: who is told of it, and has nothing in the cache to go on with. */
+static const ash_hub_watch *patient(const ash_hub *h, const hub_list *l, const ash_hub_watch *watch)
+{
+    char commit[HUB_COMMIT + 1];
+    bool told = watch && watch->progress;
+    return told && !hub_cache_commit(h, l->tree.repo, l->tree.revision, commit) ? watch : NULL;
+}
+
+int ash_hub_list(ash_hub *h, const char *repo, const char *revision, const ash_hub_watch *watch,
                  ash_hub_tree **out, ash_err *err)
 {
+    const atomic_bool *cancel = watch ? watch->cancel : NULL;
     hub_list *l;
     ash_err own = ASH_ERR_INIT;
     if (!err) err = &own;
@@ -346,8 +363,9 @@ int ash_hub_list(ash_hub *h, const char *repo, const char *revision, const atomi
         if (rc == ASH_ENOENT) ash_err_prefix(err, "HF_HUB_OFFLINE is set");
     } else {
         l->tree.whole = true;
-        rc = ask_commit(h, l, cancel, err);
-        if (!rc) rc = ask_files(h, l, cancel, err);
+        const ash_hub_watch *told = patient(h, l, watch);
+        rc = ask_commit(h, l, cancel, told, err);
+        if (!rc) rc = ask_files(h, l, cancel, told, err);
         ash_err second = ASH_ERR_INIT;
         if (rc == ASH_ENET) {
             l->tree.n_files = 0;

@@ -120,13 +120,13 @@ static void tell_listener(ash_manager *m, int64_t now)
         ash_entry *e = &m->entries[i];
         if (under_way(e)) ash_entry_sample(e, now);
         bool stalled = e->stalled_since > 0.0; /* whoever looks at the progress samples it, too */
-        bool elsewhere = atomic_load(&e->progress.elsewhere);
+        const char *waits = ash_entry_fetch_waits(e);
         if (under_way(e) && (e->shown_progress != e->told_progress || stalled != e->told_stalled ||
-                             elsewhere != e->told_elsewhere)) {
+                             waits != e->told_waits)) {
             e->dirty = true;
             e->told_progress = e->shown_progress;
             e->told_stalled = stalled;
-            e->told_elsewhere = elsewhere;
+            e->told_waits = waits;
             atomic_fetch_add(&m->version, 1);
         }
         if (!e->dirty) continue;

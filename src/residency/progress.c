@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "residency/state.h"
 
 const char *const ash_stage_names[ASH_N_STAGES] = {"fetch", "verify", "map",
@@ -14,6 +15,8 @@ static const double stage_share[ASH_N_STAGES] = {0.0, 0.02, 0.02, 0.76, 0.10, 0.
 
 /* Of a load that begins with a fetch; the other stages share the rest. */
 static const double FETCH_SHARE = 0.8;
+
+enum { TOLD_TRIES = 3 }; /* that failed in a row: fewer pass unnoticed */
 
 static const double STALL_SECONDS = 5.0; /* without bytes, then the speed is 0 */
 
@@ -50,6 +53,7 @@ void ash_entry_begin_fetch(ash_entry *e)
     e->fetched = false;
     atomic_store(&e->progress.fetch_rate, 0);
     atomic_store(&e->progress.elsewhere, false);
+    atomic_store(&e->progress.trouble, 0);
     begin(e, 0);
 }
 
@@ -61,7 +65,20 @@ void ash_entry_fetch_progress(void *entry, const ash_hub_progress *p)
     if (p->bytes_done > before) atomic_store(&e->progress.bytes_done, p->bytes_done);
     atomic_store(&e->progress.fetch_rate, p->bytes_per_second);
     atomic_store(&e->progress.elsewhere, p->stage == ASH_HUB_WAITING);
+    int tries = p->trouble ? p->tries : 0;
+    if (tries >= TOLD_TRIES && atomic_load(&e->progress.trouble) < TOLD_TRIES)
+        ash_warn("residency", "fetching %s: %s; it is tried again", e->spec.id, p->trouble);
+    atomic_store(&e->progress.trouble, tries);
     if (p->stage == ASH_HUB_VERIFYING) atomic_store(&e->progress.stage, 1);
+}
+
+const char *ash_entry_fetch_waits(const ash_entry *e)
+{
+    if (e->state != ASH_MODEL_DOWNLOADING) return NULL;
+    if (atomic_load(&e->progress.elsewhere)) return "for another process, which fetches it";
+    return atomic_load(&e->progress.trouble) < TOLD_TRIES
+               ? NULL
+               : "for the network or the hub: the last tries failed, the log has why";
 }
 
 void ash_entry_progress(void *entry, ash_load_stage stage, uint64_t done, uint64_t total)
@@ -332,8 +349,7 @@ json_t *ash_entry_json(const ash_manager *m, ash_entry *e)
                         json_integer(loaded ? (json_int_t)e->resident_bytes : 0));
     if (loaded) add_shape(o, ash_engine_info(e->engine));
     const char *waits = e->waits;
-    if (!waits && fetching && atomic_load(&e->progress.elsewhere))
-        waits = "for another process, which fetches it";
+    if (!waits) waits = ash_entry_fetch_waits(e);
     if (!waits && e->queued && e->weigh_began_ns) waits = "for the hub, which is asked how much it is";
     set_text(o, "waits", waits);
     json_object_set_new(o, "memory", memory_json(e));

@@ -22,6 +22,7 @@ typedef struct ash_load_progress {
     atomic_ullong bytes_done, bytes_total; /* of the fetch; then source bytes read over the whole load */
     atomic_ullong fetch_rate;              /* bytes per second, as the hub's client says */
     atomic_bool elsewhere;                 /* another process fetches it, this one waits for that */
+    atomic_int trouble;                    /* tries of the fetch that failed in a row */
 } ash_load_progress;
 
 typedef struct ash_entry {
@@ -79,8 +80,8 @@ typedef struct ash_entry {
     atomic_bool awaited;   /* somebody has waited for the load in flight */
     double shown_progress; /* highest value shown for this load: never backwards */
     double told_progress;  /* the one that the listener was told of last, */
-    bool told_stalled;     /* and whether it was stalled, or another process had it */
-    bool told_elsewhere;
+    bool told_stalled;     /* and whether it was stalled, */
+    const char *told_waits; /* and what a fetch waited for */
     char draft_refused[sizeof ((ash_err *)0)->msg]; /* LOADED: why the draft model does not guess, or "" */
     uint64_t resident_bytes, last_bytes;
     int64_t last_bytes_ns; /* when last_bytes was seen to change */
@@ -289,6 +290,8 @@ void ash_entry_begin_load(ash_entry *e);
 void ash_entry_begin_fetch(ash_entry *e);
 /* As ash_entry_progress below, of a fetch: a progress callback of ash_hub_watch. */
 void ash_entry_fetch_progress(void *entry, const ash_hub_progress *p);
+/* What the fetch that runs waits for; constant text, or NULL. */
+const char *ash_entry_fetch_waits(const ash_entry *e);
 /* Takes what the loading thread says into the entry's progress; without the lock. */
 void ash_entry_progress(void *entry, ash_load_stage stage, uint64_t done, uint64_t total);
 extern const char *const ash_stage_names[ASH_N_STAGES];

@@ -3,6 +3,7 @@ clearly, what is wrong is never used, and nothing that was proved is fetched aga
 
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -230,6 +231,21 @@ def trouble_that_passes():
     survives(side="hub", path="/tree/", status=502, times=2)
     survives(side="hub", path="/resolve/", status=503, times=2)
     survives(side="cdn", wrong_range=True, times=2)
+
+
+@waits
+def a_network_that_is_away_for_a_while():
+    """Longer than five tries; whoever looks is told why nothing comes."""
+    for fault in ({"side": "cdn", "drop": True, "times": 11},  # two connections
+                  {"side": "hub", "path": "/tree/", "drop": True, "times": 6}):
+        with fresh() as (hub, cache):
+            repo = tiny(hub)
+            hub.faults.add(**fault)
+            r = pull(hub, cache)
+            equal(r.status, 0, r.err)
+            same(r.out.rstrip("\n"), repo)
+            told = re.findall(r"^acme/tiny: .*127\.0\.0\.1: .*; next try in \d s$", r.err, re.M)
+            check(len(told) >= 4, r.err)
 
 
 @waits

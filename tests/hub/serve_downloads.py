@@ -95,6 +95,21 @@ def systemd_and_ps_are_told_how_far_a_download_is():
 
 
 @test
+def a_network_that_is_away_is_waited_for_and_told():
+    with fresh() as (hub, cache):
+        repository(hub)
+        hub.faults.add(side="cdn", drop=True)
+        with serving(hub, cache) as s:
+            post(s)
+            until(lambda: "network" in (entry_of(s)["waits"] or ""), True)
+            equal(value(s), "downloading")
+            hub.faults.clear()
+            answers(s)
+            equal(entry_of(s)["waits"], None)
+            check(any("tried again" in line for line in s.errors), s.errors)
+
+
+@test
 def a_request_makes_a_download_a_load():
     with fresh() as (hub, cache):
         repository(hub)

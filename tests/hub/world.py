@@ -144,6 +144,8 @@ def good(hub, cache, *words, **more):
 
 def bad(hub, cache, status, what, *words, **more):
     """Pulls, which must fail with that status and words of `what` (a pattern) in its one message."""
+    if status == NETWORK:  # given up after three times that, not a minute
+        more["env"] = {"HF_HUB_DOWNLOAD_TIMEOUT": "2"} | more.get("env", {})
     r = pull(hub, cache, *words, **more)
     harness.equal(r.status, status, f"exit status, with {r.err[-600:]!r}")
     harness.check(re.search(what, r.err), f"no {what!r} in", r.err[-600:])
