@@ -14,11 +14,12 @@
 
 enum {
     BUFFER = 128 << 10,  /* of libcurl, each connection: 512 KiB cost as much CPU time */
-    GATHER = 256 << 10,  /* of one write: libcurl gives 16 KiB at a time, and file systems take more at
-                            once for less; half stays in the second cache beside libcurl's */
     MOST_CHUNKS = 32,    /* of one part: 128 MiB, so that a round trip is little beside it */
     PROGRESS = 64 << 10, /* bytes that make a broken transfer no failure */
+    ROOM_MS = 10,        /* most that connections wait for the hash: it may wait for the disk */
     PACE_MS = 1000,
+    FIRST_MS = 200, /* of one connection alone: its bytes come in the order of the hash */
+    IDLE = 4, /* a fourth of the time without bytes, else the network is not what more connections need */
     HOLD_MS = 30000, /* after the hub asked for patience */
 };
 
@@ -33,6 +34,53 @@ static uint64_t chunk_bytes(const hub_item *it, uint32_t chunk)
 {
     return hub_chunk_end(it->file->size, chunk) - chunk_start(chunk);
 }
+
+/* ---- what was gathered ---- */
+
+/* What was gathered is in the file now; whole: with the rest of its chunk. What nothing is missing before is
+ * the hash's: by the ring, in step with it, or it is read back. */
+static void pass_on(hub_connection *c, bool whole)
+{
+    hub_job *j = c->job;
+    hub_item *it = c->item;
+    uint64_t from = c->pos - c->n_gathered;
+    uint32_t chunk = (uint32_t)(from / ASH_HUB_CHUNK);
+    pthread_mutex_lock(&j->lock);
+    if (whole) {
+        it->chunk[chunk] = HUB_CHUNK_WRITTEN;
+        it->have += chunk_bytes(it, chunk);
+    }
+    if (from == it->reach) it->reach = c->pos;
+    hub_item_reach(it); /* a chunk counts as a whole where it was begun before the front came to it */
+    if (from == it->fed && !j->finishing) hub_ring_await(&j->ring, &j->lock, ROOM_MS);
+    if (from == it->fed && hub_ring_put(&j->ring, it, &c->gathered, c->n_gathered, c->pos)) it->fed = c->pos;
+    pthread_cond_signal(&j->work);
+    pthread_mutex_unlock(&j->lock);
+    c->n_gathered = 0;
+}
+
+/* Writes what was gathered; it ends at pos. */
+static int write_gathered(hub_connection *c)
+{
+    uint64_t from = c->pos - c->n_gathered;
+    uint32_t chunk = (uint32_t)(from / ASH_HUB_CHUNK);
+    bool whole = c->pos == hub_chunk_end(c->item->file->size, chunk);
+    for (size_t at = 0; at < c->n_gathered;) {
+        ssize_t w = pwrite(c->item->fd, c->gathered + at, c->n_gathered - at, (off_t)(from + at));
+        if (w < 0 && errno == EINTR) continue;
+        if (w < 0) return hub_os_error(&c->err, "write", c->item->file->path);
+        at += (size_t)w;
+    }
+    if (whole) {
+        int rc = hub_journal_add(c->item->journal, chunk, ash_checksum_sum(&c->sum), &c->err);
+        if (rc) return rc;
+        ash_checksum_init(&c->sum);
+    }
+    pass_on(c, whole);
+    return 0;
+}
+
+/* ---- which part ---- */
 
 /* How long a part may be: all of a small rest is shared among the connections. */
 static uint32_t part_chunks(const hub_job *j)
@@ -76,15 +124,29 @@ static bool assign(hub_job *j, hub_connection *c, int64_t now)
     c->end = hub_chunk_end(c->item->file->size, first + n - 1);
     c->n_gathered = 0;
     ash_checksum_init(&c->sum);
+    if (c->item->begun.at && c->item->begun.at / ASH_HUB_CHUNK == first) {
+        c->pos = c->item->begun.at;
+        c->sum = c->item->begun.sum;
+        c->item->begun.at = 0;
+    }
     return true;
 }
 
-/* The part goes back; what a whole chunk lacks is lost. */
+/* The part goes back. What its unfinished chunk has is lost, unless the hash has begun with it: then
+ * the chunk goes on where it was, since what was hashed must stay what is in the file. */
 static void give_back(hub_job *j, hub_connection *c)
 {
     hub_item *it = c->item;
     if (!it) return;
+    uint64_t start = c->pos - c->pos % ASH_HUB_CHUNK;
+    if (c->pos < c->end && c->n_gathered && write_gathered(c)) hub_job_fail(j, &c->err);
     pthread_mutex_lock(&j->lock);
+    if (c->pos < c->end && it->fed > start) {
+        it->begun.at = c->pos;
+        it->begun.sum = c->sum;
+    } else if (c->pos < c->end && it->reach > start) {
+        it->reach = start;
+    }
     if (it->state == HUB_ITEM_ACTIVE)
         for (uint64_t at = c->pos; at < c->end;
              at = hub_chunk_end(it->file->size, (uint32_t)(at / ASH_HUB_CHUNK)))
@@ -173,21 +235,6 @@ static bool look(hub_connection *c)
     return true;
 }
 
-/* pos is at a chunk's end: it is on disk. */
-static int chunk_written(hub_connection *c, uint32_t chunk)
-{
-    hub_job *j = c->job;
-    int rc = hub_journal_add(c->item->journal, chunk, ash_checksum_sum(&c->sum), &c->err);
-    if (rc) return rc;
-    ash_checksum_init(&c->sum);
-    pthread_mutex_lock(&j->lock);
-    c->item->chunk[chunk] = HUB_CHUNK_WRITTEN;
-    c->item->have += chunk_bytes(c->item, chunk);
-    pthread_cond_signal(&j->work);
-    pthread_mutex_unlock(&j->lock);
-    return 0;
-}
-
 /* In a stream of the whole file: behind the chunks that are here already. */
 static void skip_written(hub_connection *c)
 {
@@ -199,34 +246,19 @@ static void skip_written(hub_connection *c)
     pthread_mutex_unlock(&c->job->lock);
 }
 
-/* Writes what was gathered; it ends at pos. */
-static int write_gathered(hub_connection *c)
-{
-    uint64_t from = c->pos - c->n_gathered;
-    ash_checksum_add(&c->sum, c->gathered, c->n_gathered);
-    for (size_t at = 0; at < c->n_gathered;) {
-        ssize_t w = pwrite(c->item->fd, c->gathered + at, c->n_gathered - at, (off_t)(from + at));
-        if (w < 0 && errno == EINTR) continue;
-        if (w < 0) return hub_os_error(&c->err, "write", c->item->file->path);
-        at += (size_t)w;
-    }
-    c->n_gathered = 0;
-    return 0;
-}
-
 /* Takes what belongs to one chunk: how many bytes were used up, 0 with c->rc set. */
 static size_t store(hub_connection *c, const char *p, size_t n)
 {
     uint32_t chunk = (uint32_t)(c->pos / ASH_HUB_CHUNK);
     uint64_t end = hub_chunk_end(c->item->file->size, chunk);
     if (n > end - c->pos) n = (size_t)(end - c->pos);
-    if (n > GATHER - c->n_gathered) n = GATHER - c->n_gathered;
-    memcpy(c->gathered + c->n_gathered, p, n);
+    if (n > HUB_PIECE - c->n_gathered) n = HUB_PIECE - c->n_gathered;
+    ash_checksum_add(&c->sum, p, n);
+    memcpy(c->gathered + c->n_gathered, p, n); /* from the first cache, where the sum had it */
     c->n_gathered += n;
     c->pos += n;
     c->at += n;
-    if (c->n_gathered == GATHER || c->pos == end) c->rc = write_gathered(c);
-    if (!c->rc && c->pos == end) c->rc = chunk_written(c, chunk);
+    if (c->n_gathered == HUB_PIECE || c->pos == end) c->rc = write_gathered(c);
     return c->rc ? 0 : n;
 }
 
@@ -303,15 +335,18 @@ static int begin(hub_job *j, hub_connection *c, ash_err *err)
     return 0;
 }
 
-/* Adds a connection while that makes the whole faster; few again after the hub asked for patience.
- */
+/* Adds a connection while that makes the whole faster and this thread has time for more bytes; few
+ * again after the hub asked for patience. */
 static void pace(hub_job *j, int64_t now, bool all_busy)
 {
-    if (now - j->pace.at < PACE_MS) return;
+    if (now - j->pace.at < (j->wanted > 1 ? PACE_MS : FIRST_MS)) return;
     double rate = (double)(j->received - j->pace.received) * 1000 / (double)(now - j->pace.at);
     j->pace.rate = j->pace.rate > 0 ? 0.7 * j->pace.rate + 0.3 * rate : rate;
+    bool idle = j->pace.idle_ns > (now - j->pace.at) * 1000000 / IDLE;
     j->pace.at = now;
     j->pace.received = j->received;
+    j->pace.idle_ns = 0;
+    if (!idle) return;
     if (now < j->pace.hold_until || !all_busy || j->wanted >= j->hub->connections) return;
     if (rate < 1.1 * j->pace.best) return;
     j->pace.best = rate;
@@ -523,7 +558,10 @@ void hub_download_step(hub_job *j, int wait_ms)
             wait_ms = 0;
         }
     }
-    if (wait_ms) curl->multi_poll(j->multi, NULL, 0, wait_ms, &n);
+    if (!wait_ms) return;
+    int64_t before = ash_clock_ns();
+    curl->multi_poll(j->multi, NULL, 0, wait_ms, &n);
+    j->pace.idle_ns += ash_clock_ns() - before;
 }
 
 int hub_download_open(hub_job *j, ash_err *err)
@@ -534,10 +572,11 @@ int hub_download_open(hub_job *j, ash_err *err)
     for (int i = 0; i < j->hub->connections; i++) {
         j->connections[i] =
             (hub_connection){.job = j, .easy = curl->easy_init(), .err = ASH_ERR_INIT};
-        j->connections[i].gathered = malloc(GATHER);
-        if (!j->connections[i].easy || !j->connections[i].gathered) return ash_err_nomem(err, "connections");
+        j->connections[i].gathered = malloc(HUB_PIECE);
+        if (!j->connections[i].easy || !j->connections[i].gathered)
+            return ash_err_nomem(err, "connections");
     }
-    j->wanted = j->hub->connections < 2 ? 1 : 2;
+    j->wanted = 1;
     j->pace.at = ash_clock_ms();
     return 0;
 }

@@ -42,6 +42,13 @@ static int job_rc(hub_job *j)
     return rc;
 }
 
+void hub_item_reach(hub_item *it)
+{
+    while (it->reach < it->file->size && it->reach % ASH_HUB_CHUNK == 0 &&
+           it->chunk[it->reach / ASH_HUB_CHUNK] >= HUB_CHUNK_WRITTEN)
+        it->reach = hub_chunk_end(it->file->size, (uint32_t)(it->reach / ASH_HUB_CHUNK));
+}
+
 /* ---- what is here ---- */
 
 static uint64_t free_disk(const ash_hub *h)
@@ -172,6 +179,7 @@ static int activate(hub_job *j, hub_item *it, ash_err *err)
     if (rc || here) close_files(it);
     if (rc) return rc;
     pthread_mutex_lock(&j->lock);
+    if (!here) hub_item_reach(it);
     it->state = here ? HUB_ITEM_DONE : HUB_ITEM_ACTIVE;
     pthread_cond_signal(&j->work);
     pthread_mutex_unlock(&j->lock);
@@ -203,6 +211,7 @@ static int begin_anew(hub_job *j, hub_item *it, ash_err *err)
     if (rc) return rc;
     pthread_mutex_lock(&j->lock);
     it->hashed = 0;
+    it->reach = it->fed = it->begun.at = 0;
     it->wrong = false;
     pthread_mutex_unlock(&j->lock);
     return 0;
@@ -342,6 +351,7 @@ static void release(hub_job *j)
 {
     hub_verify_stop(j);
     hub_download_close(j);
+    hub_ring_close(&j->ring);
     for (size_t i = 0; i < j->n_items; i++) {
         hub_item *it = &j->items[i];
         if (it->state == HUB_ITEM_ACTIVE) {
@@ -409,6 +419,7 @@ static int fetch(hub_job *j, ash_err *err)
     int rc = hub_ready(j->hub, err);
     if (!rc) rc = hub_cache_prepare(j->hub, j->plan->tree, err);
     if (!rc) rc = check_room(j, err);
+    if (!rc) rc = hub_ring_open(&j->ring, err);
     if (!rc) rc = hub_download_open(j, err);
     if (!rc) rc = hub_verify_start(j, err);
     return rc ? rc : run(j, err);

@@ -1,7 +1,7 @@
-/* Owns the hashing thread of a fetch: it hashes what was written, in file order, where it lies in the
- * page cache, and gives a file its name when its hash is the announced one. Refuses all else. A chunk
- * that the journal of an earlier process claims is summed before it is hashed; if it is wrong, it
- * is fetched again. */
+/* Owns the hashing thread of a fetch: it hashes what was written, in file order, out of the ring or
+ * where it lies in the page cache, and gives a file its name when its hash is the announced one.
+ * Refuses all else. A chunk that the journal of an earlier process claims is summed before it is
+ * hashed; if it is wrong, it is fetched again. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -70,11 +70,10 @@ static int sum_piece(hub_job *j, hub_item *it, ash_checksum_state *sum, const ui
     return 0;
 }
 
-/* Reads a chunk piece by piece. ASH_EFORMAT: the file is shorter. */
-static int each_piece(hub_job *j, hub_item *it, uint32_t chunk, uint8_t *buf, piece_fn fn,
+/* Reads [at, end) piece by piece. ASH_EFORMAT: the file is shorter. */
+static int each_piece(hub_job *j, hub_item *it, uint64_t at, uint64_t end, uint8_t *buf, piece_fn fn,
                       ash_checksum_state *sum)
 {
-    uint64_t at = (uint64_t)chunk * ASH_HUB_CHUNK, end = hub_chunk_end(it->file->size, chunk);
     while (at < end) {
         size_t want = end - at < PIECE ? (size_t)(end - at) : PIECE;
         ssize_t n = pread(it->fd, buf, want, (off_t)at);
@@ -88,12 +87,11 @@ static int each_piece(hub_job *j, hub_item *it, uint32_t chunk, uint8_t *buf, pi
     return 0;
 }
 
-/* Hashes a chunk from a mapping: copying it out of the page cache took a third of the hash's time again.
+/* Hashes [at, end) from a mapping: copying it out of the page cache took a third of the hash's time again.
  * ASH_EAGAIN: nothing was hashed, it cannot be mapped. ASH_EFORMAT: its pages were lost meanwhile. */
-static int hash_mapped(hub_job *j, hub_item *it, uint32_t chunk)
+static int hash_mapped(hub_job *j, hub_item *it, uint64_t at, uint64_t end)
 {
-    uint64_t at = (uint64_t)chunk * ASH_HUB_CHUNK;
-    size_t n = (size_t)(hub_chunk_end(it->file->size, chunk) - at);
+    size_t n = (size_t)(end - at);
     atomic_bool lost = false;
     void *map = mmap(NULL, n, PROT_READ, MAP_SHARED, it->fd, (off_t)at);
     if (map == MAP_FAILED) return ASH_EAGAIN;
@@ -109,44 +107,42 @@ static int check_claim(hub_job *j, hub_item *it, uint32_t chunk, uint8_t *buf)
 {
     ash_checksum_state sum;
     ash_checksum_init(&sum);
-    int rc = each_piece(j, it, chunk, buf, sum_piece, &sum);
+    int rc = each_piece(j, it, (uint64_t)chunk * ASH_HUB_CHUNK, hub_chunk_end(it->file->size, chunk), buf,
+                        sum_piece, &sum);
     return rc ? rc : ash_checksum_sum(&sum) == it->sums[chunk] ? 0 : ASH_EFORMAT;
 }
 
-static void forget_chunk(hub_job *j, hub_item *it, uint32_t chunk)
+/* Lock held. */
+static void forget_chunk(hub_item *it, uint32_t chunk)
 {
+    uint64_t start = (uint64_t)chunk * ASH_HUB_CHUNK;
     ash_warn("hub",
              "%s: %u MiB on disk are not what was written there (a crash of the machine?): fetched "
              "again",
              it->file->path, ASH_HUB_CHUNK >> 20);
-    pthread_mutex_lock(&j->lock);
     it->chunk[chunk] = HUB_CHUNK_MISSING;
-    it->have -= hub_chunk_end(it->file->size, chunk) - (uint64_t)chunk * ASH_HUB_CHUNK;
-    pthread_mutex_unlock(&j->lock);
+    it->have -= hub_chunk_end(it->file->size, chunk) - start;
+    it->reach = start;
 }
 
-static int hash_chunk(hub_job *j, hub_item *it, bool claimed, uint8_t *buf, ash_err *err)
+/* The file is hashed up to `end`, which is in its first chunk that is not. */
+static void hashed_to(hub_job *j, hub_item *it, uint64_t end)
 {
     uint32_t chunk = it->hashed;
-    int rc = claimed ? check_claim(j, it, chunk, buf) : 0;
-    if (claimed && rc == ASH_EFORMAT) {
-        forget_chunk(j, it, chunk);
-        return 0;
-    }
-    if (!rc) rc = hash_mapped(j, it, chunk);
-    if (rc == ASH_EAGAIN) rc = each_piece(j, it, chunk, buf, hash_piece, NULL);
-    if (rc == ASH_ENOMEM) return ash_err_nomem(err, "a hash");
-    if (rc)
-        return ash_err_set(err, ASH_EIO, "cannot read back '%.200s' in the hub's cache: %s",
-                           it->file->path,
-                           rc == ASH_EFORMAT ? "somebody made it shorter" : strerror(errno));
+    if (end < hub_chunk_end(it->file->size, chunk)) return;
     /* The disk begins now, so that the wait at the end is short. */
     sync_file_range(it->fd, (off_t)((uint64_t)chunk * ASH_HUB_CHUNK), ASH_HUB_CHUNK,
                     SYNC_FILE_RANGE_WRITE);
     pthread_mutex_lock(&j->lock);
     it->hashed++;
     pthread_mutex_unlock(&j->lock);
-    return 0;
+}
+
+/* Hashes what is in the file from `at` to `end`, within a chunk. */
+static int hash_back(hub_job *j, hub_item *it, uint64_t at, uint64_t end, uint8_t *buf)
+{
+    int rc = hash_mapped(j, it, at, end);
+    return rc == ASH_EAGAIN ? each_piece(j, it, at, end, buf, hash_piece, NULL) : rc;
 }
 
 /* ---- the end of a file ---- */
@@ -197,21 +193,87 @@ static int finish(hub_job *j, hub_item *it, ash_err *err)
 
 /* ---- the thread ---- */
 
-/* The next file with something to do. Lock held. */
-static hub_item *next_work(hub_job *j)
+static bool all_hashed(const hub_item *it)
 {
+    return it->state == HUB_ITEM_ACTIVE && !it->wrong && it->hashed == it->n_chunks;
+}
+
+/* The next file with something to do: the last one if it is at its end, before others' pieces. Lock held. */
+static hub_item *next_work(hub_job *j, hub_item *last)
+{
+    const hub_piece *p = hub_ring_first(&j->ring);
+    if (last && all_hashed(last)) return last;
+    if (p) return p->item;
     for (size_t i = 0; i < j->n_items; i++) {
         hub_item *it = &j->items[i];
         if (it->state != HUB_ITEM_ACTIVE || it->wrong) continue;
-        if (it->hashed == it->n_chunks || it->chunk[it->hashed] >= HUB_CHUNK_WRITTEN) return it;
+        if (it->hashed == it->n_chunks || it->fed < it->reach) return it;
     }
     return NULL;
+}
+
+/* The ring's first piece. The lock is held, but not while it is hashed. */
+static int take_piece(hub_job *j, const hub_piece *p, ash_err *err)
+{
+    hub_item *it = p->item;
+    pthread_mutex_unlock(&j->lock);
+    int rc = hash_piece(j, it, NULL, p->data, p->n);
+    if (!rc) hashed_to(j, it, p->end);
+    pthread_mutex_lock(&j->lock);
+    hub_ring_pop(&j->ring);
+    return rc ? ash_err_nomem(err, "a hash") : 0;
+}
+
+static int back_error(const hub_item *it, int rc, ash_err *err)
+{
+    if (rc == ASH_ENOMEM) return ash_err_nomem(err, "a hash");
+    return ash_err_set(err, ASH_EIO, "cannot read back '%.200s' in the hub's cache: %s", it->file->path,
+                       rc == ASH_EFORMAT ? "somebody made it shorter" : strerror(errno));
+}
+
+/* What did not come by the ring, up to the end of a chunk. The lock as above. What an earlier process claims
+ * is in hand only once it was summed. */
+static int take_back(hub_job *j, hub_item *it, uint8_t *buf, ash_err *err)
+{
+    uint64_t at = it->fed, end = hub_chunk_end(it->file->size, it->hashed);
+    int rc = 0;
+    if (end > it->reach) end = it->reach;
+    if (it->chunk[it->hashed] == HUB_CHUNK_CLAIMED) {
+        pthread_mutex_unlock(&j->lock);
+        rc = check_claim(j, it, it->hashed, buf);
+        pthread_mutex_lock(&j->lock);
+        if (rc == ASH_EFORMAT) {
+            forget_chunk(it, it->hashed);
+            return 0;
+        }
+    }
+    it->fed = end;
+    pthread_mutex_unlock(&j->lock);
+    if (!rc) rc = hash_back(j, it, at, end, buf);
+    if (rc)
+        rc = back_error(it, rc, err);
+    else
+        hashed_to(j, it, end);
+    pthread_mutex_lock(&j->lock);
+    return rc;
+}
+
+static int take_end(hub_job *j, hub_item *it, ash_err *err)
+{
+    j->finishing = true;
+    pthread_mutex_unlock(&j->lock);
+    int rc = finish(j, it, err);
+    j->hub->curl.multi_wakeup(j->multi);
+    pthread_mutex_lock(&j->lock);
+    j->finishing = false;
+    return rc;
 }
 
 static void *hash_all(void *user)
 {
     hub_job *j = user;
     uint8_t *buf = malloc(PIECE);
+    hub_item *it = NULL;
     ash_err err = ASH_ERR_INIT;
     if (!buf) {
         ash_err_nomem(&err, "a hash");
@@ -220,17 +282,19 @@ static void *hash_all(void *user)
     }
     pthread_mutex_lock(&j->lock);
     while (!j->stop) {
-        hub_item *it = next_work(j);
+        it = next_work(j, it);
         if (!it || j->rc) {
             pthread_cond_wait(&j->work, &j->lock);
             continue;
         }
-        bool all = it->hashed == it->n_chunks;
-        bool claimed = !all && it->chunk[it->hashed] == HUB_CHUNK_CLAIMED;
+        const hub_piece *p = hub_ring_first(&j->ring);
+        int rc = all_hashed(it) ? take_end(j, it, &err)
+                 : p            ? take_piece(j, p, &err)
+                                : take_back(j, it, buf, &err);
+        if (!rc) continue;
         pthread_mutex_unlock(&j->lock);
-        int rc = all ? finish(j, it, &err) : hash_chunk(j, it, claimed, buf, &err);
-        if (rc) hub_job_fail(j, &err);
-        if (rc || all) j->hub->curl.multi_wakeup(j->multi);
+        hub_job_fail(j, &err);
+        j->hub->curl.multi_wakeup(j->multi);
         pthread_mutex_lock(&j->lock);
     }
     pthread_mutex_unlock(&j->lock);

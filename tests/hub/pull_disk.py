@@ -58,7 +58,7 @@ def killed_at_a_hundred_instants():
             before = hub.sent["cdn"], len(hub.requests("cdn", "GET"))
             p = start(hub, cache, "acme/tiny", "--quiet")
             # Not all early: the hundredth part of the whole each time, on average.
-            time.sleep(rng.random() * 0.3)
+            time.sleep(rng.random() * 0.4)  # a second connection comes after 0.2 s
             p.kill()
             r = ended(p)
             alive += r.status == -9
@@ -66,8 +66,8 @@ def killed_at_a_hundred_instants():
             check(known <= now or file.etag in blobs(cache), "kill", n, "lost chunks", known - now)
             asked = len(hub.requests("cdn", "GET")) - before[1]
             lost = hub.sent["cdn"] - before[0] - (len(now) - len(known)) * CHUNK
-            check(  # the hub may have counted a piece that it still sent to the one before
-                lost <= asked * (CHUNK + MIB) + MIB or file.etag in blobs(cache),
+            check(  # the hub may have counted pieces sent to the one before, and what lay unread in a socket
+                lost <= asked * (CHUNK + 2 * MIB) + 2 * MIB or file.etag in blobs(cache),
                 "kill",
                 n,
                 lost,

@@ -93,6 +93,22 @@ def a_body_that_stalls():
     survives(side="cdn", stall=9 * MIB + 5, times=1)
 
 
+@waits
+def a_host_that_forgets_ranges_within_a_chunk():
+    """The first connection breaks in the middle of a chunk that the hash has begun with, then the host sends
+    whole files only, while a second connection is busy. What was hashed is not hashed again, nor lost."""
+    size = 40 * MIB + 4321
+    with fresh() as (hub, cache):
+        repo = tiny(hub, size=size)
+        hub.faults.add(side="cdn", method="GET", rate=8 * MIB, truncate=5 * MIB + 77777, times=1)
+        hub.faults.add(side="cdn", method="GET", rate=8 * MIB, times=1)
+        hub.faults.add(side="cdn", method="GET", ignore_range=True)
+        r = pull(hub, cache)
+        equal(r.status, DONE, r.err[-600:])
+        check("fetched again" not in r.err, r.err)
+        same(r.out.rstrip("\n"), repo)
+
+
 @test
 def a_wrong_byte():
     # The hash of the whole is wrong, and no one knows where: all of it again.
