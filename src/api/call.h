@@ -21,6 +21,7 @@ struct ash_server {
     int64_t created;       /* Unix seconds, for model lists */
     atomic_bool draining;
     atomic_int answering;  /* replies alive */
+    atomic_int told_live, told_ready; /* status of /livez and /readyz that the log has last; 0: none */
 };
 
 typedef struct ash_endpoint {

@@ -272,12 +272,22 @@ static void on_tick(void *user, ash_exchange *x, int64_t now_ms)
         ash_models_tick(c, now_ms);
 }
 
+/* Whether the log is to have it. Of what supervisors ask each second only a change. */
+static bool is_news(const ash_call *c, int status)
+{
+    bool good_get = status < 400 && !strcmp(ash_exchange_method(c->x), "GET");
+    void (*serve)(ash_call *) = c->endpoint ? c->endpoint->serve : NULL;
+    if (serve != ash_health_ready && serve != ash_health_live) return !good_get;
+    atomic_int *told = serve == ash_health_ready ? &c->server->told_ready : &c->server->told_live;
+    int before = atomic_exchange(told, status);
+    return status != before && (before || !good_get);
+}
+
 static void log_call(const ash_call *c, int64_t ms)
 {
     const char *method = ash_exchange_method(c->x), *path = ash_exchange_path(c->x);
     int status = ash_exchange_status(c->x);
-    bool quiet = status < 400 && !strcmp(method, "GET");
-    ash_log_write(quiet ? ASH_LOG_DEBUG : ASH_LOG_INFO, "http",
+    ash_log_write(is_news(c, status) ? ASH_LOG_INFO : ASH_LOG_DEBUG, "http",
                   "%s %s %.200s %d%s %" PRIu64 " bytes %" PRId64 " ms%s%s", c->id, method, path,
                   status, ash_exchange_gone(c->x) ? " (client left)" : "", ash_exchange_sent(c->x),
                   ms, c->model[0] ? " " : "", c->model);

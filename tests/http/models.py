@@ -1,6 +1,7 @@
 """Lists of models, their management, the stream of changes, health and metrics."""
 
 import json
+import re
 import time
 
 from harness import check, data_events, equal, error_of, fake, own_fake, read_all, test
@@ -178,7 +179,18 @@ def health():
         s.post("/models/unload", {"model": "tiny"})
         r = s.get("/readyz")
         equal((r.status, json.loads(r.body)["ready"]), (503, False))
+        for _ in range(3):  # supervisors ask each second: the log has what changed
+            equal(s.get("/readyz").status, 503)
         equal(s.get("/livez").status, 200)
+        s.post("/models/load", {"model": "tiny"})
+        end = time.monotonic() + 20
+        while s.get("/readyz").status != 200 and time.monotonic() < end:
+            time.sleep(0.02)
+        equal(s.get("/readyz").status, 200)
+        equal(s.get("/nope").status, 404)
+        check(s.wait_line(lambda t: "GET /nope" in t, 20, s.errors), "no log")
+        told = [re.search(r"GET /readyz (\d+)", line)[1] for line in s.errors if "GET /readyz" in line]
+        equal(told, ["503", "200"])
     finally:
         equal(s.stop(), 0)
 
