@@ -55,7 +55,7 @@ void ash_health_metrics(ash_call *c)
 {
     ash_buf out;
     ash_buf_init(&out, 16 << 20);
-    if (ash_metrics_write(c->server->metrics, c->server->opts.manager,
+    if (ash_metrics_write(c->server->metrics, c->server->opts.local, c->server->opts.manager,
                           atomic_load(&c->server->answering), &out))
         ash_call_value(c, 200, NULL);
     else

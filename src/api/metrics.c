@@ -31,7 +31,6 @@ struct ash_metrics {
     request_count counts[MAX_COUNTS];
     int n_counts;
     histogram duration, first_token;
-    uint64_t prompt, cached, completion;
     double started;
 };
 
@@ -87,15 +86,6 @@ void ash_metrics_first_token(ash_metrics *m, double seconds)
     pthread_mutex_unlock(&m->mutex);
 }
 
-void ash_metrics_tokens(ash_metrics *m, uint32_t prompt, uint32_t cached, uint32_t completion)
-{
-    pthread_mutex_lock(&m->mutex);
-    m->prompt += prompt - cached;
-    m->cached += cached;
-    m->completion += completion;
-    pthread_mutex_unlock(&m->mutex);
-}
-
 /* ---- text ---- */
 
 static void head(ash_buf *out, const char *name, const char *type, const char *help)
@@ -116,7 +106,7 @@ static void write_histogram(ash_buf *out, const char *name, const char *help, co
                    (unsigned long long)h->count, name, h->sum, name, (unsigned long long)h->count);
 }
 
-static void write_own(ash_metrics *m, ash_buf *out)
+static void write_own(ash_metrics *m, const ash_token_counts *tokens, ash_buf *out)
 {
     head(out, "ashley_requests_total", "counter", "HTTP requests by route and status.");
     for (int i = 0; i < m->n_counts; i++)
@@ -126,13 +116,14 @@ static void write_own(ash_metrics *m, ash_buf *out)
                     &m->duration);
     write_histogram(out, "ashley_time_to_first_token_seconds",
                     "From headers in to the first token.", &m->first_token);
-    head(out, "ashley_tokens_total", "counter", "Tokens of local answers by kind.");
+    head(out, "ashley_tokens_total", "counter",
+         "Tokens of local answers by kind, also of those that were left.");
     ash_buf_printf(
         out,
         "ashley_tokens_total{kind=\"prompt\"} %llu\nashley_tokens_total{kind=\"cached\"} "
         "%llu\nashley_tokens_total{kind=\"completion\"} %llu\n",
-        (unsigned long long)m->prompt, (unsigned long long)m->cached,
-        (unsigned long long)m->completion);
+        (unsigned long long)tokens->prompt, (unsigned long long)tokens->cached,
+        (unsigned long long)tokens->completion);
     head(out, "ashley_start_time_seconds", "gauge", "Unix time of the start.");
     ash_buf_printf(out, "ashley_start_time_seconds %.3f\n", m->started);
     head(out, "ashley_build_info", "gauge", "The version that runs.");
@@ -232,10 +223,13 @@ static void write_engines(ash_manager *manager, ash_buf *out)
     }
 }
 
-int ash_metrics_write(ash_metrics *m, ash_manager *manager, int answering, ash_buf *out)
+int ash_metrics_write(ash_metrics *m, ash_provider *local, ash_manager *manager, int answering,
+                      ash_buf *out)
 {
+    ash_token_counts tokens = {0};
+    if (local->counts) local->counts(local, &tokens);
     pthread_mutex_lock(&m->mutex);
-    write_own(m, out);
+    write_own(m, &tokens, out);
     pthread_mutex_unlock(&m->mutex);
     head(out, "ashley_answering", "gauge", "Requests being answered, waiting ones included.");
     ash_buf_printf(out, "ashley_answering %d\n", answering);

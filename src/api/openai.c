@@ -180,9 +180,6 @@ static int on_raw(ash_reply *r, const ash_answer *a)
 static int on_end(ash_reply *r, const ash_answer *a)
 {
     const ash_answer_usage *u = a->usage;
-    if (u)
-        ash_metrics_tokens(r->call->server->metrics, u->prompt_tokens, u->cached_tokens,
-                           u->completion_tokens);
     if (r->over) return 0;
     int rc = r->ollama ? ash_ollama_end(r->ollama, u, &r->out)
                        : ash_oai_end(r->oai, u, r->req.include_usage, &r->out);

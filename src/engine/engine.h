@@ -145,6 +145,7 @@ typedef enum ash_event_kind {
 
 typedef struct ash_usage {
     uint32_t prompt_tokens, cached_tokens, completion_tokens;
+    uint32_t prefilled_tokens; /* of the prompt, cached ones too: all of it, unless the job ended before */
     double queue_ms, prefill_ms, decode_ms; /* prefill: started to first token */
 } ash_usage;
 

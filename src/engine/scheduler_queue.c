@@ -59,6 +59,7 @@ void sched_forget(ash_scheduler *s, const ash_sequence *q)
 void sched_finish(ash_scheduler *s, ash_sequence *q, ash_finish why, const char *stop_string,
                   const ash_err *err)
 {
+    q->usage.prefilled_tokens = q->t_first || q->n_kv > q->n_prompt ? q->n_prompt : q->n_kv;
     give_blocks(s, q);
     ash_sequence_finish(q, why, stop_string, err);
     s->completion_tokens += q->usage.completion_tokens;

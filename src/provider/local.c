@@ -27,6 +27,7 @@ struct local {
     int freeing;              /* lock; requests taken out of `all` whose memory is being freed */
     bool stop;                /* lock */
     _Atomic int64_t wakes_at; /* when the timer looks next; INT64_MAX: when it is told */
+    atomic_ullong prompt, cached, completion; /* tokens */
 };
 
 /* ---- time ---- */
@@ -200,6 +201,24 @@ void local_unref(ash_answering *a)
     p->freeing--;
     pthread_cond_broadcast(&p->changed);
     pthread_mutex_unlock(&p->lock);
+}
+
+void local_count(ash_answering *a, const ash_usage *u, bool with_prompt)
+{
+    local *p = a->owner;
+    uint32_t cached = u->cached_tokens < u->prefilled_tokens ? u->cached_tokens : u->prefilled_tokens;
+    atomic_fetch_add(&p->completion, u->completion_tokens);
+    if (!with_prompt) return;
+    atomic_fetch_add(&p->prompt, u->prefilled_tokens - cached);
+    atomic_fetch_add(&p->cached, cached);
+}
+
+static void local_counts(ash_provider *provider, ash_token_counts *out)
+{
+    local *p = (local *)provider;
+    *out = (ash_token_counts){.prompt = atomic_load(&p->prompt),
+                              .cached = atomic_load(&p->cached),
+                              .completion = atomic_load(&p->completion)};
 }
 
 void local_drop_use(ash_answering *a)
@@ -548,6 +567,7 @@ int ash_local_open(ash_manager *m, ash_provider **out, ash_err *err)
         .resume = local_resume,
         .close_request = local_close_request,
         .close = local_close,
+        .counts = local_counts,
     };
     *out = &p->provider;
     return 0;

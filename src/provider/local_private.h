@@ -74,6 +74,8 @@ void local_ref(ash_answering *a);
 void local_unref(ash_answering *a);
 /* One user less of the engine; the last gives the lease back. */
 void local_drop_use(ash_answering *a);
+/* Books what a job took, however it ended. */
+void local_count(ash_answering *a, const ash_usage *u, bool with_prompt);
 /* Cancels what runs. Not with the lock held. */
 void local_cancel_jobs(ash_answering *a);
 

@@ -189,7 +189,10 @@ static void on_done(local_job *j, const ash_event *ev)
     ash_answering *a = j->a;
     j->done = true;
     a->n_done++;
-    if (ev->usage) add_usage(j, ev->usage);
+    if (ev->usage) {
+        add_usage(j, ev->usage);
+        local_count(a, ev->usage, j->counts_prompt);
+    }
     if (a->phase == LOCAL_ENDED) return;
     if (ev->finish == ASH_FINISH_CANCELED) {
         fail_locked(a, 503, "shutting_down", "the model was closed while it answered");

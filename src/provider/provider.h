@@ -93,6 +93,11 @@ typedef struct ash_answer {
  * ends without further events. Must not block. */
 typedef int (*ash_answer_fn)(void *user, const ash_answer *a);
 
+/* Of prompts computed (prompt) and found in the cache, and of answers. */
+typedef struct ash_token_counts {
+    uint64_t prompt, cached, completion;
+} ash_token_counts;
+
 typedef struct ash_provider ash_provider;
 typedef struct ash_answering ash_answering; /* one request being answered; opaque to callers */
 
@@ -108,6 +113,9 @@ struct ash_provider {
      * its last event. Exactly once per successful start; not inside the callback. */
     void (*close_request)(ash_provider *p, ash_answering *a);
     void (*close)(ash_provider *p); /* no request may be open */
+    /* What all answers took so far, those that failed or were left too. NULL: they were not computed here.
+     * Any thread. */
+    void (*counts)(ash_provider *p, ash_token_counts *out);
 };
 
 #endif

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -37,6 +38,7 @@ struct ash_answering {
 typedef struct fake {
     ash_provider base;
     bool raw;
+    atomic_ullong prompt, cached, completion; /* tokens */
 } fake;
 
 bool fake_quiet;
@@ -203,6 +205,10 @@ static void answer(ash_answering *a)
     ash_answer_usage u = {.prompt_tokens = 8, .cached_tokens = 2, .prefill_ms = 3, .decode_ms = 4};
     u.completion_tokens = (uint32_t)(a->p.tokens * a->n);
     ash_answer end = {.kind = ASH_ANSWER_END, .usage = a->raw ? NULL : &u};
+    fake *f = (fake *)a->provider;
+    atomic_fetch_add(&f->prompt, u.prompt_tokens - u.cached_tokens);
+    atomic_fetch_add(&f->cached, u.cached_tokens);
+    atomic_fetch_add(&f->completion, u.completion_tokens);
     send(a, &end);
 }
 
@@ -319,10 +325,18 @@ static void close_provider(ash_provider *p)
     free(p);
 }
 
+static void counts(ash_provider *p, ash_token_counts *out)
+{
+    fake *f = (fake *)p;
+    *out = (ash_token_counts){.prompt = atomic_load(&f->prompt),
+                              .cached = atomic_load(&f->cached),
+                              .completion = atomic_load(&f->completion)};
+}
+
 ash_provider *fake_provider_open(const char *name, bool raw)
 {
     fake *f = calloc(1, sizeof *f);
     if (!f) return NULL;
-    *f = (fake){{name, start, resume, close_request, close_provider}, raw};
+    *f = (fake){.base = {name, start, resume, close_request, close_provider, counts}, .raw = raw};
     return &f->base;
 }

@@ -112,6 +112,7 @@ static bool play_one(job *j)
     const char *text = j->at >= 0 ? j->play.tokens[j->at] : NULL;
     ash_event ev = {.kind = ASH_EVENT_DONE, .text = {"", 0}};
     ash_usage u = {.prompt_tokens = (uint32_t)j->what.n_ids,
+                   .prefilled_tokens = (uint32_t)(j->at < 0 ? 0 : j->what.n_ids),
                    .completion_tokens = (uint32_t)(j->at < 0 ? 0 : j->at)};
     ash_sample s = {.id = 65, .logprob = -0.5f, .n_top = 1, .top = {{66, -0.25f}}};
     ash_err err = ASH_ERR_INIT;

@@ -492,6 +492,10 @@ static void leaving(void **state)
     while (pretend_seen().canceled < 4) usleep(1000);
     while (pretend_seen().released < 1) usleep(1000);
     assert_int_equal(r.used, used);
+    ash_token_counts counts; /* the prompt once, and each choice's one token */
+    provider->counts(provider, &counts);
+    assert_int_equal(counts.prompt, pretend_seen().n_ids);
+    assert_int_equal(counts.completion, 4);
 
     pretend_set((pretend_play){.tokens = HELLO, .hold_at = 1, .finish = ASH_FINISH_STOP});
     q = CHAT(HI);
