@@ -20,6 +20,16 @@ static void cut_at_code_point(char *s, size_t size)
     s[(unsigned char)s[n - 1] >= 0x80 ? i : n] = 0;
 }
 
+/* UTF-8 without what a terminal would obey; of what is none the upper bytes become '?'. */
+static void make_text(char *s)
+{
+    size_t n = strlen(s);
+    bool valid = ash_utf8_valid(s, n);
+    for (size_t i = 0; i < n && !valid; i++)
+        if ((unsigned char)s[i] >= 0x80) s[i] = '?';
+    ash_utf8_disarm(s, n);
+}
+
 __attribute__((format(printf, 4, 0))) static int set(ash_err *err, int code, int64_t pos,
                                                      const char *fmt, va_list ap)
 {
@@ -29,7 +39,7 @@ __attribute__((format(printf, 4, 0))) static int set(ash_err *err, int code, int
     err->pos = pos;
     vsnprintf(err->msg, sizeof err->msg, fmt, ap);
     cut_at_code_point(err->msg, sizeof err->msg);
-    ash_utf8_disarm(err->msg, strlen(err->msg)); /* names in it come from files */
+    make_text(err->msg); /* names in it come from files, pieces of what was read from anywhere */
     if (pos >= 0) {
         size_t n = strlen(err->msg);
         snprintf(err->msg + n, sizeof err->msg - n, " at byte %lld", (long long)pos);
@@ -68,7 +78,7 @@ int ash_err_prefix(ash_err *err, const char *fmt, ...)
     size_t n = strlen(err->msg);
     snprintf(err->msg + n, sizeof err->msg - n, ": %s", old);
     cut_at_code_point(err->msg, sizeof err->msg);
-    ash_utf8_disarm(err->msg, strlen(err->msg));
+    make_text(err->msg);
     return err->code;
 }
 

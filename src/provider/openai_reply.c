@@ -88,7 +88,8 @@ static const char *error_text(const json_t *root, const json_t **object)
     return s;
 }
 
-/* Cuts an upstream's text for a message of ours, at a code point, without control characters. */
+/* Cuts an upstream's text for a message of ours, at a code point, without control characters, and what is no
+ * UTF-8 without its upper bytes. */
 static void shown(const char *s, char out[MAX_SHOWN + 1])
 {
     size_t n = s ? strlen(s) : 0;
@@ -96,8 +97,11 @@ static void shown(const char *s, char out[MAX_SHOWN + 1])
     if (n) memcpy(out, s, n);
     n -= ash_utf8_incomplete_tail(out, n);
     out[n] = 0;
-    for (size_t i = 0; i < n; i++)
+    bool text = ash_utf8_valid(out, n); /* a header may hold any byte */
+    for (size_t i = 0; i < n; i++) {
         if ((unsigned char)out[i] < 0x20 || out[i] == 0x7F) out[i] = ' ';
+        if ((unsigned char)out[i] >= 0x80 && !text) out[i] = '?';
+    }
 }
 
 static int retry_after(const ash_answering *a)

@@ -36,6 +36,13 @@ static void errors_hold_no_commands(void **state)
     assert_int_equal(ash_err_set(&err, ASH_EFORMAT, "tensor '%s'", "\x1b]0;x\a"), ASH_EFORMAT);
     assert_string_equal(err.msg, "tensor '?]0;x?'");
     assert_int_equal(ash_err_prefix(&err, "%s", "a\x1b.gguf"), ASH_EFORMAT);
+    ash_err other = ASH_ERR_INIT; /* what is no UTF-8 is shown without its upper bytes */
+    ash_err_at(&other, ASH_EFORMAT, 3, "near [%s]", "\xc3\xa9\xff");
+    assert_string_equal(other.msg, "near [???] at byte 3");
+    assert_int_equal(ash_err_prefix(&other, "%s", "\xfe"), ASH_EFORMAT);
+    assert_string_equal(other.msg, "?: near [???] at byte 3");
+    ash_err_set(&other, ASH_EFORMAT, "%s", "\xc3\xa9");
+    assert_string_equal(other.msg, "\xc3\xa9");
     assert_string_equal(err.msg, "a?.gguf: tensor '?]0;x?'");
     assert_int_equal(ash_err_at(&err, ASH_EFORMAT, 7, "\x1b"), ASH_EFORMAT);
     assert_string_equal(err.msg, "? at byte 7");
