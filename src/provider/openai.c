@@ -17,7 +17,13 @@
 #include "base/log.h"
 #include "provider/openai_private.h"
 
-enum { CONNECT_MS = 10000, LINGER_MS = 2000, EVENTS = 128, MAX_IDLE_CONNECTIONS = 256 };
+enum {
+    CONNECT_MS = 10000,
+    LINGER_MS = 2000,
+    WHOLE_MS = 600000, /* for a whole answer, as OpenAI's own clients wait */
+    EVENTS = 128,
+    MAX_IDLE_CONNECTIONS = 256,
+};
 
 struct openai {
     ash_provider provider; /* first: what callers hold */
@@ -216,6 +222,9 @@ static void begin(openai *p, ash_answering *a)
                           *p->failure.msg ? p->failure.msg : "no memory for the transfer");
         return;
     }
+    /* The first token of a whole answer comes with its last one: only who set a budget means that. */
+    bool patient = !a->stream && a->budgets.first_token_renewed && a->budgets.first_token_ms > 0;
+    if (patient && a->budgets.first_token_ms < WHOLE_MS) a->budgets.first_token_ms = WHOLE_MS;
     openai_deadline(a, a->budgets.first_token_ms, "first_token_timeout");
 }
 

@@ -91,6 +91,7 @@ static const script scripts[] = {
      STEPS(
          SEND("HTTP/1.1 302 F\r\nLocation: /ok/v1/chat/completions\r\nConnection: close\r\n\r\n"))},
     {"silent", STEPS({STEP_HOLD})},
+    {"late", STEPS({STEP_SLEEP, NULL, 300}, SEND(JSON("200 OK", "", "{\"choices\":[{}]}")))},
     {"pings", STEPS(SEND(SSE ": ping\n\n: ping\n\n"), {STEP_HOLD})},
     {"stalls", STEPS(SEND(SSE A), {STEP_HOLD})},
     {"flood", STEPS(SEND(SSE), {STEP_FLOOD, big_event, FLOOD}, SEND(DONE))},
@@ -161,6 +162,7 @@ static void wait_raws(record *r, int n)
 }
 
 static upstream server;
+static bool renewed; /* of what is asked: nobody has set the first token's budget */
 
 static int enter(void **state)
 {
@@ -199,7 +201,8 @@ static ash_answering *ask(ash_provider *p, bool stream, int64_t first_ms, int64_
                      .model = "gpt-x",
                      .body = body,
                      .stream = stream,
-                     .budgets = {.first_token_ms = first_ms, .idle_ms = idle_ms}};
+                     .budgets = {.first_token_ms = first_ms, .idle_ms = idle_ms,
+                                 .first_token_renewed = renewed}};
     ash_answering *a = NULL;
     assert_int_equal(p->start(p, &q, on_answer, r, &a, NULL), 0);
     json_decref(body);
@@ -337,6 +340,11 @@ static void budgets(void **state)
            "token within 50 ms (ASHLEY_FIRST_TOKEN_TIMEOUT).\n");
     expect("silent", false, 50, 0, "ERROR 503 unavailable_error first_token_timeout - 5: *\n");
     expect("pings", true, 50, 0, "ERROR 503 unavailable_error first_token_timeout - 5: *\n");
+    expect("late", false, 50, 0, "ERROR 503 unavailable_error first_token_timeout - 5: *\n");
+    renewed = true; /* a whole answer takes as long as its last token */
+    expect("late", false, 50, 0, HEAD "RAW 200 {\"choices\":[{}]}\nEND\n");
+    expect("silent", true, 50, 0, "ERROR 503 unavailable_error first_token_timeout - 5: *\n");
+    renewed = false;
     expect("stalls", true, 10000, 50,
            HEAD RAW_A "ERROR 503 unavailable_error idle_timeout - 5: The upstream 'openai' "
                       "sent nothing for 50 ms (ASHLEY_IDLE_TIMEOUT).\n");
