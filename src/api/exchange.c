@@ -18,14 +18,19 @@ void http_resume_locked(ash_exchange *x)
 
 void http_cut_locked(ash_exchange *x)
 {
-    if (x->form == HTTP_WHOLE) return;
+    if (x->form == HTTP_WHOLE || http_whole_locked(x)) return;
     x->gone = true;
     http_resume_locked(x);
 }
 
 bool http_must_end_locked(const ash_exchange *x)
 {
-    return x->gone || x->left || atomic_load(&x->http->closing);
+    return !http_whole_locked(x) && (x->gone || x->left || atomic_load(&x->http->closing));
+}
+
+bool http_whole_locked(const ash_exchange *x)
+{
+    return x->form == HTTP_STREAM && x->ended && !x->gone && !http_waiting_locked(x);
 }
 
 size_t http_waiting_locked(const ash_exchange *x)
@@ -81,10 +86,9 @@ bool ash_exchange_stream(ash_exchange *x, int status, const char *type)
     return first;
 }
 
-int ash_exchange_write(ash_exchange *x, const void *p, size_t n)
+static int write_locked(ash_exchange *x, const void *p, size_t n)
 {
     int rc = 0;
-    pthread_mutex_lock(&x->mutex);
     if (http_must_end_locked(x) || x->ended || x->form == HTTP_WHOLE) {
         rc = ASH_ECANCELED;
     } else if (http_waiting_locked(x) + n > x->http->opts.max_queue ||
@@ -98,16 +102,25 @@ int ash_exchange_write(ash_exchange *x, const void *p, size_t n)
             rc = ASH_EAGAIN;
         }
     }
+    return rc;
+}
+
+int ash_exchange_write(ash_exchange *x, const void *p, size_t n)
+{
+    pthread_mutex_lock(&x->mutex);
+    int rc = write_locked(x, p, n);
     pthread_mutex_unlock(&x->mutex);
     return rc;
 }
 
-void ash_exchange_end(ash_exchange *x)
+int ash_exchange_end(ash_exchange *x, const void *p, size_t n)
 {
     pthread_mutex_lock(&x->mutex);
+    int rc = n ? write_locked(x, p, n) : 0;
     x->ended = true;
     http_resume_locked(x);
     pthread_mutex_unlock(&x->mutex);
+    return rc;
 }
 
 void ash_exchange_wake(ash_exchange *x)

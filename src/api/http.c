@@ -223,7 +223,7 @@ static void on_completed(void *cls, struct MHD_Connection *conn, void **con_cls,
     x->client->since_ms = ash_clock_ms();
     pthread_mutex_unlock(&h->mutex);
     pthread_mutex_lock(&x->mutex);
-    x->gone |= how != MHD_REQUEST_TERMINATED_COMPLETED_OK; /* writers stop now */
+    x->gone |= how != MHD_REQUEST_TERMINATED_COMPLETED_OK && !http_whole_locked(x); /* writers stop now */
     x->completed = true;
     pthread_mutex_unlock(&x->mutex);
     h->opts.on_done(h->opts.user, x);

@@ -83,8 +83,8 @@ bool ash_exchange_stream(ash_exchange *x, int status, const char *type);
 /* Queues a copy of p[0..n). 0; ASH_EAGAIN: queued, but the reader is behind; ASH_ECANCELED: the client
  * is gone or was cut off, nothing was queued. */
 int ash_exchange_write(ash_exchange *x, const void *p, size_t n);
-/* No more writes; what is queued is still sent. */
-void ash_exchange_end(ash_exchange *x);
+/* The last write (n may be 0), as above; what is queued is still sent. */
+int ash_exchange_end(ash_exchange *x, const void *p, size_t n);
 /* Has on_wake called on the connection's thread, soon. */
 void ash_exchange_wake(ash_exchange *x);
 

@@ -93,6 +93,8 @@ void http_resume_locked(ash_exchange *x);
 void http_cut_locked(ash_exchange *x);
 /* Whether nothing more can reach the client. */
 bool http_must_end_locked(const ash_exchange *x);
+/* All of a stream was handed to the connection: a client that leaves now has its answer. */
+bool http_whole_locked(const ash_exchange *x);
 /* Bytes of a stream that the client has not taken yet. */
 size_t http_waiting_locked(const ash_exchange *x);
 /* Frees the request's body and its share of ash_http.held; on the connection's thread, or in on_request. */

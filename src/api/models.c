@@ -322,7 +322,7 @@ void ash_models_watch(ash_call *c)
 void ash_models_tick(ash_call *c, int64_t now_ms)
 {
     if (atomic_load(&c->server->draining)) {
-        ash_exchange_end(c->x);
+        ash_exchange_end(c->x, NULL, 0);
         return;
     }
     send_changes(c);

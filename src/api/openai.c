@@ -79,8 +79,7 @@ static int fail(ash_reply *r, const ash_api_error *e)
         } else {
             ash_sse_error(&r->out, e);
         }
-        ash_exchange_write(x, ash_buf_cstr(&r->out), r->out.len);
-        ash_exchange_end(x);
+        ash_exchange_end(x, ash_buf_cstr(&r->out), r->out.len);
     } else {
         ash_call_error(r->call, e);
     }
@@ -185,9 +184,11 @@ static int on_end(ash_reply *r, const ash_answer *a)
                        : ash_oai_end(r->oai, u, r->req.include_usage, &r->out);
     if (rc) return fail_nomem(r);
     if (r->req.stream) {
-        flush(r);
+        if (r->out.failed) return fail_nomem(r);
+        open_stream(r);
         r->over = true;
-        ash_exchange_end(r->call->x);
+        ash_exchange_end(r->call->x, r->out.data, r->out.len);
+        ash_buf_clear(&r->out);
     } else {
         r->over = true;
         ash_exchange_respond(r->call->x, 200, "application/json", &r->out);

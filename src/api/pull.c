@@ -62,7 +62,7 @@ static void finish(ash_call *c, ash_pull *p, const char *error)
     } else {
         if (!error) say(c, p, json_pack("{s:s}", "status", "verifying sha256 digest"));
         say(c, p, error ? json_pack("{s:s}", "error", error) : json_pack("{s:s}", "status", "success"));
-        ash_exchange_end(c->x);
+        ash_exchange_end(c->x, NULL, 0);
     }
 }
 

@@ -222,6 +222,30 @@ def pings_every_15_seconds():
     equal(comments, [": ping"])
 
 
+@test
+def a_client_that_has_all_of_its_stream_did_not_leave():
+    """Those that close at [DONE], before the last chunk's end: the log does not say that they left."""
+    s = own_fake()
+    try:
+        for i in range(20):
+            c, ident = begin(s, stream=True)
+            out = b""
+            while b"[DONE]" not in out:
+                got = c.recv(1 << 16)
+                check(got, "closed early:", out[-200:])
+                out += got
+            c.close()
+            line = s.wait_line(lambda t, ident=ident: ident in t and "POST" in t, 20, s.errors)
+            check(line and "client left" not in line, line)
+        c, ident = begin(s, stream=True, fake={"tokens": 200, "interval_ms": 20})
+        c.recv(1 << 16)
+        c.close()
+        line = s.wait_line(lambda t: ident in t and "POST" in t, 20, s.errors)
+        check(line and "client left" in line, line)
+    finally:
+        s.stop()
+
+
 def begin(s, **fields):
     """Sends a chat and leaves the connection open."""
     body = json.dumps({"messages": [{"role": "user", "content": "hi"}]} | fields).encode()
