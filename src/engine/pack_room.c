@@ -99,7 +99,7 @@ static int check_room(const folder *f, uint64_t *budget_at, uint64_t need, ash_e
     budget = ash_pack_budget(budget, (uint64_t)fs.f_bavail * fs.f_frsize, f->total);
     for (size_t i = 0; i < f->n_packs; i++) packs += f->packs[i].bytes;
     if (need > budget || f->total - packs > budget - need)
-        return ash_err_set(err, ASH_ENOSPC, "%.2f GB do not fit the budget of %.2f GB (ASHLEY_DISK_BUDGET)",
+        return ash_err_set(err, ASH_ENOSPC, "%.2f GB do not fit the %.2f GB for packs (ASHLEY_DISK_BUDGET)",
                            (double)need * 1e-9, (double)budget * 1e-9);
     uint64_t avail = (uint64_t)fs.f_bavail * fs.f_frsize;
     if (need > avail && need - avail > packs)
@@ -117,7 +117,8 @@ static int make_room(folder *f, uint64_t budget, uint64_t need, ash_err *err)
     for (size_t i = 0; i < f->n_packs && f->total > budget - need; i++)
         if (remove_unused(f, &f->packs[i])) f->total -= f->packs[i].bytes;
     if (f->total > budget - need)
-        return ash_err_set(err, ASH_ENOSPC, "%.2f GB do not fit the budget of %.2f GB beside packs in use",
+        return ash_err_set(err, ASH_ENOSPC,
+                           "%.2f GB do not fit the %.2f GB for packs (ASHLEY_DISK_BUDGET) beside used ones",
                            (double)need * 1e-9, (double)budget * 1e-9);
     return 0;
 }
