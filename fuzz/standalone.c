@@ -38,7 +38,7 @@ static uint64_t rng_state;
 
 const char *__asan_default_options(void)
 {
-    return "allocator_may_return_null=1:max_allocation_size_mb=512:hard_rss_limit_mb=2048";
+    return "handle_abort=1:allocator_may_return_null=1:max_allocation_size_mb=512:hard_rss_limit_mb=2048";
 }
 
 static void keep_failure(void)

@@ -61,6 +61,7 @@ static void read_etag(hub_headers *h, ash_str v, bool linked)
 static void read_range(hub_headers *h, ash_str v)
 {
     const char *p = v.p, *end = v.p + v.n;
+    h->has_range = h->has_total = false; /* the last one counts, also one that is none */
     if (v.n < 6 || strncasecmp(p, "bytes ", 6)) return;
     p += 6;
     bool star = p < end && *p == '*';

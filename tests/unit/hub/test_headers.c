@@ -67,6 +67,8 @@ static void ranges(void **state)
         take(&h, line);
         assert_false(h.has_range);
     }
+    take(&h, "Content-Range: bytes 0-99/1000\r\nContent-Range: bytes 999 of 3\r\n"); /* not half of each */
+    assert_false(h.has_range || h.has_total);
 }
 
 static void sizes_that_are_none(void **state)
