@@ -7,8 +7,8 @@
  *
  * A scale every 32 columns means that a tile multiplies half of its depth and is written out and read back
  * each time. 24 sums of 16 are as many as stay in registers while that goes on: 12 rows and 2 groups. The
- * tiles of a block are begun one block ahead, for they take longer than the vectors. Columns are taken in
- * chunks, so that the weights of one, unpacked to bytes, stay in the first cache while all rows pass; in
+ * tiles of a block are begun one block ahead, and written out when the next ones are begun. Columns are taken
+ * in chunks, so that the weights of one, unpacked to bytes, stay in the first cache while all rows pass; in
  * between, sums lie in y. Any thread. */
 #include "kernel/pack_gptq.h"
 #include "kernel/x86/amx.h"
@@ -51,37 +51,42 @@ static const amx_config config = {
     .rows = {ROWS, ROWS, ROWS, ROWS, ROWS, 8, 8},
 };
 
-/* The products of block b; those of even and of odd blocks have tiles of their own. */
-INLINE void begin(tile *t, const ash_form form, const int R, int64_t b, const int odd, sums *to)
+/* Writes out the sums of the block before, unless b is the first, and begins the products of block b, unless
+ * that is behind the last. Those of even and of odd blocks have tiles of their own: a tile that is written
+ * out right behind its product has all wait for that (docs/SPEED.md). */
+INLINE void step(tile *t, const ash_form form, const int R, int64_t b, const int odd, const bool first,
+                 const bool last, sums *before)
 {
     const uint8_t *w = t->work->quants[0][b];
-    AMX_LOAD(4, t->q + b * 32, t->ld);
-    AMX_LOAD(5, w, 64);
-    if (R == 2)
-        AMX_LOAD(6, w + sizeof t->work->quants[0], 64);
-#define DOT(C, B)                                                                                     \
-    AMX_ZERO(C);                                                                                      \
-    if (form == ASH_FORM_U8G)                                                                         \
-        AMX_DOT_I8_U8(C, 4, B);                                                                       \
-    else                                                                                              \
-        AMX_DOT_I8(C, 4, B)
-    if (odd) {
-        DOT(2, 5);
-        AMX_STORE(2, to->of[0], 64);
-        if (R == 2) {
-            DOT(3, 6);
-            AMX_STORE(3, to->of[1], 64);
-        }
-    } else {
-        DOT(0, 5);
-        AMX_STORE(0, to->of[0], 64);
-        if (R == 2) {
-            DOT(1, 6);
-            AMX_STORE(1, to->of[1], 64);
-        }
+    if (!last) {
+        AMX_LOAD(4, t->q + b * 32, t->ld);
+        AMX_LOAD(5, w, 64);
+        if (R == 2)
+            AMX_LOAD(6, w + sizeof t->work->quants[0], 64);
     }
-#undef DOT
-    UNROLL for (int r = 0; r < R; r++) fetch_more(&t->ahead[r]);
+#define PART(r, BEFORE, C, B)                                                                         \
+    do {                                                                                              \
+        if (!first)                                                                                   \
+            AMX_STORE(BEFORE, before->of[r], 64);                                                     \
+        if (last)                                                                                     \
+            break;                                                                                    \
+        AMX_ZERO(C);                                                                                  \
+        if (form == ASH_FORM_U8G)                                                                     \
+            AMX_DOT_I8_U8(C, 4, B);                                                                   \
+        else                                                                                          \
+            AMX_DOT_I8(C, 4, B);                                                                      \
+    } while (0)
+    if (odd) {
+        PART(0, 0, 2, 5);
+        if (R == 2)
+            PART(1, 1, 3, 6);
+    } else {
+        PART(0, 2, 0, 5);
+        if (R == 2)
+            PART(1, 3, 1, 6);
+    }
+#undef PART
+    UNROLL for (int r = 0; r < R && !last; r++) fetch_more(&t->ahead[r]);
 }
 
 /* acc += block b: sums times both scales, and minima. */
@@ -152,26 +157,31 @@ INLINE void run_tile(tile *t, const ash_form form, const int R, bool first, int 
         acc[r][n] = _mm512_maskz_loadu_ps(m, y + n * ldy + r * ASH_GROUP);
     }
     ZERO_TILE(sum, R, ROWS);
-    begin(t, form, R, 0, 0, &s[0]);
-#define ADD(b, from)                                                                                  \
+    step(t, form, R, 0, 0, true, false, &s[0]);
+#define ADD(b, s)                                                                                        \
     if (!spans) {                                                                                     \
-        add_block(t, form, R, b, from, acc);                                                          \
+        add_block(t, form, R, b, s, acc);                                                            \
     } else {                                                                                          \
-        add_to_span(t, R, b, from, sum);                                                              \
+        add_to_span(t, R, b, s, sum);                                                                \
         if ((b) + 1 == end) {                                                                         \
             end_span(t, R, span++, sum, acc);                                                         \
             end += t->step;                                                                           \
         }                                                                                             \
     }
     int64_t b = 0;
-    for (; b + 1 < t->blocks; b += 2) {
-        begin(t, form, R, b + 1, 1, &s[1]);
+    for (; b + 2 < t->blocks; b += 2) {
+        step(t, form, R, b + 1, 1, false, false, &s[0]);
         ADD(b, &s[0]);
-        if (b + 2 < t->blocks)
-            begin(t, form, R, b + 2, 0, &s[0]);
+        step(t, form, R, b + 2, 0, false, false, &s[1]);
         ADD(b + 1, &s[1]);
     }
-    if (b < t->blocks) {
+    if (b + 1 < t->blocks) {
+        step(t, form, R, b + 1, 1, false, false, &s[0]);
+        ADD(b, &s[0]);
+        step(t, form, R, b + 2, 0, false, true, &s[1]);
+        ADD(b + 1, &s[1]);
+    } else {
+        step(t, form, R, b + 1, 1, false, true, &s[0]);
         ADD(b, &s[0]);
     }
 #undef ADD
