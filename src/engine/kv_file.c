@@ -138,26 +138,39 @@ static int sync_folder(const char *path)
     return rc;
 }
 
+/* A new file beside `path`, locked, and its name (owned). Who makes room takes files without a lock for
+ * left-overs: what he deleted before it was locked is made once more. */
+static int open_aside(const char *path, char **tmp, int *fd, ash_err *err)
+{
+    size_t len = strlen(path) + 16;
+    struct stat st = {0};
+    if (!(*tmp = malloc(len)))
+        return ash_err_nomem(err, path);
+    do {
+        snprintf(*tmp, len, "%s.tmp.XXXXXX", path);
+        if ((*fd = mkostemp(*tmp, O_CLOEXEC)) < 0)
+            break;
+        while (flock(*fd, LOCK_EX) && errno == EINTR) continue;
+        if (fstat(*fd, &st) || st.st_nlink)
+            return 0;
+        close(*fd);
+    } while (true);
+    int rc = os_error(err, "create a file beside", path);
+    free(*tmp);
+    return rc;
+}
+
 int ash_kv_file_write(const char *path, const ash_kv_head *h, const void *const *blocks,
                       const atomic_bool *stop, ash_err *err)
 {
     if (!ash_kv_head_bytes(h))
         return ash_err_set(err, ASH_ELIMIT, "no KV file holds %zu tokens in blocks of %llu bytes", h->n_ids,
                            (unsigned long long)h->block_bytes);
-    size_t len = strlen(path) + 16;
-    char *tmp = malloc(len);
-    if (!tmp)
-        return ash_err_nomem(err, path);
-    snprintf(tmp, len, "%s.tmp.XXXXXX", path);
-    int rc = 0, fd = mkostemp(tmp, O_CLOEXEC);
-    if (fd < 0) {
-        rc = os_error(err, "create a file beside", path);
-        free(tmp);
+    char *tmp;
+    int fd = -1, rc = open_aside(path, &tmp, &fd, err);
+    if (rc)
         return rc;
-    }
-    if (flock(fd, LOCK_EX | LOCK_NB))
-        rc = os_error(err, "lock", tmp);
-    rc = rc ? rc : write_all(fd, path, h, blocks, stop, err);
+    rc = write_all(fd, path, h, blocks, stop, err);
     if (!rc && rename(tmp, path))
         rc = os_error(err, "rename over", path);
     if (rc)

@@ -46,11 +46,14 @@ static bool is_ours(const char *name)
     return ends_with(name, ".kv") || ends_with(name, ".slots") || is_left_over(name);
 }
 
-/* Whether nobody holds the file's lock. */
-static bool is_unused(int dir, const char *name)
+/* Whether nobody holds the file's lock. Then it is deleted if that is wanted, before the lock is given back:
+ * who has just made it and waits for the lock finds that it has no name any more (kv_file.c). */
+static bool is_unused(int dir, const char *name, bool unlinked)
 {
     int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     bool unused = fd >= 0 && !flock(fd, LOCK_EX | LOCK_NB);
+    if (unused && unlinked)
+        unused = !unlinkat(dir, name, 0);
     if (fd >= 0)
         close(fd);
     return unused;
@@ -80,15 +83,14 @@ static int look(const char *path, bool clean, const char *may_go, found *out, as
         if (!is_ours(e->d_name) || strlen(e->d_name) >= sizeof out->oldest ||
             fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISREG(st.st_mode))
             continue;
-        if (clean && is_left_over(e->d_name) && is_unused(dirfd(d), e->d_name) &&
-            !unlinkat(dirfd(d), e->d_name, 0))
+        if (clean && is_left_over(e->d_name) && is_unused(dirfd(d), e->d_name, true))
             continue;
         uint64_t held = (uint64_t)st.st_blocks * 512, size = (uint64_t)st.st_size;
         out->held += held;
         out->bytes += ends_with(e->d_name, ".slots") && size > held ? size : held;
         int64_t at = ns_of(st.st_mtim);
         if (clean && at < out->oldest_ns && ends_with(e->d_name, may_go) &&
-            !is_left_over(e->d_name) && is_unused(dirfd(d), e->d_name)) {
+            !is_left_over(e->d_name) && is_unused(dirfd(d), e->d_name, false)) {
             out->oldest_ns = at;
             memcpy(out->oldest, e->d_name, strlen(e->d_name) + 1); /* its length was checked */
         }

@@ -1,7 +1,9 @@
 /* Files of keys and values, and their folder: round trip; every byte changed, every cut, every foreign key;
  * writing that is stopped or finds no place; the folder's budget, what is in use and what was left behind. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -281,6 +283,35 @@ static void a_file_being_written_is_not_left_over(void **state)
     free(dir);
 }
 
+typedef struct cleaning {
+    const char *dir;
+    atomic_bool stop;
+} cleaning;
+
+static void *clean(void *arg)
+{
+    cleaning *c = arg;
+    ash_err err = ASH_ERR_INIT;
+    while (!atomic_load(&c->stop))
+        if (ash_kv_folder_make_room(c->dir, 1 << 20, 0, false, &err)) return NULL;
+    return NULL;
+}
+
+/* Another engine makes room at whatever moment: also between a new file's name and its lock. */
+static void cleaning_meanwhile_takes_no_new_file(void **state)
+{
+    char *path = ash_fs_join(*state, "a.kv");
+    ash_kv_head h = head();
+    cleaning c = {.dir = *state};
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++) assert_int_equal(pthread_create(&threads[i], NULL, clean, &c), 0);
+    for (int i = 0; i < 1000; i++) write_file(path);
+    atomic_store(&c.stop, true);
+    for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+    assert_int_equal(read_back(path, &h), 0);
+    free(path);
+}
+
 static void another_users_file_is_refused(void **state)
 {
     if (geteuid()) skip(); /* only root gives files away */
@@ -316,6 +347,7 @@ int main(void)
         TEST(nothing_half_written_is_left),
         TEST(the_longest_unused_make_room),
         TEST(a_file_being_written_is_not_left_over),
+        TEST(cleaning_meanwhile_takes_no_new_file),
         TEST(another_users_file_is_refused),
         TEST(a_folder_that_cannot_be_is_told),
     };
