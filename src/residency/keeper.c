@@ -5,7 +5,8 @@
 #include "residency/state.h"
 
 static const int64_t SECOND = 1000000000,
-                     TICK_NS = 250ll * 1000000; /* listener's pace during a load */
+                     TICK_NS = 250ll * 1000000, /* listener's pace during a load */
+                     LOOK_NS = 250ll * 1000000; /* a process that loads takes a GB in that time */
 
 /* One entry that should be closed now, or NULL. What has lost its weights comes back where it would after an
  * eviction. */
@@ -34,12 +35,12 @@ static uint64_t charged(const ash_manager *m)
     return sum;
 }
 
-/* Under pressure, one entry that goes so that the rest fits; else NULL. Called once a second. */
+/* Under pressure, one entry that goes so that the rest fits; else NULL. Looks every LOOK_NS. */
 static ash_entry *find_pressed(ash_manager *m, int64_t now)
 {
     ash_memory memory;
     uint64_t sum = charged(m);
-    if (now - m->looked_ns < SECOND || !sum) return NULL;
+    if (now - m->looked_ns < LOOK_NS || !sum) return NULL;
     m->looked_ns = now;
     ash_memory_read(m->memory_root ? m->memory_root : "", &memory);
     ash_budget_step(&m->budget, &memory, sum, now / 1000000);
@@ -52,7 +53,7 @@ static ash_entry *find_pressed(ash_manager *m, int64_t now)
     ash_warn("residency", "evicting %s (%.1f MB): memory is short", e->spec.id,
              (double)e->charge * 1e-6);
     e->comes_back = ash_entry_returns(e);
-    m->looked_ns = now - SECOND; /* the next one at once, if one is not enough */
+    m->looked_ns = now - LOOK_NS; /* the next one at once, if one is not enough */
     return e;
 }
 
@@ -103,7 +104,7 @@ static int64_t next_deadline(const ash_manager *m, int64_t now)
     for (size_t i = 0; i < m->n; i++) {
         const ash_entry *e = &m->entries[i];
         if (under_way(e)) at = least(at, now + TICK_NS);
-        if (e->charge) at = least(at, now + SECOND); /* pressure */
+        if (e->charge) at = least(at, now + LOOK_NS); /* pressure */
         if (e->comes_back && !e->queued && e->state == ASH_MODEL_UNLOADED)
             at = least(at, now + 5 * SECOND);
         if (retries(m, e)) at = least(at, e->retry_ns);

@@ -89,6 +89,36 @@ static void test_little_left_is_pressure(void **state)
     assert_true(ash_budget_step(&b, &m, GB, 5000));
 }
 
+/* A quarter of a second later there would be none left. */
+static void test_memory_that_goes_fast_is_pressure(void **state)
+{
+    const uint64_t MB = 1000000; /* the reserve is 1,000 of them */
+    const ash_memory first = {.total = 16 * GB, .available = 2000 * MB, .own = 4 * GB};
+    ash_memory m = first;
+    ash_budget b = {0};
+    assert_false(ash_budget_step(&b, &m, 8 * GB, 5000));
+    m.available = 1100 * MB;
+    assert_true(ash_budget_step(&b, &m, 8 * GB, 5250)); /* 900 went, and 900 more would leave 200 */
+    b = (ash_budget){0};
+    m = first;
+    assert_false(ash_budget_step(&b, &m, 8 * GB, 5000));
+    m.available = 1200 * MB;
+    assert_false(ash_budget_step(&b, &m, 8 * GB, 5250)); /* 800 went, and 800 more leave 400 */
+    assert_false(ash_budget_step(&b, &m, 8 * GB, 5500)); /* nothing went since */
+    m = (ash_memory){.total = 16 * GB, .available = 300 * MB, .own = 4900 * MB}; /* a model of our own did */
+    assert_false(ash_budget_step(&b, &m, 8 * GB, 5750));
+    b = (ash_budget){0};
+    m = first;
+    assert_false(ash_budget_step(&b, &m, 8 * GB, 5000));
+    m.available = 1000 * MB;
+    assert_false(ash_budget_step(&b, &m, 8 * GB, 15000)); /* long ago */
+    b = (ash_budget){0};
+    m.available = 9 * GB;
+    assert_false(ash_budget_step(&b, &m, 8 * GB, 5000));
+    m.available = 1300 * MB;
+    assert_false(ash_budget_step(&b, &m, 8 * GB, 5250)); /* by leaps: at most the reserve counts */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -97,6 +127,7 @@ int main(void)
         cmocka_unit_test(test_pressure_lowers_and_calm_raises),
         cmocka_unit_test(test_waiting_beside_spare_memory_is_none),
         cmocka_unit_test(test_little_left_is_pressure),
+        cmocka_unit_test(test_memory_that_goes_fast_is_pressure),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
