@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/json.h"
 #include "base/utf8.h"
 #include "config/value.h"
 
@@ -150,6 +151,22 @@ static void draw_trouble(ash_term *t)
     }
 }
 
+/* An object a line. What there is no memory for is left out: the next one is a tenth of a second away. */
+static void print_json(const ash_term *t, const char *stage, uint64_t done, uint64_t total)
+{
+    int64_t left_s = t->rate && t->left_ms >= 0 ? t->left_ms / 1000 : -1;
+    json_t *v = json_pack("{s:s,s:s,s:I,s:I,s:I,s:I}", "model", t->what, "stage", stage, "done",
+                          (json_int_t)done, "total", (json_int_t)total, "bytes_per_second",
+                          (json_int_t)t->rate, "eta_seconds", (json_int_t)left_s);
+    if (v && t->trouble) {
+        json_t *why = json_pack("{s:s,s:i,s:I}", "message", t->trouble, "tries", t->tries, "retry_ms",
+                                (json_int_t)t->retry_ms);
+        json_object_set_new(v, "trouble", why);
+    }
+    if (v && !json_dumpf(v, stderr, JSON_COMPACT)) fputc('\n', stderr);
+    json_decref(v);
+}
+
 void ash_term_progress(ash_term *t, int stage, const char *stage_name, uint64_t done,
                        uint64_t total)
 {
@@ -165,11 +182,7 @@ void ash_term_progress(ash_term *t, int stage, const char *stage_name, uint64_t 
     if (t->mode == ASH_TERM_BAR)
         draw_bar(t, stage_name, done, total);
     else if (t->mode == ASH_TERM_JSON)
-        fprintf(stderr,
-                "{\"model\":\"%s\",\"stage\":\"%s\",\"done\":%llu,\"total\":%llu,"
-                "\"bytes_per_second\":%llu,\"eta_seconds\":%lld}\n",
-                t->what, stage_name, (unsigned long long)done, (unsigned long long)total,
-                (unsigned long long)t->rate, t->rate && t->left_ms >= 0 ? (long long)t->left_ms / 1000 : -1);
+        print_json(t, stage_name, done, total);
     else
         print_plain(t, fresh, stage_name, done, total, now);
     t->last_stage = stage;

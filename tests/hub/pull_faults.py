@@ -262,6 +262,16 @@ def a_network_that_is_away_for_a_while():
             same(r.out.rstrip("\n"), repo)
             told = re.findall(r"^acme/tiny: .*127\.0\.0\.1: .*; next try in \d s$", r.err, re.M)
             check(len(told) >= 4, r.err)
+    with fresh() as (hub, cache):
+        repo = tiny(hub)
+        hub.faults.add(side="hub", path="/tree/", drop=True, times=2)
+        r = pull(hub, cache, "acme/tiny", "--progress", "json")
+        equal(r.status, 0, r.err)
+        lines = [json.loads(line) for line in r.err.splitlines()]
+        troubles = [line["trouble"] for line in lines if "trouble" in line]
+        check(troubles and all("127.0.0.1" in t["message"] and t["retry_ms"] >= 0 for t in troubles), r.err)
+        equal(troubles[0]["tries"], 1)
+        equal((lines[-1]["model"], "trouble" in lines[-1]), ("acme/tiny", False), r.err)
 
 
 @waits
