@@ -408,15 +408,28 @@ static uint64_t size_of(const char *model)
     return (uint64_t)st.st_size;
 }
 
+/* Makes a model's folder and an empty state folder; the least that the model runs in. */
+static uint64_t begin(char model[64], char dir[64])
+{
+    static result r;
+    make_dir(dir);
+    widen("deepseek-v2-lite", model);
+    assert_int_equal(load(model, NULL, 0, &r), 0);
+    return ash_expert_least(&r.sizes);
+}
+
+static void end(const char *model, const char *dir)
+{
+    remove_dir(dir);
+    unwiden(model);
+}
+
 /* Three times bytes are gone through: what the files are, packing, the sums of what was made. */
 static void tells_all_that_a_first_load_reads(void **state)
 {
     char model[64], dir[64];
     static result r;
-    make_dir(dir);
-    widen("deepseek-v2-lite", model);
-    assert_int_equal(load(model, NULL, 0, &r), 0);
-    uint64_t least = ash_expert_least(&r.sizes), file = size_of(model);
+    uint64_t least = begin(model, dir), file = size_of(model);
     load_story first = {0};
     assert_int_equal(load_told(model, dir, 0, least, &first, &r), 0);
     assert_false(first.back);
@@ -427,8 +440,7 @@ static void tells_all_that_a_first_load_reads(void **state)
     assert_int_equal(load_told(model, dir, 0, least, &second, &r), 0);
     assert_false(second.back);
     assert_int_equal(second.calls, 0); /* nothing but the experts is read */
-    remove_dir(dir);
-    unwiden(model);
+    end(model, dir);
 }
 
 /* What a first load learns by reading everything is not lost with it. */
@@ -436,34 +448,27 @@ static void learns_once(void **state)
 {
     char model[64], dir[64];
     static result r;
-    make_dir(dir);
-    widen("deepseek-v2-lite", model);
-    assert_int_equal(load(model, NULL, 0, &r), 0);
-    uint64_t least = ash_expert_least(&r.sizes), file = size_of(model);
+    uint64_t least = begin(model, dir), file = size_of(model);
     load_story cut = {.stop_at = file + 1}; /* while it is packed */
     assert_int_equal(load_told(model, dir, 0, least, &cut, &r), ASH_ECANCELED);
     load_story again = {0};
     assert_int_equal(load_told(model, dir, 0, least, &again, &r), 0);
     assert_int_equal(again.total, cut.total - file);
-    remove_dir(dir);
-    unwiden(model);
+    end(model, dir);
 }
 
 static void needs_its_disk_before_it_reads(void **state)
 {
     char model[64], dir[64];
     static result r;
-    make_dir(dir);
-    widen("deepseek-v2-lite", model);
-    assert_int_equal(load(model, NULL, 0, &r), 0);
+    uint64_t least = begin(model, dir);
     load_story t = {0};
-    assert_int_equal(load_told(model, dir, 4096, ash_expert_least(&r.sizes), &t, &r), ASH_EDISK);
+    assert_int_equal(load_told(model, dir, 4096, least, &t, &r), ASH_EDISK);
     assert_int_equal(t.calls, 0);
     assert_non_null(strstr(r.err.msg, "ASHLEY_DISK_BUDGET"));
     assert_non_null(strstr(r.err.msg, "pack file"));
     assert_non_null(strstr(r.err.msg, dir));
-    remove_dir(dir);
-    unwiden(model);
+    end(model, dir);
 }
 
 int main(void)
