@@ -109,7 +109,7 @@ static void print_model(const json_t *m)
     else if (!strcmp(state, "failed"))
         ash_term_text(stdout, why, strlen(why)), putchar('\n');
     else if (bytes > 0.0)
-        printf("%.1f MB resident\n", bytes * 1e-6);
+        printf("%.1f MB with a full KV cache\n", bytes * 1e-6);
     else
         putchar('\n');
 }
